@@ -1,0 +1,59 @@
+"""A graph as a function of arrays, and as a Keras layer.
+
+Both run the source that `emit` writes. Start values come from NumPy, so that one seed gives the same
+weights on every backend.
+"""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from primitives import kernels
+from primitives.emit import Body, WeightSpec, emit
+from primitives.graph import Graph
+
+Array = npt.NDArray[np.float32]
+Block = Callable[[Any, Sequence[Any]], Any]
+"""(x [batch, T, d_model], weights in canonical order) -> [batch, T, d_model]."""
+
+
+def function_source(body: Body) -> str:
+    """`def block(x, weights)` around a body whose lines call weights by plain name."""
+    names = ", ".join(spec.name for spec in body.weights)
+    unpack = [f"({names},) = weights"] if names else []
+    lines = [*unpack, *body.lines, f"return {body.result}"]
+    return "def block(x, weights):\n" + "".join(f"    {line}\n" for line in lines)
+
+
+def block_function(graph: Graph, d_model: int) -> Block:
+    """The block as a pure function of its input and weights."""
+    source = function_source(emit(graph, d_model))
+    filename = f"<block {graph.hash}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    namespace: dict[str, Any] = dict(vars(kernels))
+    exec(compile(source, filename, "exec"), namespace)
+    block: Block = namespace["block"]
+    return block
+
+
+def initial_weights(specs: Sequence[WeightSpec], rng: np.random.Generator) -> list[Array]:
+    """Start values, one array a spec, drawn in order."""
+    return [_initial(spec, rng) for spec in specs]
+
+
+def _initial(spec: WeightSpec, rng: np.random.Generator) -> Array:
+    if spec.init == "ones":
+        return np.ones(spec.shape, np.float32)
+    if spec.init == "zeros":
+        return np.zeros(spec.shape, np.float32)
+    if spec.init == "causal":
+        taps = spec.shape[-2]
+        values = np.full(spec.shape, 0.5 / taps, np.float32)
+        values[..., -1, :] = 0.5
+        return values
+    return rng.standard_normal(spec.shape, np.float32) * np.float32(spec.fan_in**-0.5)

@@ -1,0 +1,51 @@
+"""Rewrites of the canonical graph that keep its meaning and gain stability or speed.
+
+The hash and the static cost belong to the graph as it is; only lowering reads the rewritten one.
+"""
+
+from __future__ import annotations
+
+from primitives.graph import Graph, Node
+from primitives.types import KEYS
+
+SOFTMAX = "SOFTMAX"
+"""exp(x) over its sum, the largest x subtracted first; over visible entries if x is over S."""
+
+
+def lowered(graph: Graph) -> tuple[Node, ...]:
+    """The nodes to lower, inputs first: each softmax in one node, unreachable nodes left out."""
+    nodes = list(graph.nodes)
+    for index, node in enumerate(nodes):
+        scores = _softmax_of(nodes, node)
+        if scores is not None:
+            nodes[index] = node._replace(op=SOFTMAX, inputs=(scores,))
+    return _reachable(nodes)
+
+
+def _softmax_of(nodes: list[Node], node: Node) -> int | None:
+    """The node z if `node` is exp(z) / sum(exp(z)), masked before or after exp if over S."""
+    if node.op != "DIVIDE":
+        return None
+    above, below = node.inputs
+    if nodes[below].op != "RED SUM" or nodes[below].inputs != (above,):
+        return None
+    exponential = nodes[above]
+    if exponential.type.axis == KEYS and exponential.op == "MASK":
+        exponential = nodes[exponential.inputs[0]]
+    return exponential.inputs[0] if exponential.op == "EXP" else None
+
+
+def _reachable(nodes: list[Node]) -> tuple[Node, ...]:
+    needed = [False] * len(nodes)
+    needed[0] = needed[-1] = True
+    for index in range(len(nodes) - 1, -1, -1):
+        if needed[index]:
+            for child in nodes[index].inputs:
+                needed[child] = True
+    number: dict[int, int] = {}
+    kept: list[Node] = []
+    for index, node in enumerate(nodes):
+        if needed[index]:
+            number[index] = len(kept)
+            kept.append(node._replace(inputs=tuple(number[child] for child in node.inputs)))
+    return tuple(kept)

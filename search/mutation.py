@@ -1,0 +1,193 @@
+"""Primer's six mutations (So et al. 2021, appendix A): one small random change of a program.
+
+A mutation is a function of a DNA and a random source, and gives a well-formed DNA, which need not
+type-check nor differ in what it computes: the gates judge that, and the controller asks again.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from primitives.dna import BRANCHES, DIM_VOCABULARY, DNA, INPUTS, Instruction, Subroutine
+from primitives.table import PRIMITIVES
+
+Mutation = Callable[[DNA, random.Random], DNA]
+
+_NAMES = tuple(PRIMITIVES)
+_READS: dict[str, tuple[str, ...]] = {
+    name: ("op", *row.reads, "branch") for name, row in PRIMITIVES.items()
+}
+_CALL_READS = ("op", "in1", "in2", "branch")
+_BRANCHED = 0.1
+"""How often a new instruction is branched."""
+
+
+def mutate(
+    dna: DNA, rng: random.Random, probabilities: Mapping[str, float] | None = None
+) -> tuple[DNA, str]:
+    """A child of `dna` and the name of the mutation that made it.
+
+    `probabilities` maps names of MUTATIONS to weights, by default DEFAULT_PROBABILITIES.
+    """
+    weights = DEFAULT_PROBABILITIES if probabilities is None else probabilities
+    name = rng.choices(tuple(weights), tuple(weights.values()))[0]
+    return MUTATIONS[name](dna, rng), name
+
+
+def delete(dna: DNA, rng: random.Random) -> DNA:
+    """Removes an instruction; what read its state reads one of its inputs instead. A subroutine's
+    only instruction stays."""
+    index = rng.randrange(len(dna.subroutines))
+    return _put(dna, index, _without_one(dna.subroutines[index], rng))
+
+
+def insert(dna: DNA, rng: random.Random) -> DNA:
+    """Puts a random instruction on an edge: between a state and one of its readers, or after the
+    last state, so that the new state is read."""
+    index = rng.randrange(len(dna.subroutines))
+    return _put(dna, index, _with_one_more(dna, index, dna.subroutines[index], rng))
+
+
+def delete_insert(dna: DNA, rng: random.Random) -> DNA:
+    """Delete and insert in one subroutine (uniform mutation by addition and deletion, UMAD)."""
+    index = rng.randrange(len(dna.subroutines))
+    shorter = _without_one(dna.subroutines[index], rng)
+    return _put(dna, index, _with_one_more(dna, index, shorter, rng))
+
+
+def mutate_field(dna: DNA, rng: random.Random) -> DNA:
+    """Redraws one field, among those that the op reads, of one instruction."""
+    index = rng.randrange(len(dna.subroutines))
+    subroutine = dna.subroutines[index]
+    position = rng.randrange(len(subroutine.instructions))
+    old = subroutine.instructions[position]
+    field = rng.choice(_READS[old.op] if isinstance(old.op, str) else _CALL_READS)
+    new = old._replace(**{field: _draw(dna, index, position, field, rng)})
+    rows = (*subroutine.instructions[:position], new, *subroutine.instructions[position + 1 :])
+    return _put(dna, index, replace(subroutine, instructions=rows))
+
+
+def swap(dna: DNA, rng: random.Random) -> DNA:
+    """Two instructions of a subroutine exchange their places in the compute graph: each takes the
+    other's inputs."""
+    index = rng.randrange(len(dna.subroutines))
+    subroutine = dna.subroutines[index]
+    rows = list(subroutine.instructions)
+    if len(rows) < 2:
+        return dna
+    first, second = rng.sample(range(len(rows)), 2)
+    a, b = rows[first], rows[second]
+    rows[first] = b._replace(in1=a.in1, in2=a.in2)
+    rows[second] = a._replace(in1=b.in1, in2=b.in2)
+    return _put(dna, index, replace(subroutine, instructions=tuple(rows)))
+
+
+def mutate_bank(dna: DNA, rng: random.Random) -> DNA:
+    """Changes one bank value, and so every instruction that holds its index: a dim is redrawn from
+    the vocabulary, a constant c becomes c * 10**X + Y with X, Y ~ N(0, 1)."""
+    slot = rng.randrange(len(dna.dims) + len(dna.constants))
+    if slot < len(dna.dims):
+        dims = list(dna.dims)
+        dims[slot] = rng.choice(DIM_VOCABULARY)
+        return replace(dna, dims=tuple(dims))
+    constants = list(dna.constants)
+    slot -= len(dna.dims)
+    scaled = constants[slot] * 10 ** rng.gauss(0, 1) + rng.gauss(0, 1)
+    constants[slot] = float(f"{scaled:.6g}")
+    return replace(dna, constants=tuple(constants))
+
+
+MUTATIONS: dict[str, Mutation] = {
+    "delete": delete,
+    "insert": insert,
+    "delete_insert": delete_insert,
+    "field": mutate_field,
+    "swap": swap,
+    "bank": mutate_bank,
+}
+
+DEFAULT_PROBABILITIES: dict[str, float] = {name: 1 / len(MUTATIONS) for name in MUTATIONS}
+"""Primer does not report its probabilities; uniform."""
+
+
+def _put(dna: DNA, index: int, subroutine: Subroutine) -> DNA:
+    subroutines = dna.subroutines
+    return replace(dna, subroutines=(*subroutines[:index], subroutine, *subroutines[index + 1 :]))
+
+
+def _without_one(subroutine: Subroutine, rng: random.Random) -> Subroutine:
+    rows = subroutine.instructions
+    if len(rows) < 2:
+        return subroutine
+    position = rng.randrange(len(rows))
+    gone = INPUTS + position
+    instead = rng.choice((rows[position].in1, rows[position].in2))
+
+    def moved(state: int) -> int:
+        return instead if state == gone else state - (state > gone)
+
+    later = (row._replace(in1=moved(row.in1), in2=moved(row.in2)) for row in rows[position + 1 :])
+    states = subroutine.states[:gone] + subroutine.states[gone + 1 :]
+    return replace(subroutine, instructions=(*rows[:position], *later), states=states)
+
+
+def _with_one_more(
+    dna: DNA, index: int, subroutine: Subroutine, rng: random.Random
+) -> Subroutine:  # fmt: skip
+    rows = subroutine.instructions
+    edges = [(reader, field) for reader, row in enumerate(rows) for field in _edges(row)]
+    reader, field = rng.choice([*edges, (len(rows), "")])
+    source = getattr(rows[reader], field) if field else INPUTS + len(rows) - 1
+    made = INPUTS + reader
+    new = Instruction(
+        _draw_op(dna, index, rng),
+        source,
+        rng.randrange(made),
+        rng.randrange(len(dna.constants)),
+        rng.randrange(len(dna.dims)),
+        rng.choice(BRANCHES) if rng.random() < _BRANCHED else 1,
+    )
+    later = [
+        row._replace(in1=row.in1 + (row.in1 >= made), in2=row.in2 + (row.in2 >= made))
+        for row in rows[reader:]
+    ]
+    if field:
+        later[0] = later[0]._replace(**{field: made})
+    name = _fresh_name(dna, new.op, subroutine.states)
+    states = (*subroutine.states[:made], name, *subroutine.states[made:])
+    return replace(subroutine, instructions=(*rows[:reader], new, *later), states=states)
+
+
+def _edges(row: Instruction) -> tuple[str, ...]:
+    return ("in1",) if isinstance(row.op, str) and not PRIMITIVES[row.op].binary else ("in1", "in2")
+
+
+def _draw_op(dna: DNA, index: int, rng: random.Random) -> str | int:
+    choice = rng.randrange(len(_NAMES) + len(dna.subroutines) - 1 - index)
+    return _NAMES[choice] if choice < len(_NAMES) else index + 1 + choice - len(_NAMES)
+
+
+def _draw(dna: DNA, index: int, position: int, field: str, rng: random.Random) -> str | int:
+    if field == "op":
+        return _draw_op(dna, index, rng)
+    if field == "branch":
+        return rng.choice(BRANCHES)
+    if field == "constant":
+        return rng.randrange(len(dna.constants))
+    if field == "dim":
+        return rng.randrange(len(dna.dims))
+    return rng.randrange(INPUTS + position)
+
+
+def _fresh_name(dna: DNA, op: str | int, taken: tuple[str, ...]) -> str:
+    """A state's name after its op, with a number where that is taken."""
+    base = dna.subroutines[op].name if isinstance(op, int) else op
+    base = re.sub(r"[^a-z0-9]+", "_", base.lower())
+    name, count = base, 1
+    while name in taken:
+        count += 1
+        name = f"{base}_{count}"
+    return name

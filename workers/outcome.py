@@ -1,0 +1,103 @@
+"""What a candidate was given and what came back: plain data, no framework import."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["completed", "diverged", "out_of_memory", "timed_out", "invalid", "crashed"]
+STATUSES: tuple[Status, ...] = (
+    "completed", "diverged", "out_of_memory", "timed_out", "invalid", "crashed",
+)  # fmt: skip
+Unit = Literal["seconds", "steps", "tokens", "flops"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hurdle:
+    """A point of the budget where a candidate must stand at or below a validation loss to go on.
+
+    `at` counts the budget's unit from the start of training; `threshold` is in nats per token, or
+    None while too few candidates have come by to set one (everybody passes).
+    """
+
+    at: float
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long a candidate may train: `amount` of `unit` (device seconds without compilation,
+    optimiser steps, training tokens, or training FLOPs), with hurdles on the way."""
+
+    unit: Unit
+    amount: float
+    hurdles: tuple[Hurdle, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Validation loss (nats per token) at one point of training."""
+
+    steps: int
+    tokens: int
+    train_seconds: float
+    val_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of one training run, as data. Losses are in nats per token, times in seconds.
+
+    `completed` covers runs that a hurdle stopped: `hurdles_passed` counts those it went over and
+    `curve` holds one measurement for each point where it was scored, the last one being the result.
+    `train_seconds` is device time without compilation; `setup_seconds` is everything else.
+    """
+
+    status: Status
+    reason: str = ""
+    val_loss: float | None = None
+    val_bpb: float | None = None
+    test_loss: float | None = None
+    test_bpb: float | None = None
+    params: int | None = None
+    flops_per_token: int | None = None
+    step_time_s: float | None = None
+    steps: int = 0
+    tokens: int = 0
+    train_seconds: float = 0.0
+    setup_seconds: float = 0.0
+    hurdles_passed: int = 0
+    curve: tuple[Measurement, ...] = ()
+
+    @property
+    def fitness(self) -> float | None:
+        """The validation loss of a completed run, lower is better; None for every other status."""
+        return self.val_loss if self.status == "completed" else None
+
+    @property
+    def val_perplexity(self) -> float | None:
+        return None if self.val_loss is None else math.exp(min(self.val_loss, 700.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training run to be done by a worker. `dna` is the program's text form; `test` asks for
+    the score on the test split too (final phase only: selection never sees it); `weights` is a
+    file where the trained weights are to be kept."""
+
+    id: int
+    dna: str
+    budget: Budget
+    seed: int
+    test: bool = False
+    weights: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A job that has ended, with the name of the worker that ran it."""
+
+    job: Job
+    outcome: Outcome
+    worker: str
