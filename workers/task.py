@@ -61,8 +61,11 @@ class TrainingSpec(Spec):
     eval_batches: int = Field(
         16, ge=1, description="batches of the fixed validation and test slices"
     )
+    backend: Literal["tensorflow", "jax"] = Field(
+        "tensorflow", description="Keras' backend; jax (an extra) is also the way to TPUs"
+    )
     jit: Literal["auto", "on", "off"] = Field(
-        "auto", description="XLA; auto uses it on accelerators, where it pays"
+        "auto", description="XLA on TensorFlow; auto uses it on accelerators, where it pays"
     )
 
 
