@@ -4,7 +4,7 @@ Read in this order: `dna` (a program as frozen data), `text` and `jsonform` (its
 `seeds` (the programs that a search starts from), `types` (what a hidden state is), `table` (the one
 table of primitives), `graph` (a program checked, inlined and hashed), `cost` (what it costs),
 `rewrite` and `emit` (its keras.ops source), `kernels` (the helpers that this source calls) and
-`layer` (that source as a Keras layer). Only `kernels` and `layer` import Keras.
+`layer` (that source as a function). Only `kernels` and `layer` import Keras.
 """
 
 from primitives.dna import DNA, Instruction, Subroutine
@@ -13,5 +13,6 @@ from primitives.graph import Graph, IllTyped, build
 from primitives.text import parse, render
 
 __all__ = [
-    "DNA", "Graph", "IllTyped", "Instruction", "ProgramError", "Subroutine", "build", "parse", "render",
+    "DNA", "Graph", "IllTyped", "Instruction", "ProgramError", "Subroutine",
+    "build", "parse", "render",
 ]  # fmt: skip

@@ -132,9 +132,7 @@ def _subroutine_faults(dna: DNA, index: int) -> Iterator[Fault]:
             yield Fault(index, position, f"{name}.{states[INPUTS + position]}: {fault}")
 
 
-def _instruction_fault(
-    dna: DNA, index: int, position: int, instruction: Instruction
-) -> str | None:
+def _instruction_fault(dna: DNA, index: int, position: int, instruction: Instruction) -> str | None:
     op, in1, in2, constant, dim, branch = instruction
     if isinstance(op, str) and op not in PRIMITIVES:
         return unknown("primitive", op, PRIMITIVES)

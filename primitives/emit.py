@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from primitives.graph import CONCAT, INPUT, Graph, Node
@@ -83,14 +84,15 @@ def emit(graph: Graph, d_model: int, weight: str = "{}") -> Body:
         row = PRIMITIVES.get(node.op)
         owned = row is not None and row.weight is not None
         reference = weight.format(next(remaining).name) if owned else ""
-        expression = _expression(nodes, node, variables, reference)
+        code = expression(nodes, node, variables, reference)
         variables.append(names.new(node.name))
-        lines.append(f"{variables[-1]} = {expression}")
+        lines.append(f"{variables[-1]} = {code}")
     used = set(re.findall(r"(?<![\w.])([a-z_]+)\(", " ".join(lines)))
     return Body(tuple(lines), variables[-1], specs, tuple(sorted(used)))
 
 
-def _expression(nodes: tuple[Node, ...], node: Node, variables: list[str], weight: str) -> str:
+def expression(nodes: Sequence[Node], node: Node, variables: Sequence[str], weight: str) -> str:
+    """The keras.ops expression of one node; `variables` are the names that `nodes` go by."""
     inputs = [nodes[child] for child in node.inputs]
     names = [variables[child] for child in node.inputs]
     if node.op == CONCAT:

@@ -13,11 +13,12 @@ import hashlib
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
-from primitives.dna import DNA, INPUTS
+from primitives.dna import DNA, INPUTS, Instruction
 from primitives.table import PRIMITIVES, infer
-from primitives.types import BLOCK, StateType, concatenation
+from primitives.types import BLOCK, Inferred, StateType, concatenation
 
 INPUT = "INPUT"
 CONCAT = "CONCAT"
@@ -31,7 +32,8 @@ MAX_STEPS = 4096
 class Node(NamedTuple):
     """One operation. `inputs` are positions of earlier nodes; `value` is the constant (C MUL, MAX,
     MIN), the dim in units (CONV) or the number of branches (CONCAT), else 0; `context` holds the
-    branch axes of the weights, or () where there are none; `name` is where the program says it."""
+    branch axes of the weights, or those that a CONCAT leaves (which tell whether it joins branches
+    or repeats), else (); `name` is where the program says it."""
 
     op: str
     inputs: tuple[int, ...]
@@ -41,13 +43,25 @@ class Node(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
 class Graph:
-    """Nodes in canonical order, the block's input first and its output last; and their hash, 128
-    bits in hexadecimal."""
+    """The canonical form of a program that type-checks.
 
-    nodes: tuple[Node, ...]
-    hash: str
+    `hash` is 128 bits in hexadecimal. `nodes` are in canonical order, the block's input first and
+    its output last; they are made when first asked for, as most candidates need only their hash.
+    """
+
+    __slots__ = ("_inlined", "_nodes", "_order", "hash")
+
+    def __init__(self, inlined: _Inlined, output: int) -> None:
+        self._inlined = inlined
+        self._order, self.hash = inlined.canonical(output)
+        self._nodes: tuple[Node, ...] | None = None
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        if self._nodes is None:
+            self._nodes = self._inlined.nodes(self._order)
+        return self._nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,227 +77,282 @@ class IllTyped:
 
 def build(dna: DNA) -> Graph | IllTyped:
     """The canonical graph of a well-formed DNA, or why its live part does not type-check."""
-    inliner = _Inliner(dna)
+    inlined = _Inlined(dna)
     try:
-        output = inliner.call(0, 0, 0, ())
+        output = inlined.call(0, 0, 0, ())
     except _TypeFault as fault:
-        return IllTyped(fault.reason, inliner.where())
-    made = inliner.types[output]
+        calls = [inlined.name(index, position) for index, position in reversed(fault.places)]
+        return IllTyped(fault.reason, " > ".join(calls))
+    made = inlined.types[output]
     if made != BLOCK:
         return IllTyped(f"the block must give {BLOCK}, this one gives {made}", "main")
-    return _canonical(inliner, output)
+    return Graph(inlined, output)
 
 
 def live_instructions(dna: DNA) -> tuple[tuple[int, ...], ...]:
     """For each subroutine, the positions of the instructions that its value depends on."""
-    return tuple(positions for positions, _ in _liveness(dna))
+    return tuple(positions for positions, _, _ in _liveness(dna))
 
 
 class _TypeFault(Exception):
+    """Carries a reason up through the calls, each of which adds the place where it stands."""
+
     def __init__(self, reason: str) -> None:
         self.reason = reason
+        self.places: list[tuple[int, int]] = []
 
 
-def _liveness(dna: DNA) -> list[tuple[tuple[int, ...], tuple[bool, bool]]]:
-    """For each subroutine its live positions, and which of its two inputs its value reads."""
-    result: list[tuple[tuple[int, ...], tuple[bool, bool]]] = [((), (False, False))] * len(
-        dna.subroutines
-    )
-    for index in range(len(dna.subroutines) - 1, -1, -1):
-        instructions = dna.subroutines[index].instructions
-        needed = [False] * (INPUTS + len(instructions))
-        needed[-1] = True
-        live: list[int] = []
-        for position in range(len(instructions) - 1, -1, -1):
-            if not needed[INPUTS + position]:
-                continue
+_Live = tuple[tuple[int, ...], bool, bool]
+"""A subroutine's live positions, and whether its value reads input 1 and input 2."""
+
+
+def _liveness(dna: DNA) -> list[_Live]:
+    subroutines = dna.subroutines
+    below: list[_Live] = []
+    reads: tuple[tuple[bool, bool], ...] = ()
+    for subroutine in reversed(subroutines):
+        live = _live(subroutine.instructions, len(subroutines), reads)
+        below.append(live)
+        reads = (*reads, live[1:])
+    below.reverse()
+    return below
+
+
+@lru_cache(maxsize=1 << 14)
+def _live(
+    instructions: tuple[Instruction, ...], count: int, reads: tuple[tuple[bool, bool], ...]
+) -> _Live:
+    """Of one subroutine, given what those after it read of their inputs, the last of `count` first.
+    A child shares most subroutines with its parent, so that most answers are known."""
+    needed = bytearray(INPUTS + len(instructions))
+    needed[-1] = 1
+    live: list[int] = []
+    for position in range(len(instructions) - 1, -1, -1):
+        if needed[INPUTS + position]:
             live.append(position)
             op, in1, in2, _, _, _ = instructions[position]
             if isinstance(op, str):
-                needed[in1] = True
-                if "in2" in PRIMITIVES[op].reads:
-                    needed[in2] = True
+                needed[in1] = 1
+                needed[in2] |= _TRAITS[op].binary
             else:
-                reads1, reads2 = result[op][1]
+                reads1, reads2 = reads[count - 1 - op]
                 needed[in1] |= reads1
                 needed[in2] |= reads2
-        live.reverse()
-        result[index] = (tuple(live), (needed[0], needed[1]))
-    return result
+    live.reverse()
+    return tuple(live), bool(needed[0]), bool(needed[1])
 
 
-class _Inliner:
-    """Nodes in the order in which inlining makes them, as parallel lists; node 0 is the input."""
+_MASK64 = (1 << 64) - 1
+_MIX = 6364136223846793005
+_RANKS = tuple(struct.pack("<H", rank) for rank in range(2 * MAX_STEPS + 1))
+"""Numbers of nodes: a step makes two at most, the op's and the CONCAT of a branched one."""
+
+
+class _Traits(NamedTuple):
+    """What inlining needs of a row of the table."""
+
+    binary: bool
+    commutative: bool
+    weighted: bool
+    sized: bool
+    valued: bool
+
+
+_TRAITS = {
+    name: _Traits(
+        row.binary,
+        row.commutative,
+        row.weight is not None,
+        "dim" in row.reads,
+        "constant" in row.reads,
+    )
+    for name, row in PRIMITIVES.items()
+}
+_COMMUTES = {name for name, row in PRIMITIVES.items() if row.commutative}
+
+
+class _Tag(NamedTuple):
+    """All that a node is apart from its inputs; as bytes to hash, which tell their own length; and
+    as a number to order commutative inputs by."""
+
+    op: str
+    value: float
+    context: tuple[int, ...]
+    text: bytes
+    number: int
+
+
+@lru_cache(maxsize=1 << 16)
+def _tag(op: str, value: float, context: tuple[int, ...]) -> _Tag:
+    code = zlib.crc32(op.encode())
+    text = struct.pack(f"<Id{1 + len(context)}B", code, value, len(context), *context)
+    digest = hashlib.blake2b(text, digest_size=8).digest()
+    return _Tag(op, value, context, text, int.from_bytes(digest, "little"))
+
+
+@lru_cache(maxsize=1 << 16)
+def _typed(
+    op: str, value: float, context: tuple[int, ...], x: StateType, y: StateType
+) -> tuple[Inferred, _Tag]:
+    """The type of a primitive's result, or why it has none, and the tag of its node."""
+    units = int(value) if _TRAITS[op].sized else 0
+    return infer(op, x, y, units, context), _tag(op, value, context)
+
+
+class _Inlined:
+    """Nodes in the order in which inlining makes them, as parallel lists; node 0 is the input.
+
+    This is the hot path of a search: a child is inlined and hashed before anything else is known of
+    it, thousands of times a second.
+
+    `structure` is a number for each node that follows from what it computes, but not from which of
+    several equal weights it has: commutative inputs are ordered by it.
+    """
 
     def __init__(self, dna: DNA) -> None:
         self.dna = dna
         self.live = _liveness(dna)
-        self.ops: list[str] = [INPUT]
         self.inputs: list[tuple[int, ...]] = [()]
-        self.values: list[float] = [0]
-        self.contexts: list[tuple[int, ...]] = [()]
+        self.tags: list[_Tag] = [_tag(INPUT, 0, ())]
         self.types: list[StateType] = [BLOCK]
+        self.structure: list[int] = [0]
         self.places: list[tuple[int, int]] = [(-1, -1)]
         self.known: dict[tuple[object, ...], int] = {}
-        self.stack: list[tuple[int, int]] = []
         self.steps = 0
 
     def call(self, index: int, x: int, y: int, context: tuple[int, ...]) -> int:
         """Inlines subroutine `index` on nodes x and y; gives the node of its value."""
-        dna, stack = self.dna, self.stack
-        instructions = dna.subroutines[index].instructions
+        instructions = self.dna.subroutines[index].instructions
         states = [x, y] + [0] * len(instructions)
         self.steps += 1 + len(instructions)
         if self.steps > MAX_STEPS:
             raise _TypeFault(f"inlining takes more than {MAX_STEPS} steps; call fewer subroutines")
-        for position in self.live[index][0]:
-            op, in1, in2, constant, dim, branch = instructions[position]
-            stack.append((index, position))
-            inner = context if branch == 1 else (*context, branch)
-            if op.__class__ is int:
-                node = self.call(op, states[in1], states[in2], inner)  # type: ignore[arg-type]
-            else:
-                node = self.primitive(op, states[in1], states[in2], constant, dim, inner)  # type: ignore[arg-type]
-            if branch != 1:
-                node = self.concatenate(node, len(context), branch)
-            stack.pop()
-            states[INPUTS + position] = node
+        place = (index, -1)
+        try:
+            for position in self.live[index][0]:
+                op, in1, in2, constant, dim, branch = instructions[position]
+                place = (index, position)
+                inner = context if branch == 1 else (*context, branch)
+                if op.__class__ is int:
+                    made = len(self.places)
+                    node = self.call(op, states[in1], states[in2], inner)
+                    if (
+                        branch == 1 and node >= made
+                    ):  # the caller's name for a callee's value says more
+                        self.places[node] = place
+                else:
+                    x, y = states[in1], states[in2]
+                    node = self.primitive(op, x, y, constant, dim, inner, place)  # type: ignore[arg-type]
+                if branch != 1:
+                    node = self.concatenate(node, len(context), branch, place)
+                states[INPUTS + position] = node
+        except _TypeFault as fault:
+            fault.places.append(place)
+            raise
         return states[-1]
 
     def primitive(
-        self, name: str, x: int, y: int, constant: int, dim: int, context: tuple[int, ...]
-    ) -> int:
-        row, types = PRIMITIVES[name], self.types
-        reads = row.reads
-        value: float = 0
-        if "dim" in reads:
-            value = self.dna.dims[dim]
-        elif "constant" in reads:
-            value = self.dna.constants[constant]
-        inputs: tuple[int, ...] = (x,)
-        if "in2" in reads:
-            inputs = (y, x) if row.commutative and y < x else (x, y)
-        if row.weight is not None:
-            made = infer(name, types[x], BLOCK, int(value), context)
+        self, name: str, x: int, y: int, constant: int, dim: int, context: tuple[int, ...],
+        place: tuple[int, int],
+    ) -> int:  # fmt: skip
+        binary, commutative, weighted, sized, valued = _TRAITS[name]
+        types = self.types
+        if weighted:
+            units = self.dna.dims[dim] if sized else 0
+            made, tag = _typed(name, units, context, types[x], BLOCK)
             if made.__class__ is str:
-                raise _TypeFault(made)  # type: ignore[arg-type]
-            return self.add(name, inputs, value, context, made)  # type: ignore[arg-type]
+                raise _TypeFault(made)
+            return self.add((x,), tag, made, place)  # type: ignore[arg-type]
+        value = self.dna.constants[constant] + 0.0 if valued else 0  # -0.0 + 0.0 is 0.0
+        if binary:
+            inputs: tuple[int, ...] = (y, x) if commutative and y < x else (x, y)
+        else:
+            inputs, y = (x,), x
         key = (name, inputs, value)
         node = self.known.get(key)
         if node is None:
-            made = infer(name, types[x], types[inputs[-1]] if len(inputs) > 1 else BLOCK, 0, ())
+            made, tag = _typed(name, value, (), types[x], types[y])
             if made.__class__ is str:
-                raise _TypeFault(made)  # type: ignore[arg-type]
-            if name == "MASK" and types[x].closed:
-                node = x
-            else:
-                node = self.add(name, inputs, value, (), made)  # type: ignore[arg-type]
+                raise _TypeFault(made)
+            again = made is types[x] and name == "MASK"  # a closed state stays as it is
+            node = x if again else self.add(inputs, tag, made, place)  # type: ignore[arg-type]
             self.known[key] = node
         return node
 
-    def concatenate(self, x: int, depth: int, branch: int) -> int:
+    def concatenate(self, x: int, depth: int, branch: int, place: tuple[int, int]) -> int:
         key = (CONCAT, x, depth, branch)
         node = self.known.get(key)
         if node is None:
             made = concatenation(self.types[x], depth, branch)
             if isinstance(made, str):
                 raise _TypeFault(made)
-            node = self.known[key] = self.add(CONCAT, (x,), branch, (), made)
+            tag = _tag(CONCAT, branch, made.branches)
+            node = self.known[key] = self.add((x,), tag, made, place)
         return node
 
     def add(
-        self,
-        op: str,
-        inputs: tuple[int, ...],
-        value: float,
-        context: tuple[int, ...],
-        made: StateType,
-    ) -> int:
-        self.ops.append(op)
+        self, inputs: tuple[int, ...], tag: _Tag, made: StateType, place: tuple[int, int]
+    ) -> int:  # fmt: skip
+        structure = self.structure
+        if len(inputs) == 1:
+            mixed = tag.number + structure[inputs[0]] * _MIX
+        else:
+            first, second = structure[inputs[0]], structure[inputs[1]]
+            if first > second and tag.op in _COMMUTES:
+                inputs, first, second = (inputs[1], inputs[0]), second, first
+            mixed = tag.number + (first * _MIX + second) * _MIX
+        structure.append(mixed & _MASK64)
         self.inputs.append(inputs)
-        self.values.append(value)
-        self.contexts.append(context)
+        self.tags.append(tag)
         self.types.append(made)
-        self.places.append(self.stack[-1])
-        return len(self.ops) - 1
+        self.places.append(place)
+        return len(structure) - 1
 
-    def name(self, place: tuple[int, int]) -> str:
-        index, position = place
+    def canonical(self, output: int) -> tuple[list[int], str]:
+        """The nodes that `output` depends on, inputs before readers, and their hash.
+
+        The order is that of a walk from the output, and so says nothing of how the program was
+        written, except where commutative inputs have equal structures: equal programs may then, if
+        rarely, differ in hash. Different ones never share one.
+        """
+        inputs, tags = self.inputs, self.tags
+        ranks = [-1] * len(inputs)
+        order: list[int] = []
+        parts: list[bytes] = []
+        pending = [output]
+        while pending:
+            node = pending.pop()
+            if node < 0:
+                node = ~node
+                ranks[node] = len(order)
+                order.append(node)
+                parts.append(tags[node].text)
+                for child in inputs[node]:
+                    parts.append(_RANKS[ranks[child]])
+            elif ranks[node] == -1:
+                ranks[node] = -2
+                pending.append(~node)
+                for child in inputs[node][::-1]:
+                    if ranks[child] == -1:
+                        pending.append(child)
+        return order, hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
+
+    def nodes(self, order: list[int]) -> tuple[Node, ...]:
+        ranks = {node: rank for rank, node in enumerate(order)}
+        return tuple(
+            Node(
+                self.tags[node].op,
+                tuple(ranks[child] for child in self.inputs[node]),
+                self.tags[node].value,
+                self.tags[node].context,
+                self.types[node],
+                self.name(*self.places[node]),
+            )
+            for node in order
+        )
+
+    def name(self, index: int, position: int) -> str:
         if index < 0:
             return "x"
         subroutine = self.dna.subroutines[index]
         return f"{subroutine.name}.{subroutine.states[INPUTS + position]}"
-
-    def where(self) -> str:
-        return " > ".join(self.name(place) for place in self.stack) or "main"
-
-
-_CODES = {name: zlib.crc32(name.encode()) for name in (INPUT, CONCAT, *PRIMITIVES)}
-_COMMUTES = {name for name, row in PRIMITIVES.items() if row.commutative}
-_PRIME = (1 << 61) - 1
-
-
-def _canonical(made: _Inliner, output: int) -> Graph:
-    inputs, order = made.inputs, _order(made, output)
-    number = {node: rank for rank, (node, _) in enumerate(order)}
-    words: list[int] = []
-    nodes: list[Node] = []
-    for node, children in order:
-        renumbered = tuple([number[child] for child in children])
-        op, value, context = made.ops[node], made.values[node], made.contexts[node]
-        words += (_CODES[op], len(renumbered), *renumbered, _bits(value), len(context), *context)
-        nodes.append(
-            Node(op, renumbered, value, context, made.types[node], made.name(made.places[node]))
-        )
-    del inputs
-    digest = hashlib.blake2b(struct.pack(f"<{len(words)}q", *words), digest_size=16)
-    return Graph(tuple(nodes), digest.hexdigest())
-
-
-def _bits(value: float) -> int:
-    """A number's own bits, so that equal numbers and only they are equal words."""
-    bits: int = struct.unpack("<q", struct.pack("<d", value))[0]
-    return bits
-
-
-def _order(made: _Inliner, output: int) -> list[tuple[int, tuple[int, ...]]]:
-    """Nodes that `output` depends on, each with its inputs in canonical order, inputs first."""
-    structure = _structure(made)
-    seen = bytearray(len(made.ops))
-    order: list[tuple[int, tuple[int, ...]]] = []
-    pending: list[tuple[int, tuple[int, ...] | None]] = [(output, None)]
-    while pending:
-        node, children = pending.pop()
-        if children is not None:
-            order.append((node, children))
-            continue
-        if seen[node]:
-            continue
-        seen[node] = 1
-        children = made.inputs[node]
-        if made.ops[node] in _COMMUTES and structure[children[0]] > structure[children[1]]:
-            children = (children[1], children[0])
-        pending.append((node, children))
-        for child in reversed(children):
-            if not seen[child]:
-                pending.append((child, None))
-    return order
-
-
-def _structure(made: _Inliner) -> list[int]:
-    """A number for each node that depends on nothing but its structure (not on which of several
-    equal weights it has): the order of commutative inputs comes from it, identity never does."""
-    result: list[int] = []
-    for op, inputs, value, context in zip(
-        made.ops, made.inputs, made.values, made.contexts, strict=True
-    ):
-        mixed = _CODES[op] * 1000003 + hash(value)
-        for branch in context:
-            mixed = mixed * 31 + branch
-        below = [result[child] for child in inputs]
-        if op in _COMMUTES:
-            below.sort()
-        for child in below:
-            mixed = (mixed * 6364136223846793005 + child + 1442695040888963407) % _PRIME
-        result.append(mixed % _PRIME)
-    return result

@@ -1,7 +1,6 @@
-"""A graph as a function of arrays, and as a Keras layer.
+"""A graph as a function of arrays, made from the source that `emit` writes.
 
-Both run the source that `emit` writes. Start values come from NumPy, so that one seed gives the same
-weights on every backend.
+Start values come from NumPy, so that one seed gives the same weights on every backend.
 """
 
 from __future__ import annotations

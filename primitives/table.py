@@ -100,7 +100,15 @@ def _binary(
 ) -> Primitive:
     rule, code = _binary_rule(types.binary), f"ops.{tf.split('.')[-1]}({{x}}, {{y}})"
     return Primitive(
-        name, tf, ("in1", "in2"), meaning, rule, _each, code, (None, hidden), commutative=commutative
+        name,
+        tf,
+        ("in1", "in2"),
+        meaning,
+        rule,
+        _each,
+        code,
+        (None, hidden),
+        commutative=commutative,
     )
 
 
@@ -216,8 +224,6 @@ PRIMITIVES: dict[str, Primitive] = {row.name: row for row in _ROWS}
 
 
 @lru_cache(maxsize=1 << 16)
-def infer(
-    name: str, x: StateType, y: StateType, dim: int, context: tuple[int, ...]
-) -> Inferred:
+def infer(name: str, x: StateType, y: StateType, dim: int, context: tuple[int, ...]) -> Inferred:
     """The type of primitive `name` on inputs of types x and y, or the reason why it has none."""
     return PRIMITIVES[name].rule(x, y, dim, context)

@@ -16,7 +16,7 @@ A rule maps input types to the result's type, or to a sentence that says why the
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, final
 
 CHANNELS = "C"
 COUNT = "1"
@@ -26,15 +26,43 @@ UNITS_PER_WIDTH = 8
 """d_model is this many units: sizes on the CHANNELS axis count eighths of it."""
 
 
-class StateType(NamedTuple):
+@final
+class StateType:
     """Feature axis and its size, branch axes from the outermost call inwards, and whether a state
     over S is closed. Branch axes are a prefix of those of the calls around the instruction: a
-    state that does not differ between branches does not have their axis."""
+    state that does not differ between branches does not have their axis.
+
+    Equal types are one object, so that comparing and hashing them, which inference does for every
+    instruction of every candidate, costs nothing.
+    """
+
+    __slots__ = ("axis", "branches", "closed", "size")
+    _known: ClassVar[dict[tuple[str, int, tuple[int, ...], bool], StateType]] = {}
 
     axis: str
     size: int
-    branches: tuple[int, ...] = ()
-    closed: bool = False
+    branches: tuple[int, ...]
+    closed: bool
+
+    def __new__(
+        cls, axis: str, size: int, branches: tuple[int, ...] = (), closed: bool = False
+    ) -> StateType:
+        key = (axis, size, branches, closed)
+        made = cls._known.get(key)
+        if made is None:
+            made = cls._known[key] = super().__new__(cls)
+            for name, value in zip(("axis", "size", "branches", "closed"), key, strict=True):
+                object.__setattr__(made, name, value)
+        return made
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a StateType is fixed; {name} cannot be set")
+
+    def __reduce__(self) -> tuple[type[StateType], tuple[object, ...]]:
+        return StateType, (self.axis, self.size, self.branches, self.closed)
+
+    def __repr__(self) -> str:
+        return f"StateType{self.__reduce__()[1]}"
 
     def __str__(self) -> str:
         if self.axis == KEYS:
@@ -76,7 +104,7 @@ def binary(x: StateType, y: StateType) -> Inferred:
 def mask(x: StateType) -> Inferred:
     if x.axis != KEYS:
         return f"MASK needs a state over key positions, got {x}"
-    return x._replace(closed=True)
+    return StateType(x.axis, x.size, x.branches, closed=True)
 
 
 def reduction(x: StateType) -> Inferred:

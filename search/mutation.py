@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from primitives.dna import BRANCHES, DIM_VOCABULARY, DNA, INPUTS, Instruction, Subroutine
 from primitives.table import PRIMITIVES
@@ -38,8 +39,8 @@ def mutate(
 
 
 def delete(dna: DNA, rng: random.Random) -> DNA:
-    """Removes an instruction; what read its state reads one of its inputs instead. A subroutine's
-    only instruction stays."""
+    """Removes an instruction; what read its state reads one of the states that it read instead. A
+    subroutine's only instruction stays."""
     index = rng.randrange(len(dna.subroutines))
     return _put(dna, index, _without_one(dna.subroutines[index], rng))
 
@@ -65,7 +66,8 @@ def mutate_field(dna: DNA, rng: random.Random) -> DNA:
     position = rng.randrange(len(subroutine.instructions))
     old = subroutine.instructions[position]
     field = rng.choice(_READS[old.op] if isinstance(old.op, str) else _CALL_READS)
-    new = old._replace(**{field: _draw(dna, index, position, field, rng)})
+    drawn: dict[str, Any] = {field: _draw(dna, index, position, field, rng)}
+    new = old._replace(**drawn)
     rows = (*subroutine.instructions[:position], new, *subroutine.instructions[position + 1 :])
     return _put(dna, index, replace(subroutine, instructions=rows))
 
@@ -124,7 +126,7 @@ def _without_one(subroutine: Subroutine, rng: random.Random) -> Subroutine:
         return subroutine
     position = rng.randrange(len(rows))
     gone = INPUTS + position
-    instead = rng.choice((rows[position].in1, rows[position].in2))
+    instead = getattr(rows[position], rng.choice(_edges(rows[position])))
 
     def moved(state: int) -> int:
         return instead if state == gone else state - (state > gone)
@@ -162,6 +164,7 @@ def _with_one_more(
 
 
 def _edges(row: Instruction) -> tuple[str, ...]:
+    """Fields with the states that an instruction reads."""
     return ("in1",) if isinstance(row.op, str) and not PRIMITIVES[row.op].binary else ("in1", "in2")
 
 

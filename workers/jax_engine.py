@@ -1,6 +1,7 @@
 """The training engine on JAX: for TPUs, and wherever JAX is the faster backend.
 
-The same program, optimiser and windows as on TensorFlow; the steps of a call run in one device loop.
+The same program, optimiser and windows as on TensorFlow; the steps of a call run in one device
+loop.
 """
 
 from __future__ import annotations

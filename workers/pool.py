@@ -49,6 +49,7 @@ class _Member:
     place: Place | None = None
     ticket: _Ticket | None = None
     deadline: float = math.inf
+    jobs: int = 0
 
     @property
     def name(self) -> str:
@@ -175,6 +176,11 @@ class Pool:
         else:
             self._reports.append(Report(member.ticket.job, answer, member.name))
             member.ticket, member.deadline = None, math.inf
+            member.jobs += 1
+            if member.jobs == self._spec.jobs_per_worker:
+                self._cluster.kill(member.actor)
+                self._start()
+                return
         self._idle.append(member)
 
     def _mourn(self, member: _Member, death: WorkerDied) -> None:

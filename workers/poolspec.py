@@ -37,6 +37,10 @@ class PoolSpec(Spec):
     timeout_s: float = Field(
         3600.0, gt=0, description="other budgets: a candidate is killed after so many seconds"
     )
+    jobs_per_worker: int = Field(
+        200, ge=1, description="a worker is replaced by a fresh process after so many candidates: "
+        "frameworks do not give back all the memory of what they compiled"
+    )  # fmt: skip
     spare: bool = Field(
         True, description="without GPUs: once a worker has died, keep a warm one in reserve"
     )

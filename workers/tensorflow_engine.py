@@ -1,7 +1,7 @@
 """The training engine on TensorFlow.
 
 Many steps run in one call, over windows that the host gathered beforehand, so no step waits for the
-host. The block is traced once and called for each layer.
+host.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ class TensorFlowEngine:
     def __init__(self, graph: Graph, values: Sequence[Array], task: Task) -> None:
         self._layers = task.model.layers
         self._jit = _use_xla(task)
-        self._block = tf.function(block_function(graph, task.model.d_model), autograph=False)
+        self._block = block_function(graph, task.model.d_model)
+        if not self._jit:
+            # Traced once, called for each layer. Not under XLA: shapes that a function hands to its
+            # gradient make XLA take all its inputs for constants, and compile again every step.
+            self._block = tf.function(self._block, autograph=False)
         shapes = tuple(value.shape for value in values)
         self._packing = Packing(shapes, elementwise(task.optimizer))
         self._variables = self._packing.variables(values)
@@ -37,9 +41,19 @@ class TensorFlowEngine:
         windows = tf.TensorSpec([None, *batch], tf.int32)
         self._train = tf.function(self._many_steps, autograph=False).get_concrete_function(windows)
         self._score = tf.function(self._many_scores, autograph=False).get_concrete_function(windows)
-        # A call over no windows compiles everything and changes nothing.
-        for function in (self._train, self._score):
-            function(tf.zeros([0, *batch], tf.int32))
+        self._compile(batch)
+
+    def _compile(self, batch: tuple[int, int]) -> None:
+        """Compiles both functions and changes nothing. A call over no windows is enough for a plain
+        graph; XLA compiles a step when it first runs, so what that step changed is put back."""
+        windows = tf.zeros([int(self._jit), *batch], tf.int32)
+        self._score(windows)
+        variables = [*self._variables, *self._optimizer.variables]
+        before = [tf.identity(variable.value) for variable in variables]
+        self._train(windows)
+        if self._jit:
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(value)
 
     def train(self, windows: Windows) -> float:
         return float(self._train(tf.constant(windows, tf.int32))) / len(windows)

@@ -1,0 +1,1 @@
+"""The schema's history, in `versions`. `search.database` runs it when a database is opened."""

@@ -1,0 +1,38 @@
+"""Regularised evolution (Real et al. 2019): the youngest survive, the fittest of a sample breeds.
+
+The population is the last P completed candidates in order of completion; nothing is ever removed
+for being bad, only for being old.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import cycle, islice
+from random import Random
+from typing import NamedTuple
+
+
+class Member(NamedTuple):
+    """A candidate in the population; lower fitness is better."""
+
+    id: int
+    fitness: float
+
+
+Population = deque[Member]
+
+
+def founders(seeds: Sequence[Member], size: int) -> Population:
+    """The first population: `size` copies of the seed programs, in turn."""
+    return deque(islice(cycle(seeds), size), maxlen=size)
+
+
+def admit(population: Population, member: Member) -> None:
+    """The newly completed candidate comes in; the oldest goes."""
+    population.append(member)
+
+
+def tournament(population: Population, size: int, rng: Random) -> Member:
+    """The fittest of `size` members drawn with replacement; ties go to the first drawn."""
+    return min(rng.choices(population, k=size), key=lambda member: member.fitness)

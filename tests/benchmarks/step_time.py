@@ -1,0 +1,80 @@
+"""A candidate's step against the same model written by hand in Keras:
+python -m tests.benchmarks.step_time [--device gpu]
+
+Prints one JSON object: for each seed program `ours_ms` and `hand_ms` a training step, medians over
+rounds in which the two take turns in one process, on the same backend, flags and windows; `ratio`,
+the median of the rounds' ratios; and `setup_s` of each, from the program to a compiled step. The
+CPU runs 2 layers of 64 channels in plain graphs; a GPU runs 6 layers of 256 channels under XLA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+
+from primitives.graph import Graph, build
+from primitives.seeds import load_seed, seed_names
+from workers.devices import configure
+from workers.poolspec import Layout
+from workers.task import ModelSpec, Task, TrainingSpec
+
+TASKS = {
+    "cpu": Task(training=TrainingSpec(jit="off")),
+    "gpu": Task(
+        model=ModelSpec(d_model=256, layers=6, sequence_length=256),
+        training=TrainingSpec(jit="on"),
+    ),
+}
+STEPS = {"cpu": 5, "gpu": 50}
+ROUNDS = 7
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", choices=TASKS, default="cpu")
+    device = parser.parse_args().device
+    gpu = device == "gpu"
+    configure("tensorflow", Layout(1, os.cpu_count() or 1 if gpu else 1, float(gpu)), None)
+    print(json.dumps({"device": device, **{name: compare(name, device) for name in seed_names()}}))
+
+
+def compare(name: str, device: str) -> dict[str, float]:
+    from tests.benchmarks.handwritten import HandwrittenEngine
+    from workers.engine import make_engine
+    from workers.model import initial_model, model_shape
+
+    task = TASKS[device]
+    graph = build(load_seed(name))
+    assert isinstance(graph, Graph)
+    values = initial_model(model_shape(graph, task.model, 256), seed=0)
+    ours, setup = timed(lambda: make_engine(graph, values, task))
+    hand, hand_setup = timed(lambda: HandwrittenEngine(name, task))
+    shape = (STEPS[device], task.training.batch_size, task.model.sequence_length + 1)
+    windows = np.random.default_rng(0).integers(0, 256, shape)
+    rounds = [
+        (timed(lambda: ours.train(windows))[1], timed(lambda: hand.train(windows))[1])
+        for _ in range(ROUNDS)
+    ][1:]
+    each = 1000 / STEPS[device]
+    return {
+        "ours_ms": round(each * statistics.median(a for a, _ in rounds), 3),
+        "hand_ms": round(each * statistics.median(b for _, b in rounds), 3),
+        "ratio": round(statistics.median(a / b for a, b in rounds), 3),
+        "setup_s": round(setup, 2),
+        "hand_setup_s": round(hand_setup, 2),
+    }
+
+
+def timed(function: Any) -> tuple[Any, float]:
+    began = time.perf_counter()
+    return function(), time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

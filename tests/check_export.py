@@ -1,0 +1,94 @@
+"""Run by test_export in an interpreter of its own: loads exported folders, compares, trains, saves.
+
+What FOLDER should compute is in FOLDER.npz. Everything that the folders need must come from Keras:
+the project's packages cannot be imported here.
+"""
+
+import contextlib
+import io
+import runpy
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+for package in ("primitives", "workers", "search"):
+    sys.modules[package] = None
+    with contextlib.suppress(ImportError):
+        import_module(package)
+        raise SystemExit(f"{package} can be imported")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+
+def check(folder: Path) -> None:
+    sys.path.insert(0, str(folder))
+    (path,) = folder.glob("*_block.py")
+    module = import_module(path.stem)
+    model = keras.saving.load_model(folder / "model.keras", safe_mode=True)
+    with np.load(f"{folder}.npz") as kept:
+        tokens, expected = kept["tokens"], kept["logits"]
+    compare(model, tokens, expected)
+    if not folder.name.startswith("mutant"):
+        trains(model, tokens)
+    saves(model, tokens)
+    works_in_bfloat16(module, tokens, folder)
+    print(f"{folder.name}: equal, trains, saves")
+
+
+def compare(model, tokens, expected) -> None:
+    """The whole, a prefix, a graph that knows neither batch nor length, a part of another model."""
+    close(model(tokens), expected)
+    close(model(tokens[:, :1]), expected[:, :1])
+    traced = tf.function(model, input_signature=[tf.TensorSpec([None, None], tf.int32)])
+    for length in (3, len(expected[0])):
+        close(traced(tokens[:2, :length]), expected[:2, :length])
+    anything = keras.Input((None,), dtype="int32")
+    close(keras.Model(anything, model(anything))(tokens), expected)
+
+
+def close(found, expected) -> None:
+    np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5, atol=1e-5)
+
+
+def trains(model, tokens) -> None:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-3), loss, run_eagerly=True)
+    losses = model.fit(tokens[:, :-1], tokens[:, 1:], epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0], losses
+
+
+def saves(model, tokens) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "again.keras")
+        model.save(path)
+        again = keras.saving.load_model(path, safe_mode=True)
+    assert again.get_config() == model.get_config()
+    close(again(tokens), np.asarray(model(tokens)))
+
+
+def works_in_bfloat16(module, tokens, folder: Path) -> None:
+    model = module.build_model(dtype="mixed_bfloat16")
+    model.load_weights(folder / "model.weights.h5")
+    assert model.blocks[0].compute_dtype == "bfloat16"
+    assert model(tokens).dtype == "bfloat16"
+    assert all(variable.dtype == "float32" for variable in model.weights)
+
+
+def runs(script: Path) -> None:
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        runpy.run_path(str(script))
+    assert text.getvalue().count("\n") == 3, text.getvalue()
+    print(f"{script.parent.name}: runs")
+
+
+folders = [Path(argument) for argument in sys.argv[1:]]
+for each in folders:
+    check(each)
+runs(folders[0] / "example.py")
+tf.config.run_functions_eagerly(True)  # one compiled run is enough, it takes long
+runs(folders[-1] / "example.py")

@@ -1,0 +1,1 @@
+"""Tests of the command line, with an instant evaluator for workers."""

@@ -1,0 +1,236 @@
+"""The command line: help, campaigns and candidates. Workers are an instant evaluator."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from primitives.seeds import seed_text
+from primitives.text import parse
+from search import running
+from search.queries import RECORD_FIELDS
+from tests.cli.command import ROOT, data, primevo, refusal
+from tests.cli.instant import InstantPool
+
+VERBS = (
+    "init", "launch", "resume", "stop", "status", "list", "top", "show", "lineage", "export",
+    "evaluate", "check", "validate", "seeds", "primitives", "doctor",
+)  # fmt: skip
+
+
+class TestHelp:
+    def test_it_names_every_verb(self) -> None:
+        printed = primevo("--help").stdout
+        listed = printed.partition("Commands:")[2].splitlines()
+        assert [line.split()[0] for line in listed if line.strip()] == list(VERBS)
+        assert not [line for line in listed if line.endswith("...")]
+
+    @pytest.mark.parametrize("verb", VERBS)
+    def test_every_verb_has_its_own(self, verb: str) -> None:
+        assert f"{verb} [OPTIONS]" in primevo(verb, "--help").stdout
+
+    def test_it_imports_nothing_heavy(self) -> None:
+        heavy = {
+            "tensorflow", "keras", "ray", "pandas", "numpy", "sqlalchemy", "alembic", "pydantic",
+            "rich", "yaml",
+        }  # fmt: skip
+        result = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "search.cli", "--help"],
+            cwd=ROOT, capture_output=True, text=True,
+        )  # fmt: skip
+        assert result.returncode == 0
+        imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+        assert "typer" in imported
+        assert {name for name in imported if name.partition(".")[0] in heavy} == set()
+
+    def test_it_is_quick(self) -> None:
+        """0.4 s of processor time; on a free machine, that is the wall's (measured: 0.24 s)."""
+
+        def spent() -> float:
+            usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+            return usage.ru_utime + usage.ru_stime
+
+        times = []
+        for _ in range(5):
+            before = spent()
+            command = [sys.executable, "-m", "search.cli", "--help"]
+            subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+            times.append(spent() - before)
+        assert min(times) < 0.4
+
+
+class TestLaunch:
+    def test_it_ends_in_the_table_and_the_export_command(self, finished: tuple[Path, str]) -> None:
+        printed = finished[1]
+        assert "Test split, fresh seeds (mean ± sd)" in printed
+        assert "seed program" in printed
+        assert printed.count("3 of 3") == 3
+        winner = printed.partition("export the winner: primevo export small ")[2].split()
+        assert winner[1:] == ["--to", f"small-{winner[0]}"]
+        assert f"candidate {winner[0]}" in printed
+
+    def test_json_ends_in_one_document(self, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(running, "Pool", InstantPool)
+        end = data("launch", "small.yaml", "--name", "other", "--set", "search.candidates=12")
+        assert end["name"] == "other"
+        assert end["recorded"] == end["candidates"] == 12
+        assert end["state"] == "finished"
+        assert len(end["final"]) == 3
+        assert end["export_command"].startswith(f"primevo export other {end['winner']} --to ")
+
+    def test_a_name_that_exists_is_refused(self, campaign: Path) -> None:
+        before = data("list")
+        assert "primevo resume small" in refusal(2, "launch", "small.yaml")
+        assert data("list") == before
+
+    def test_storage_is_flag_then_environment_then_config(
+        self, empty: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(running, "Pool", InstantPool)
+        short = ("--set", "search.candidates=2", "--set", "search.final.top=0")
+        config = ("--set", "storage=sqlite:///config.db")
+        primevo("launch", "small.yaml", *short, *config)
+        monkeypatch.setenv("PRIMEVO_STORAGE", "sqlite:///environment.db")
+        primevo("launch", "small.yaml", *short, *config)
+        flag = primevo("launch", "small.yaml", *short, *config, "--storage", "sqlite:///flag.db")
+        assert {path.name for path in empty.glob("*.db")} == {
+            "config.db", "environment.db", "flag.db",
+        }  # fmt: skip
+        assert "--storage sqlite:///flag.db" in flag.stdout
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("launch", "none.yaml"),
+            ("launch", "small.yaml", "--set", "search.candidats=3"),
+            ("launch", "small.yaml", "--name", "a/b"),
+            ("launch", "small.yaml", "--storage", "nonsense"),
+            ("launch",),
+            ("launch", "small.yaml", "--no-such-option"),
+            ("lunch", "small.yaml"),
+        ],
+    )
+    def test_wrong_usage_changes_nothing(self, empty: Path, arguments: tuple[str, ...]) -> None:
+        refusal(2, *arguments)
+        assert [path.name for path in empty.iterdir()] == ["small.yaml"]
+
+    def test_an_unreadable_database(self, empty: Path) -> None:
+        (empty / "text.db").write_text("this is not a database" * 100)
+        message = refusal(1, "launch", "small.yaml", "--storage", "sqlite:///text.db")
+        assert "not a SQLite database" in message
+        message = refusal(1, "status", "--storage", "sqlite:///text.db")
+        assert "text.db" in message
+
+
+class TestOverview:
+    def test_status_counts(self, campaign: Path) -> None:
+        status = data("status")
+        assert status["name"] == "small"
+        assert status["phase"] == "done"
+        assert status["trained"] == sum(status["outcomes"].values())
+        assert status["trained"] + status["duplicates"] == status["recorded"] == 30
+        assert status["gain_bpb"] > 0
+        assert status["budget_saved_by_hurdles"] > 0
+        assert status == data("status", "small")
+
+    def test_status_in_words(self, campaign: Path) -> None:
+        printed = primevo("status", "small").stdout
+        for part in ("30 of 30", "completed", "bits/byte", "mean ± sd"):
+            assert part in printed
+
+    def test_list(self, campaign: Path) -> None:
+        (line,) = data("list")
+        assert (line["name"], line["state"], line["recorded"]) == ("small", "finished", 30)
+        assert "small" in primevo("list").stdout
+
+    def test_top_is_sorted_and_has_every_field(self, campaign: Path) -> None:
+        records = data("top", "small", "-n", "5")
+        assert len(records) == 5
+        assert all(tuple(record) == RECORD_FIELDS for record in records)
+        fitness = [record["fitness"] for record in records]
+        assert fitness == sorted(fitness)
+        assert len({record["hash"] for record in records}) == 5
+        by_id = data("top", "small", "--by", "id")
+        assert [record["id"] for record in by_id] == sorted(record["id"] for record in by_id)
+
+    def test_an_unknown_field(self, campaign: Path) -> None:
+        assert "did you mean 'fitness'" in refusal(2, "top", "small", "--by", "fitnes")
+
+    @pytest.mark.parametrize("verb", ["status", "top", "resume", "stop"])
+    def test_an_unknown_name(self, campaign: Path, verb: str) -> None:
+        assert "did you mean 'small'?" in refusal(3, verb, "smal")
+
+    @pytest.mark.parametrize("arguments", [("status",), ("list",), ("top", "x"), ("show", "x", 1)])
+    def test_no_database(self, empty: Path, arguments: tuple[object, ...]) -> None:
+        assert "primevo.db" in refusal(3, *arguments)
+        assert not (empty / "primevo.db").exists()
+
+
+class TestCandidate:
+    def child(self) -> int:
+        """The best candidate's number; it has a parent."""
+        return int(data("top", "small", "-n", "1")[0]["id"])
+
+    def test_show_prints_record_cost_ancestry_and_program(self, campaign: Path) -> None:
+        printed = primevo("show", "small", 1).stdout
+        for part in ("static parameters", "ancestry", "1 seed", "main(x, y):", "softmax(x, y):"):
+            assert part in printed
+        program = printed[printed.index("dims ") :]
+        assert parse(program) == parse(seed_text("transformer"))
+
+    def test_show_json(self, campaign: Path) -> None:
+        child = self.child()
+        shown = data("show", "small", child)
+        assert {name: shown[name] for name in RECORD_FIELDS} == data("top", "small", "-n", "1")[0]
+        assert shown["ancestry"][0]["mutation"] == "seed"
+        assert shown["ancestry"][-1]["id"] == child
+        assert shown["static_cost"]["parameters"] > 0
+        assert parse(shown["program"]).length == shown["static_cost"]["instructions"]
+        assert set(shown["dna"]) == {"dims", "constants", "subroutines"}
+
+    @pytest.mark.parametrize("relative", ["parent", "seed"])
+    def test_show_diff(self, campaign: Path, relative: str) -> None:
+        child = self.child()
+        lines = primevo("show", "small", child, "--diff", relative).stdout.splitlines()
+        line = data("lineage", "small", child)
+        other = line[-2 if relative == "parent" else 0]["id"]
+        assert lines[:2] == [f"--- candidate {other}", f"+++ candidate {child}"]
+        assert data("show", "small", child, "--diff", relative)["diff"].splitlines() == lines
+
+    def test_a_seed_program_has_no_parent(self, campaign: Path) -> None:
+        assert "seed program" in refusal(2, "show", "small", 1, "--diff", "parent")
+
+    def test_show_dot(self, campaign: Path) -> None:
+        printed = primevo("show", "small", 1, "-o", "dot").stdout
+        assert printed.startswith("digraph {")
+        assert "T-MAT MUL" in printed
+        assert "--diff has no dot form" in refusal(
+            2, "show", "small", self.child(), "--diff", "seed", "-o", "dot"
+        )
+
+    def test_show_svg_says_what_it_needs(
+        self, campaign: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PATH", str(campaign))
+        assert "install graphviz" in refusal(1, "show", "small", 1, "-o", "svg")
+        (campaign / "dot").write_text("#!/bin/sh\necho '<svg/>'\n")
+        (campaign / "dot").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{campaign}:/bin:/usr/bin")
+        assert "<svg/>" in primevo("show", "small", 1, "-o", "svg").stdout
+
+    def test_lineage_leads_from_the_seed_to_the_candidate(self, campaign: Path) -> None:
+        child = self.child()
+        line = data("lineage", "small", child)
+        assert (line[0]["parent_id"], line[-1]["id"]) == (None, child)
+        assert all(below["parent_id"] == above["id"] for above, below in pairwise(line))
+
+    @pytest.mark.parametrize("verb", ["show", "lineage"])
+    def test_an_unknown_number(self, campaign: Path, verb: str) -> None:
+        assert "it has 1 to 30" in refusal(3, verb, "small", 31)
+        refusal(3, verb, "small", 2**70)
+        refusal(2, verb, "small", "one")
