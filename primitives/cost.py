@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from primitives.emit import feature_size, weight_specs
+from primitives.emit import feature_size
 from primitives.graph import Graph
 from primitives.table import PRIMITIVES
 
@@ -31,19 +31,22 @@ def static_cost(
 ) -> Cost:
     """Cost of `layers` blocks with the model around them: tied token embedding, learned positions,
     final layer norm. Training a token takes about three times its forward FLOPs."""
-    flops = elements = 0
+    flops = elements = block_parameters = 0
+    features: list[int] = []
     sizes: list[int] = []
     for node in graph.nodes:
         feature = feature_size(node.type, d_model, sequence_length)
         made = feature * math.prod(node.type.branches)
+        features.append(feature)
         sizes.append(made)
         elements += made
         row = PRIMITIVES.get(node.op)
         if row is not None:
-            first = node.inputs[0]
-            contracted = feature_size(graph.nodes[first].type, d_model, sequence_length)
-            flops += row.flops(contracted, sizes[first], made)
-    block_parameters = sum(math.prod(spec.shape) for spec in weight_specs(graph, d_model))
+            contracted = features[node.inputs[0]]
+            flops += row.flops(contracted, sizes[node.inputs[0]], made)
+            if row.weight is not None:
+                shape = row.weight.shape(contracted, feature)
+                block_parameters += math.prod(node.context) * math.prod(shape)
     parameters = layers * block_parameters + (vocabulary + sequence_length + 2) * d_model
     head_flops = 2 * vocabulary * d_model
     activations = layers * elements + vocabulary + 2 * d_model

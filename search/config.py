@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -127,3 +128,10 @@ class CampaignConfig(Spec):
     search: SearchSpec
     workers: PoolSpec = PoolSpec()
     storage: str = Field("sqlite:///primevo.db", description="SQLAlchemy URL")
+    weights: str = Field(
+        "primevo-weights", description="folder where the finalists' trained weights are kept"
+    )
+
+    def weights_file(self, campaign: str, id: int) -> Path:
+        """Where the weights of a finalist's first run are kept, by the worker that ran it."""
+        return Path(self.weights).absolute() / campaign / f"{id}.npz"

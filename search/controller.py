@@ -25,7 +25,7 @@ from search.history import Ended, Kind, Proposed, fold
 from search.pace import Pace
 from search.programs import checked, load_program
 from search.progress import Heartbeat, Progress
-from search.proposal import Programs, derive, propose
+from search.proposal import Programs, derive, final_seed, propose
 from search.standing import phase, progress
 from search.store import CampaignRow, CopiedEvaluation, Entry, NewCandidate, NewEvaluation, Store
 from workers.outcome import Budget, Hurdle, Job, Report
@@ -198,7 +198,7 @@ class Controller:
         count = self._config.search.final.seeds
         return [
             Planned(id, "final", seed, self._store.dna(self._campaign.id, id))
-            for seed in (derive(self._campaign.seed, "final", index) for index in range(count))
+            for seed in (final_seed(self._campaign.seed, index) for index in range(count))
             for id in self._state.finalists
             if (id, seed) not in self._state.finals
         ]
@@ -214,8 +214,14 @@ class Controller:
                 return
             run = self._queue.popleft()
             self._running[run.id, run.seed] = self._clock()
-            final = run.kind == "final"
-            self._evaluator.submit(Job(run.id, run.dna, self._budget(run), run.seed, test=final))
+            self._evaluator.submit(self._job(run))
+
+    def _job(self, run: Planned) -> Job:
+        """The first of a finalist's runs keeps its weights: they are what is exported."""
+        final, weights = run.kind == "final", None
+        if final and run.seed == final_seed(self._campaign.seed, 0):
+            weights = str(self._config.weights_file(self._campaign.name, run.id))
+        return Job(run.id, run.dna, self._budget(run), run.seed, test=final, weights=weights)
 
     def _budget(self, run: Planned) -> Budget:
         """The hurdles' bars are those of the moment. A seed program is never stopped: it is what

@@ -44,11 +44,27 @@ Verdict = Passed | Rejected | Reuse
 PASSED = Passed()
 
 
+class Parent:
+    """The program that children are mutated from, with what they are compared by."""
+
+    def __init__(self, dna: DNA, hash: str) -> None:
+        self.dna, self.hash = dna, hash
+
+    @cached_property
+    def reached(self) -> set[int]:
+        """The subroutines that MAIN calls, directly or not. Calls go to later ones only."""
+        reached = {0}
+        for index, subroutine in enumerate(self.dna.subroutines):
+            if index in reached:
+                reached.update(row.op for row in subroutine.instructions if isinstance(row.op, int))
+        return reached
+
+
 class Child:
     """A program at the gates; its graph is built once, when the first gate asks for it."""
 
-    def __init__(self, dna: DNA, parent: DNA, parent_hash: str) -> None:
-        self.dna, self.parent, self.parent_hash = dna, parent, parent_hash
+    def __init__(self, dna: DNA, parent: Parent) -> None:
+        self.dna, self.parent = dna, parent
 
     @cached_property
     def built(self) -> Graph | IllTyped:
@@ -99,13 +115,13 @@ Gate = Callable[[Child, Rules], Verdict]
 
 def change(child: Child, rules: Rules) -> Verdict:
     """Differs from its parent where MAIN can reach: far cheaper to see here than in the graph."""
-    old, new = child.parent, child.dna
+    old, new = child.parent.dna, child.dna
     if (old.dims, old.constants) != (new.dims, new.constants):
         return PASSED
-    pairs = zip(old.subroutines, new.subroutines, strict=True)
-    changed = [index for index, (was, now) in enumerate(pairs) if was is not now and was != now]
-    reached = _reached(old) if changed else ()
-    return PASSED if any(index in reached for index in changed) else Rejected(_NEUTRAL)
+    for index, (was, now) in enumerate(zip(old.subroutines, new.subroutines, strict=True)):
+        if was is not now and was != now and index in child.parent.reached:
+            return PASSED
+    return Rejected(_NEUTRAL)
 
 
 def types(child: Child, rules: Rules) -> Verdict:
@@ -137,7 +153,7 @@ def cost(child: Child, rules: Rules) -> Verdict:
 def seen(child: Child, rules: Rules) -> Verdict:
     """A function that was never trained before. A child that computes what its parent does is
     mutated again, as in Primer; so is one whose twin is in training and has no outcome to share."""
-    if child.graph.hash == child.parent_hash:
+    if child.graph.hash == child.parent.hash:
         return Rejected(_NEUTRAL)
     original = rules.state.seen.get(child.graph.hash)
     if original is None:
@@ -168,15 +184,6 @@ def task_cost(graph: Graph, task: Task) -> Cost:
     vocabulary = BYTES if task.data.tokenizer == "bytes" else task.data.vocabulary
     model = task.model
     return static_cost(graph, model.d_model, model.layers, model.sequence_length, vocabulary)
-
-
-def _reached(dna: DNA) -> set[int]:
-    """The subroutines that MAIN calls, directly or not. Calls go to later subroutines only."""
-    reached = {0}
-    for index, subroutine in enumerate(dna.subroutines):
-        if index in reached:
-            reached.update(row.op for row in subroutine.instructions if isinstance(row.op, int))
-    return reached
 
 
 _NEUTRAL = "same function as the parent"

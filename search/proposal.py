@@ -14,7 +14,7 @@ from random import Random
 
 from primitives.dna import DNA
 from search.errors import PrimevoError
-from search.gates import Child, Rejected, Reuse, Rules, judge
+from search.gates import Child, Parent, Rejected, Reuse, Rules, judge
 from search.mutation import mutate
 from search.population import tournament
 
@@ -63,23 +63,28 @@ def derive(seed: int, *names: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) >> 1
 
 
+def final_seed(seed: int, index: int) -> int:
+    """The seed of each finalist's run number `index`, from 0, in a campaign of this seed."""
+    return derive(seed, "final", index)
+
+
 def propose(rules: Rules, programs: Programs, rng: Random) -> Proposal:
     """One child from the population of `rules.state`; a PrimevoError where none can be had."""
     spec, population = rules.state.spec, rules.state.population
     rejections: Counter[str] = Counter()
     for _ in range(PARENTS):
-        parent = tournament(population, spec.tournament, rng)
-        dna, parent_hash = programs[parent.id], rules.state.hashes[parent.id]
+        member = tournament(population, spec.tournament, rng)
+        parent = Parent(programs[member.id], rules.state.hashes[member.id])
         for _ in range(TRIES):
-            mutated, mutation = mutate(dna, rng, spec.mutations)
-            child = Child(mutated, dna, parent_hash)
+            mutated, mutation = mutate(parent.dna, rng, spec.mutations)
+            child = Child(mutated, parent)
             verdict = judge(child, rules)
             if isinstance(verdict, Rejected):
                 rejections[verdict.reason] += 1
                 continue
             original = verdict.original if isinstance(verdict, Reuse) else None
             return Proposal(
-                parent.id, mutation, mutated, child.graph.hash, original, dict(rejections)
+                member.id, mutation, mutated, child.graph.hash, original, dict(rejections)
             )
     commonest = ", ".join(f"{reason} ({n})" for reason, n in rejections.most_common(3))
     raise PrimevoError(

@@ -89,6 +89,9 @@ def test_the_final_phase(store: Store) -> None:
     ids = {job.id for job in finals}
     assert 1 in ids and len(ids) == 3
     assert {(job.id, job.seed) for job in finals} == {(id, seed) for id in ids for seed in seeds}
+    kept = [Path(job.weights) for job in finals if job.weights]
+    assert sorted(int(path.stem) for path in kept) == sorted(ids), "one run each keeps its weights"
+    assert all(path.parent.name == "test" and path.is_absolute() for path in kept)
     assert all(outcome.test_loss is None for outcome in map(outcome_of, evaluator.submitted[:30]))
 
 
@@ -249,14 +252,14 @@ def test_kill_9_loses_nothing_that_was_recorded(tmp_path: Path, capacity: int) -
     with Store.open(f"sqlite:///{path}") as store:
         launch(store)
     for stop in (5, 25, 62):
-        process = start(path, capacity, delay_s=0.005)
+        process = start(path, capacity, delay_s=0.02)
         wait_for(lambda stop=stop: recorded(path) >= stop)  # type: ignore[misc]
         time.sleep(random.random() * 0.02)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         before = rows(path)
         with Store.open(f"sqlite:///{path}") as store:
-            assert queries.campaigns(store)[0].state == "interrupted"
+            assert queries.campaigns(store)[0].state != "running"
             pending = queries.summary(store, "test").progress.pending
             assert 0 <= pending <= capacity
     with Store.open(f"sqlite:///{path}") as store:

@@ -19,6 +19,7 @@ from search.gates import (
     PASSED,
     Child,
     Limits,
+    Parent,
     Rejected,
     Reuse,
     Rules,
@@ -45,6 +46,7 @@ def graph_of(dna: DNA) -> Graph:
 
 HASH = graph_of(SEED).hash
 WIDE = Limits(120)
+PARENT = Parent(SEED, HASH)
 
 
 def state(*trained: DNA, pending: DNA | None = None) -> State:
@@ -63,7 +65,7 @@ RULES = Rules(WIDE, TASK, state())
 
 
 def verdict(dna: DNA, limits: Limits = WIDE, known: State | None = None) -> Verdict:
-    return judge(Child(dna, SEED, HASH), Rules(limits, TASK, known or state()))
+    return judge(Child(dna, PARENT), Rules(limits, TASK, known or state()))
 
 
 def children(count: int) -> list[DNA]:
@@ -93,7 +95,7 @@ def test_an_ill_typed_child_is_rejected() -> None:
 
 
 def test_type_errors_are_counted_in_few_kinds() -> None:
-    verdicts = [GATES["types"](Child(dna, SEED, HASH), RULES) for dna in children(400)]
+    verdicts = [GATES["types"](Child(dna, PARENT), RULES) for dna in children(400)]
     kinds = {answer.reason for answer in verdicts if isinstance(answer, Rejected)}
     assert 4 <= len(kinds) <= 12
     assert all(":" not in kind and "got" not in kind for kind in kinds)
@@ -135,7 +137,8 @@ def test_a_change_that_main_does_not_reach_is_seen_without_a_graph() -> None:
     spare = replace(SEED.subroutines[-1], name="spare")
     parent = replace(SEED, subroutines=(*SEED.subroutines, spare))
     changed = replace(spare, instructions=(spare.instructions[0]._replace(op="ABS"),))
-    child = Child(replace(parent, subroutines=(*SEED.subroutines, changed)), parent, HASH)
+    dna = replace(parent, subroutines=(*SEED.subroutines, changed))
+    child = Child(dna, Parent(parent, HASH))
     assert judge(child, RULES) == Rejected("same function as the parent")
     assert "built" not in vars(child)
 
@@ -145,7 +148,7 @@ def test_the_change_gate_agrees_with_the_hash() -> None:
     rng, parent, rejected = Random(4), SEED, 0
     for _ in range(600):
         dna, _ = mutate(parent, rng)
-        child, built = Child(dna, parent, ""), build(dna)
+        child, built = Child(dna, Parent(parent, "")), build(dna)
         if GATES["change"](child, RULES) is not PASSED:
             rejected += 1
             assert isinstance(built, Graph) and built.hash == graph_of(parent).hash

@@ -83,6 +83,12 @@ class TestTraining:
         with sqlite3.connect("primevo.db") as connection:
             rows = connection.execute("select seed from evaluations where kind = 'final'")
             assert asked["seed"] in {seed for (seed,) in rows}
+        assert asked["weights"] is None
+        kept = campaign / "primevo-weights" / "small" / "2.npz"
+        kept.parent.mkdir(parents=True)
+        kept.touch()
+        primevo("export", "small", 2, "--to", "layer")
+        assert asked["weights"] == kept
 
     def test_export_refuses_a_folder_with_content(self, campaign: Path) -> None:
         assert "not an empty folder" in refusal(2, "export", "small", 1, "--to", campaign)
