@@ -143,7 +143,6 @@ def _live(
 
 
 _MASK64 = (1 << 64) - 1
-_MIX = 6364136223846793005
 _RANKS = tuple(struct.pack("<H", rank) for rank in range(2 * MAX_STEPS + 1))
 """Numbers of nodes: a step makes two at most, the op's and the CONCAT of a branched one."""
 
@@ -236,10 +235,8 @@ class _Inlined:
                 if op.__class__ is int:
                     made = len(self.places)
                     node = self.call(op, states[in1], states[in2], inner)
-                    if (
-                        branch == 1 and node >= made
-                    ):  # the caller's name for a callee's value says more
-                        self.places[node] = place
+                    if node >= made and branch == 1:
+                        self.places[node] = place  # the caller's name says more than the callee's
                 else:
                     x, y = states[in1], states[in2]
                     node = self.primitive(op, x, y, constant, dim, inner, place)  # type: ignore[arg-type]
@@ -268,7 +265,7 @@ class _Inlined:
             inputs: tuple[int, ...] = (y, x) if commutative and y < x else (x, y)
         else:
             inputs, y = (x,), x
-        key = (name, inputs, value)
+        key = (name, *inputs, value)
         node = self.known.get(key)
         if node is None:
             made, tag = _typed(name, value, (), types[x], types[y])
@@ -295,12 +292,12 @@ class _Inlined:
     ) -> int:  # fmt: skip
         structure = self.structure
         if len(inputs) == 1:
-            mixed = tag.number + structure[inputs[0]] * _MIX
+            mixed = tag.number + structure[inputs[0]] * 1_000_003
         else:
             first, second = structure[inputs[0]], structure[inputs[1]]
             if first > second and tag.op in _COMMUTES:
                 inputs, first, second = (inputs[1], inputs[0]), second, first
-            mixed = tag.number + (first * _MIX + second) * _MIX
+            mixed = tag.number + first * 1_000_033 + second * 998_244_353
         structure.append(mixed & _MASK64)
         self.inputs.append(inputs)
         self.tags.append(tag)
@@ -332,9 +329,11 @@ class _Inlined:
             elif ranks[node] == -1:
                 ranks[node] = -2
                 pending.append(~node)
-                for child in inputs[node][::-1]:
-                    if ranks[child] == -1:
-                        pending.append(child)
+                children = inputs[node]
+                if len(children) == 2 and ranks[children[1]] == -1:
+                    pending.append(children[1])
+                if children and ranks[children[0]] == -1:
+                    pending.append(children[0])
         return order, hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
 
     def nodes(self, order: list[int]) -> tuple[Node, ...]:

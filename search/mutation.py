@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from primitives.dna import BRANCHES, DIM_VOCABULARY, DNA, INPUTS, Instruction, Subroutine
@@ -69,7 +68,7 @@ def mutate_field(dna: DNA, rng: random.Random) -> DNA:
     drawn: dict[str, Any] = {field: _draw(dna, index, position, field, rng)}
     new = old._replace(**drawn)
     rows = (*subroutine.instructions[:position], new, *subroutine.instructions[position + 1 :])
-    return _put(dna, index, replace(subroutine, instructions=rows))
+    return _put(dna, index, Subroutine(subroutine.name, rows, subroutine.states))
 
 
 def swap(dna: DNA, rng: random.Random) -> DNA:
@@ -84,7 +83,7 @@ def swap(dna: DNA, rng: random.Random) -> DNA:
     a, b = rows[first], rows[second]
     rows[first] = b._replace(in1=a.in1, in2=a.in2)
     rows[second] = a._replace(in1=b.in1, in2=b.in2)
-    return _put(dna, index, replace(subroutine, instructions=tuple(rows)))
+    return _put(dna, index, Subroutine(subroutine.name, tuple(rows), subroutine.states))
 
 
 def mutate_bank(dna: DNA, rng: random.Random) -> DNA:
@@ -94,12 +93,12 @@ def mutate_bank(dna: DNA, rng: random.Random) -> DNA:
     if slot < len(dna.dims):
         dims = list(dna.dims)
         dims[slot] = rng.choice(DIM_VOCABULARY)
-        return replace(dna, dims=tuple(dims))
+        return DNA(tuple(dims), dna.constants, dna.subroutines)
     constants = list(dna.constants)
     slot -= len(dna.dims)
     scaled = constants[slot] * 10 ** rng.gauss(0, 1) + rng.gauss(0, 1)
     constants[slot] = float(f"{scaled:.6g}")
-    return replace(dna, constants=tuple(constants))
+    return DNA(dna.dims, tuple(constants), dna.subroutines)
 
 
 MUTATIONS: dict[str, Mutation] = {
@@ -117,7 +116,8 @@ DEFAULT_PROBABILITIES: dict[str, float] = {name: 1 / len(MUTATIONS) for name in 
 
 def _put(dna: DNA, index: int, subroutine: Subroutine) -> DNA:
     subroutines = dna.subroutines
-    return replace(dna, subroutines=(*subroutines[:index], subroutine, *subroutines[index + 1 :]))
+    rest = subroutines[index + 1 :]
+    return DNA(dna.dims, dna.constants, (*subroutines[:index], subroutine, *rest))
 
 
 def _without_one(subroutine: Subroutine, rng: random.Random) -> Subroutine:
@@ -133,7 +133,7 @@ def _without_one(subroutine: Subroutine, rng: random.Random) -> Subroutine:
 
     later = (row._replace(in1=moved(row.in1), in2=moved(row.in2)) for row in rows[position + 1 :])
     states = subroutine.states[:gone] + subroutine.states[gone + 1 :]
-    return replace(subroutine, instructions=(*rows[:position], *later), states=states)
+    return Subroutine(subroutine.name, (*rows[:position], *later), states)
 
 
 def _with_one_more(
@@ -160,7 +160,7 @@ def _with_one_more(
         later[0] = later[0]._replace(**{field: made})
     name = _fresh_name(dna, new.op, subroutine.states)
     states = (*subroutine.states[:made], name, *subroutine.states[made:])
-    return replace(subroutine, instructions=(*rows[:reader], new, *later), states=states)
+    return Subroutine(subroutine.name, (*rows[:reader], new, *later), states)
 
 
 def _edges(row: Instruction) -> tuple[str, ...]:

@@ -28,11 +28,11 @@ def run(*command: str) -> None:
 
 
 def test_ruff_finds_nothing() -> None:
-    run("ruff", "check", ".")
+    run("ruff", "check", *BELOW, "tests")
 
 
 def test_ruff_would_not_reformat() -> None:
-    run("ruff", "format", "--check", ".")
+    run("ruff", "format", "--check", *BELOW, "tests")
 
 
 def test_mypy_strict() -> None:
