@@ -301,7 +301,9 @@ def test_no_process_outlives_a_driver_that_was_killed(driver) -> None:
     assert {workers[-1], *family} == family
     assert len(family) > 4
     process.kill()
-    assert wait_until(lambda: not any(map(alive, family)), 20)
+    assert wait_until(lambda: not alive(workers[-1]), 20), "a worker holds its device"
+    # How soon Ray's own servers follow is up to Ray, and to how busy the machine is.
+    assert wait_until(lambda: not any(map(alive, family)), 90)
 
 
 @pytest.mark.parametrize(
