@@ -4,8 +4,12 @@ Read in this order:
 
 1. `task.py`, `outcome.py`: what a candidate is given and what comes back, as plain data.
 2. `corpora.py`, `tokens.py`: where text comes from, and how it becomes memory-mapped tokens.
-3. `model.py`, `engine.py`, `evaluate.py`: the model around a block, its training, its score.
-4. `poolspec.py`, `devices.py`, `pool.py`: the Ray actors that run jobs, one a device.
+3. `model.py`, `parameters.py`, `optimizer.py`: the model around a block, and its weights as an
+   optimiser's variables.
+4. `engine.py`, with `tensorflow_engine.py` and `jax_engine.py` behind it, and `evaluate.py`: compiled
+   training steps, and a run under a budget.
+5. `poolspec.py`, `devices.py`, `cluster.py`, `worker.py`, `pool.py`: the Ray actors that run jobs.
+6. `export.py`, `export_source.py`, `templates/`: a winner as a Keras layer of its own.
 
 Workers never open the campaign's database. Nothing is imported here, so that reading a config
 costs no framework.
