@@ -18,8 +18,18 @@ from primitives.table import PRIMITIVES
 DIM_VOCABULARY = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 """Values of a dim bank, in multiples of d_model/8 (Primer's vocabulary)."""
 
+COUNT_VOCABULARY = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Values of a count bank: experts, entries of a top-k, rows of product keys."""
+
 BRANCHES = (1, 2, 4, 8, 16)
 """How often an instruction may run with weights of its own."""
+
+ROUTED = 0
+"""The `branch` of a call whose subroutine runs once for each expert, on the tokens routed there."""
+
+MIDDLE = 0
+EVERY = (1, 2, 4, MIDDLE)
+"""Which blocks of a model run the program: every one, every second or fourth, the middle one."""
 
 INPUTS = 2
 """Hidden states 0 and 1 of a subroutine are its inputs."""
@@ -31,9 +41,11 @@ class Instruction(NamedTuple):
     """One operation making one hidden state.
 
     `op` names a primitive or is the index of the called subroutine; `in1` and `in2` are indices of
-    earlier hidden states; `constant` and `dim` are indices into the banks; `branch` is how many
-    times the op runs, with separate weights and the results concatenated on the feature axis. A
-    field that the op does not read stays in the genome and has no effect.
+    earlier hidden states; `constant`, `dim` and `count` are indices into the banks; `branch` is how
+    many times the op runs, with separate weights and the results concatenated on the feature axis,
+    or ROUTED: input 1 holds tokens, input 2 gates, and the result is the sum over a token's gate
+    entries (expert i, weight g) of g * callee_i(token). A field that the op does not read stays in
+    the genome and has no effect.
     """
 
     op: str | int
@@ -42,6 +54,7 @@ class Instruction(NamedTuple):
     constant: int = 0
     dim: int = 0
     branch: int = 1
+    count: int = 0  # type: ignore[assignment]  # nobody counts an instruction's fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +69,15 @@ class Subroutine:
 
 @dataclass(frozen=True, slots=True)
 class DNA:
-    """A whole program. `dims` holds multiples of d_model/8, `constants` plain numbers."""
+    """A whole program. `dims` holds multiples of d_model/8, `constants` plain numbers, `counts`
+    whole ones that do not grow with the width. Only a program with a count bank speaks of experts:
+    mutation leaves one without in Primer's own language. `every` is one of EVERY."""
 
     dims: tuple[int, ...]
     constants: tuple[float, ...]
     subroutines: tuple[Subroutine, ...]
+    counts: tuple[int, ...] = ()
+    every: int = 1
 
     @property
     def length(self) -> int:
@@ -73,7 +90,8 @@ BANKS = HEADER = -1
 
 class Fault(NamedTuple):
     """What is wrong with a DNA, and where: instruction `position` of a subroutine. Position HEADER
-    is the subroutine's own line; subroutine BANKS has the dims at 0 and the constants at 1."""
+    is the subroutine's own line; subroutine BANKS has dims, constants, counts and `every` at 0 to
+    3."""
 
     subroutine: int
     position: int
@@ -103,6 +121,11 @@ def _faults(dna: DNA) -> Iterator[Fault]:
     for number in dna.constants:
         if not math.isfinite(number):
             yield Fault(BANKS, 1, f"constant {number!r} is not a number; allowed: any finite one")
+    for value in dna.counts:
+        if value not in COUNT_VOCABULARY:
+            yield Fault(BANKS, 2, unknown("count", str(value), map(str, COUNT_VOCABULARY)))
+    if dna.every not in EVERY:
+        yield Fault(BANKS, 3, f"every {dna.every} is not allowed; allowed: 1, 2, 4, middle")
     if not dna.subroutines:
         yield Fault(BANKS, 1, "a program needs at least one subroutine, its main")
     names = [subroutine.name for subroutine in dna.subroutines]
@@ -133,7 +156,7 @@ def _subroutine_faults(dna: DNA, index: int) -> Iterator[Fault]:
 
 
 def _instruction_fault(dna: DNA, index: int, position: int, instruction: Instruction) -> str | None:
-    op, in1, in2, constant, dim, branch = instruction
+    op, in1, in2, constant, dim, branch, count = instruction
     if isinstance(op, str) and op not in PRIMITIVES:
         return unknown("primitive", op, PRIMITIVES)
     if isinstance(op, int) and not index < op < len(dna.subroutines):
@@ -144,6 +167,15 @@ def _instruction_fault(dna: DNA, index: int, position: int, instruction: Instruc
         return f"the bank has no constant c{constant}; allowed: c0 to c{len(dna.constants) - 1}"
     if not 0 <= dim < len(dna.dims):
         return f"the bank has no dim d{dim}; allowed: d0 to d{len(dna.dims) - 1}"
-    if branch not in BRANCHES:
-        return f"branch {branch} is not allowed; allowed: {', '.join(map(str, BRANCHES))}"
+    if "count" in _reads(op) and not dna.counts:
+        return f"{op} reads a count, and the program has no count bank; add one: counts n0=8"
+    if not 0 <= count < max(1, len(dna.counts)):
+        return f"the bank has no count n{count}; allowed: n0 to n{len(dna.counts) - 1}"
+    if branch not in (*BRANCHES, ROUTED):
+        allowed = (*map(str, BRANCHES), "routed")
+        return f"branch {branch} is not allowed; allowed: {', '.join(allowed)}"
     return None
+
+
+def _reads(op: str | int) -> tuple[str, ...]:
+    return PRIMITIVES[op].reads if isinstance(op, str) else ()

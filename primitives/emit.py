@@ -12,45 +12,52 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from primitives.graph import CONCAT, INPUT, Graph, Node
+from primitives.graph import COMBINE, CONCAT, DISPATCH, INPUT, Graph, Node
+from primitives.plan import Setting, Way, inside_of, regions, ways, weight_shape
 from primitives.rewrite import SOFTMAX, lowered
 from primitives.table import PRIMITIVES, Init, Primitive
-from primitives.types import CHANNELS, KEYS, UNITS_PER_WIDTH, StateType
+from primitives.types import COUNT, ENTRIES, KEYS, StateType
 
 KERNELS = (
     "conv", "depthwise_conv", "hide", "masked_softmax", "merge_branches", "project", "reciprocal",
     "repeat_features", "visible_mean",
+    "collect", "of_experts", "pair_entries", "pair_scores", "spread_entries", "sum_experts",
+    "take_entries", "to_blocks", "to_buffers", "to_entries", "to_every_expert", "top_entries",
+    "top_k", "assign", "balance", "balance_bias", "hash_experts", "importance_loss", "load_loss",
+    "noise", "reinforce", "sparsity_loss", "switch_loss", "threshold", "top_positions", "uniform",
+    "z_loss",
 )  # fmt: skip
-"""Functions of primitives.kernels that lines may call: no state may take their names."""
+"""Functions of primitives' kernels, routing and balancing that lines may call: no state may take
+their names."""
+
+_MEASURES = ("expert_load", "gate_load")
 
 
 @dataclass(frozen=True, slots=True)
 class WeightSpec:
     """One weight of a block: a unique name, its shape with the branch axes first, how it starts
-    (see `table.Weight`), and how many inputs one of its outputs sums."""
+    (see `table.Weight`), how many inputs one of its outputs sums, and whether it is trained."""
 
     name: str
     shape: tuple[int, ...]
     init: Init
     fan_in: int
+    trainable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Source of a block at one width. `lines` compute `result` from `x` and the weights, which
-    they call by name; `kernels` are the functions of primitives.kernels that they use directly."""
+    """Source of a block at one width. `lines` compute `result` from `x`, the weights, which they
+    call by name, and, if `runs`, the pass `run`; `kernels` are the functions that they use."""
 
     lines: tuple[str, ...]
     result: str
     weights: tuple[WeightSpec, ...]
     kernels: tuple[str, ...]
 
-
-def feature_size(state: StateType, d_model: int, sequence_length: int) -> int:
-    """Scalars on a state's feature axis."""
-    if state.axis == KEYS:
-        return sequence_length
-    return state.size * d_model // UNITS_PER_WIDTH if state.axis == CHANNELS else state.size
+    @property
+    def runs(self) -> bool:
+        return any(re.search(r"\brun\b", line) for line in self.lines)
 
 
 def weight_specs(graph: Graph, d_model: int) -> tuple[WeightSpec, ...]:
@@ -60,45 +67,152 @@ def weight_specs(graph: Graph, d_model: int) -> tuple[WeightSpec, ...]:
     for node in graph.nodes:
         row = PRIMITIVES.get(node.op)
         if row is not None and row.weight is not None:
-            inputs = feature_size(graph.nodes[node.inputs[0]].type, d_model, 0)
-            outputs = feature_size(node.type, d_model, 0)
-            shape = row.weight.shape(inputs, outputs)
+            shape = weight_shape(graph.nodes, node, d_model)
             name = names.new(f"{node.name}_{'kernel' if 'CONV' in node.op else node.op.lower()}")
-            fan_in = math.prod(shape[:-1])
-            specs.append(WeightSpec(name, (*node.context, *shape), row.weight.init, fan_in))
+            branches = tuple(abs(n) for n in node.context)
+            trained, fan_in = row.weight.trainable, math.prod(shape[:-1])
+            specs.append(WeightSpec(name, (*branches, *shape), row.weight.init, fan_in, trained))
     return tuple(specs)
 
 
-def emit(graph: Graph, d_model: int, weight: str = "{}") -> Body:
-    """The block's source at this width; `weight` says how a line refers to a weight by name."""
+def emit(
+    graph: Graph, d_model: int, weight: str = "{}", setting: Setting | None = None,
+    measured: bool = False,
+) -> Body:  # fmt: skip
+    """The block's source at this width. `weight` says how a line refers to a weight by name;
+    `setting` is what routed calls are lowered for; a `measured` body leaves their loads in
+    `run.loads`."""
     specs = weight_specs(graph, d_model)
-    remaining = iter(specs)
-    names = _Names(taken={"x", "ops", "self", *KERNELS, *(spec.name for spec in specs)})
     nodes = lowered(graph)
-    variables: list[str] = []
-    lines: list[str] = []
+    writer = _Writer(nodes, ways(nodes, d_model, setting or Setting()), specs, weight, measured)
     for node in nodes:
+        writer.write(node)
+    used = set(re.findall(r"(?<![\w.])([a-z_]+)\(", " ".join(writer.lines)))
+    return Body(tuple(writer.lines), writer.variables[-1], specs, tuple(sorted(used)))
+
+
+class _Writer:
+    """Writes one line a node; `variables` and `ids` are the names that values and indices go by."""
+
+    def __init__(
+        self, nodes: Sequence[Node], routes: dict[int, Way], specs: Sequence[WeightSpec],
+        weight: str, measured: bool,
+    ) -> None:  # fmt: skip
+        self.nodes, self.ways, self.weight, self.measured = nodes, routes, weight, measured
+        self.around = regions(nodes)
+        self.remaining = iter(specs)
+        taken = {"x", "ops", "self", "run", *KERNELS, *_MEASURES, *(spec.name for spec in specs)}
+        self.names = _Names(taken)
+        self.variables: list[str] = []
+        self.ids: dict[int, str] = {}
+        self.routes: dict[int, str] = {}
+        self.lines: list[str] = []
+
+    def write(self, node: Node) -> None:
+        position = len(self.variables)
         if node.op == INPUT:
-            variables.append("x")
-            continue
+            self.variables.append("x")
+            return
         row = PRIMITIVES.get(node.op)
-        owned = row is not None and row.weight is not None
-        reference = weight.format(next(remaining).name) if owned else ""
-        code = expression(nodes, node, variables, reference)
-        variables.append(names.new(node.name))
-        lines.append(f"{variables[-1]} = {code}")
-    used = set(re.findall(r"(?<![\w.])([a-z_]+)\(", " ".join(lines)))
-    return Body(tuple(lines), variables[-1], specs, tuple(sorted(used)))
+        reference = name = ""
+        if row is not None and row.weight is not None:
+            name = next(self.remaining).name
+            reference = self.owned(position, node, self.weight.format(name))
+        if node.op == DISPATCH:
+            self.dispatch(position, node)
+            return
+        if node.op == COMBINE:
+            code = self.combined(node)
+        elif node.op == CONCAT and node.type.axis == ENTRIES:
+            code = f"{self.concatenated(node)}, {self.concatenated_ids(node)}"
+        else:
+            code = expression(self.nodes, node, self.variables, reference, name, self.ids)
+        self.variables.append(self.names.new(node.name))
+        target = self.variables[-1]
+        if node.support == position:
+            self.ids[position] = self.names.new(f"{target}_ids")
+            target = f"{target}, {self.ids[position]}"
+        self.lines.append(f"{target} = {code}")
+        if node.op == COMBINE and self.measured:
+            self.lines.append(f"run.loads.append({self.load(node)})")
+
+    def owned(self, position: int, node: Node, reference: str) -> str:
+        """A weight as the tokens of the routed call around it need it."""
+        region = self.around[position]
+        while region >= 0 and region not in self.routes:
+            region = self.around[inside_of(self.nodes, region)]
+        if region < 0:
+            return reference
+        depth = len(self.nodes[region].context)
+        return f"of_experts({reference}, {self.routes[region]}, {depth})"
+
+    def dispatch(self, position: int, node: Node) -> None:
+        way, child = self.ways[position], self.nodes[node.inputs[0]]
+        x = _with_axes(child.type, node.context[:-1], self.variables[node.inputs[0]])
+        slots = self.names.new(f"{node.name}_slots")
+        self.variables.append(slots)
+        if way.kind == "every":
+            self.lines.append(f"{slots} = to_every_expert({x})")
+            return
+        self.routes[position] = self.names.new(f"{node.name}_route")
+        arguments = f"{x}, {self.indices(node, node.context[:-1])}, {-node.context[-1]}, "
+        arguments += f"{tuple(node.context[:-1])}"
+        code = f"to_entries({arguments})"
+        if way.kind == "blocks":
+            code = f"to_blocks({arguments}, {way.block})"
+        if way.capacity_factor is not None:
+            code = f"to_buffers({arguments}, {way.capacity_factor!r}) if run.training else {code}"
+        self.lines.append(f"{slots}, {self.routes[position]} = {code}")
+
+    def combined(self, node: Node) -> str:
+        value, gates = node.inputs
+        region, heads = self.around[value], node.context[:-1]
+        weights = _with_axes(self.nodes[gates].type, heads, self.variables[gates])
+        if region in self.routes:
+            return f"collect({self.variables[value]}, {weights}, {self.routes[region]}, {heads})"
+        if self.nodes[gates].type.axis == ENTRIES:
+            ids = self.indices(self.nodes[gates], heads)
+            weights = f"spread_entries({weights}, {ids}, {-node.context[-1]})"
+        return f"sum_experts({self.variables[value]}, {weights})"
+
+    def load(self, node: Node) -> str:
+        gates = self.nodes[node.inputs[1]]
+        name = self.variables[node.inputs[1]]
+        if gates.type.axis == COUNT:
+            return f"gate_load({name})"
+        way = self.ways[self.around[node.inputs[0]]]
+        ids = self.indices(gates, gates.type.branches)
+        return f"expert_load({name}, {ids}, {gates.type.domain}, {way.capacity_factor})"
+
+    def indices(self, node: Node, branches: tuple[int, ...]) -> str:
+        """The indices that a DISPATCH reads, or those of a sparse state, with these branch axes."""
+        support = node.inputs[1] if node.op == DISPATCH else node.support
+        return _with_axes(self.nodes[support].type, branches, self.ids[support])
+
+    def concatenated(self, node: Node) -> str:
+        return _side_by_side(self.nodes[node.inputs[0]].type, node, self.variables[node.inputs[0]])
+
+    def concatenated_ids(self, node: Node) -> str:
+        support = self.nodes[node.inputs[0]].support
+        return _side_by_side(self.nodes[support].type, node, self.ids[support])
 
 
-def expression(nodes: Sequence[Node], node: Node, variables: Sequence[str], weight: str) -> str:
-    """The keras.ops expression of one node; `variables` are the names that `nodes` go by."""
+def _side_by_side(child: StateType, node: Node, name: str) -> str:
+    if len(child.branches) > len(node.type.branches):
+        return f"merge_branches({name})"
+    return f"repeat_features({name}, {int(node.value)})"
+
+
+def expression(
+    nodes: Sequence[Node], node: Node, variables: Sequence[str], weight: str, name: str = "",
+    ids: dict[int, str] | None = None,
+) -> str:  # fmt: skip
+    """The keras.ops expression of one node; `variables` are the names that `nodes` go by, `ids`
+    those of indices by the node that made them; `name` is the weight's."""
     inputs = [nodes[child] for child in node.inputs]
     names = [variables[child] for child in node.inputs]
     if node.op == CONCAT:
-        if len(inputs[0].type.branches) > len(node.type.branches):
-            return f"merge_branches({names[0]})"
-        return f"repeat_features({names[0]}, {int(node.value)})"
+        return _side_by_side(inputs[0].type, node, names[0])
     if node.op == SOFTMAX:
         if node.type.axis == KEYS:
             return f"masked_softmax({names[0]})"
@@ -106,9 +220,18 @@ def expression(nodes: Sequence[Node], node: Node, variables: Sequence[str], weig
     row = PRIMITIVES[node.op]
     for position, child in enumerate(inputs):
         names[position] = _prepared(row, position, child, names[position], node.type)
-    over_keys = row.over_keys is not None and inputs[0].type.axis == KEYS
-    code = row.over_keys if over_keys and row.over_keys else row.code
-    return code.format(x=names[0], y=names[-1], c=repr(float(node.value)), w=weight)
+    indices = [
+        _with_axes(nodes[child.support].type, node.type.branches, (ids or {})[child.support])
+        if child.support >= 0 else ""
+        for child in inputs
+    ]  # fmt: skip
+    code = row.variants.get(inputs[0].type.axis, row.code)
+    return code.format(
+        x=names[0], y=names[-1], xi=indices[0], yi=indices[-1],
+        n=inputs[0].type.domain or inputs[0].type.size,
+        m=inputs[-1].type.domain or inputs[-1].type.size,
+        c=repr(float(node.value)), k=node.count, w=weight, name=name,
+    )  # fmt: skip
 
 
 def _prepared(row: Primitive, position: int, child: Node, name: str, made: StateType) -> str:
@@ -117,11 +240,16 @@ def _prepared(row: Primitive, position: int, child: Node, name: str, made: State
     zeroed = child.op in ("MASK", SOFTMAX)
     if fill is not None and child.type.closed and not (zeroed and fill == 0):
         name = f"hide({name}, {fill!r})"
-    missing = len(made.branches) - len(child.type.branches)
-    if row.aligned and missing:
-        axes = [":"] * (1 + len(child.type.branches)) + ["None"] * missing
-        name = f"{name}[{', '.join(axes)}]"
-    return name
+    return _with_axes(child.type, made.branches, name) if row.aligned else name
+
+
+def _with_axes(state: StateType, branches: tuple[int, ...], name: str) -> str:
+    """A state with axes of size 1 for the branches that it does not have."""
+    missing = len(branches) - len(state.branches)
+    if missing <= 0:
+        return name
+    axes = [":"] * (1 + len(state.branches)) + ["None"] * missing
+    return f"{name}[{', '.join(axes)}]"
 
 
 class _Names:

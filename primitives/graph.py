@@ -1,7 +1,7 @@
 """A program checked, inlined and brought to canonical form.
 
 `build` turns a DNA into the graph of what it computes, or into the reason why it computes nothing:
-calls are inlined once per call site (a branched call once, under one more branch axis), silent
+calls are inlined once per call site (a branched or routed one under one more branch axis), silent
 genes and dead instructions are never visited, bank values take the place of indices, equal
 weightless nodes are one node, and commutative inputs and the numbering follow from structure alone.
 Two programs with equal hashes compute the same function of the same weights in the same order.
@@ -16,14 +16,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from primitives.dna import DNA, INPUTS, Instruction
+from primitives.dna import DNA, INPUTS, ROUTED, Instruction
 from primitives.table import PRIMITIVES, infer
-from primitives.types import BLOCK, Inferred, StateType, concatenation
+from primitives.types import BLOCK, ENTRIES, Inferred, StateType, combine, concatenation, dispatch
 
 INPUT = "INPUT"
 CONCAT = "CONCAT"
-"""The two ops that a graph has beside the primitives: the block's input, and the results of a
-branched instruction side by side on the feature axis."""
+DISPATCH = "DISPATCH"
+COMBINE = "COMBINE"
+"""The ops that a graph has beside the primitives: the block's input; the results of a branched
+instruction side by side on the feature axis; and around what a routed call's subroutine does,
+tokens to their experts' buffers and the experts' results back, summed by gate."""
+
+_INDEXING = ("TOP_K", "PAIR", "HASH", "ASSIGN", CONCAT)
+"""Where a sparse state's indices are made; what else gives one keeps those that it read."""
 
 MAX_STEPS = 4096
 """Calls and instructions that inlining may run: nested calls can grow exponentially."""
@@ -32,8 +38,10 @@ MAX_STEPS = 4096
 class Node(NamedTuple):
     """One operation. `inputs` are positions of earlier nodes; `value` is the constant (C MUL, MAX,
     MIN), the dim in units (CONV) or the number of branches (CONCAT), else 0; `context` holds the
-    branch axes of the weights, or those that a CONCAT leaves (which tell whether it joins branches
-    or repeats), else (); `name` is where the program says it."""
+    branch axes of the weights, or of a DISPATCH, or those that a CONCAT leaves (which tell whether
+    it joins branches or repeats), else (); `name` is where the program says it; `count` is the
+    count that an op reads, else 0; `support` is the position of the node that made a sparse state's
+    indices, else -1."""
 
     op: str
     inputs: tuple[int, ...]
@@ -41,19 +49,22 @@ class Node(NamedTuple):
     context: tuple[int, ...]
     type: StateType
     name: str
+    count: int = 0  # type: ignore[assignment]  # nobody counts a node's fields
+    support: int = -1
 
 
 class Graph:
     """The canonical form of a program that type-checks.
 
-    `hash` is 128 bits in hexadecimal. `nodes` are in canonical order, the block's input first and
-    its output last; they are made when first asked for, as most candidates need only their hash.
-    """
+    `hash` is 128 bits in hexadecimal; it covers `every`, which blocks run the program. `nodes` are
+    in canonical order, the block's input first and its output last; they are made when first asked
+    for, as most candidates need only their hash."""
 
-    __slots__ = ("_inlined", "_nodes", "_order", "hash")
+    __slots__ = ("_inlined", "_nodes", "_order", "every", "hash")
 
     def __init__(self, inlined: _Inlined, output: int) -> None:
         self._inlined = inlined
+        self.every = inlined.dna.every
         self._order, self.hash = inlined.canonical(output)
         self._nodes: tuple[Node, ...] | None = None
 
@@ -130,10 +141,12 @@ def _live(
     for position in range(len(instructions) - 1, -1, -1):
         if needed[INPUTS + position]:
             live.append(position)
-            op, in1, in2, _, _, _ = instructions[position]
+            op, in1, in2, _, _, branch, _ = instructions[position]
             if isinstance(op, str):
                 needed[in1] = 1
                 needed[in2] |= _TRAITS[op].binary
+            elif branch == ROUTED:
+                needed[in1] = needed[in2] = 1
             else:
                 reads1, reads2 = reads[count - 1 - op]
                 needed[in1] |= reads1
@@ -155,6 +168,8 @@ class _Traits(NamedTuple):
     weighted: bool
     sized: bool
     valued: bool
+    counted: bool
+    unread: bool
 
 
 _TRAITS = {
@@ -164,6 +179,8 @@ _TRAITS = {
         row.weight is not None,
         "dim" in row.reads,
         "constant" in row.reads,
+        "count" in row.reads,
+        "in1" not in row.reads,
     )
     for name, row in PRIMITIVES.items()
 }
@@ -179,23 +196,29 @@ class _Tag(NamedTuple):
     context: tuple[int, ...]
     text: bytes
     number: int
+    count: int  # type: ignore[assignment]
 
 
 @lru_cache(maxsize=1 << 16)
-def _tag(op: str, value: float, context: tuple[int, ...]) -> _Tag:
+def _tag(op: str, value: float, context: tuple[int, ...], count: int = 0) -> _Tag:
     code = zlib.crc32(op.encode())
-    text = struct.pack(f"<Id{1 + len(context)}B", code, value, len(context), *context)
+    if count or min(context, default=0) < 0:
+        sizes = struct.pack(f"<{2 + len(context)}i", -1 - len(context), count, *context)
+    else:
+        sizes = bytes((len(context), *context))
+    text = struct.pack("<Id", code, value) + sizes
     digest = hashlib.blake2b(text, digest_size=8).digest()
-    return _Tag(op, value, context, text, int.from_bytes(digest, "little"))
+    return _Tag(op, value, context, text, int.from_bytes(digest, "little"), count)
 
 
 @lru_cache(maxsize=1 << 16)
 def _typed(
-    op: str, value: float, context: tuple[int, ...], x: StateType, y: StateType
+    op: str, value: float, context: tuple[int, ...], x: StateType, y: StateType, count: int = 0
 ) -> tuple[Inferred, _Tag]:
     """The type of a primitive's result, or why it has none, and the tag of its node."""
-    units = int(value) if _TRAITS[op].sized else 0
-    return infer(op, x, y, units, context), _tag(op, value, context)
+    traits = _TRAITS[op]
+    size = int(value) if traits.sized else count
+    return infer(op, x, y, size, context), _tag(op, value, context, count)
 
 
 class _Inlined:
@@ -217,6 +240,7 @@ class _Inlined:
         self.structure: list[int] = [0]
         self.places: list[tuple[int, int]] = [(-1, -1)]
         self.known: dict[tuple[object, ...], int] = {}
+        self.supports: dict[int, int] = {}
         self.steps = 0
 
     def call(self, index: int, x: int, y: int, context: tuple[int, ...]) -> int:
@@ -229,8 +253,12 @@ class _Inlined:
         place = (index, -1)
         try:
             for position in self.live[index][0]:
-                op, in1, in2, constant, dim, branch = instructions[position]
+                op, in1, in2, constant, dim, branch, count = instructions[position]
                 place = (index, position)
+                if branch == ROUTED:
+                    node = self.routed(op, states[in1], states[in2], context, place)
+                    states[INPUTS + position] = node
+                    continue
                 inner = context if branch == 1 else (*context, branch)
                 if op.__class__ is int:
                     made = len(self.places)
@@ -239,7 +267,7 @@ class _Inlined:
                         self.places[node] = place  # the caller's name says more than the callee's
                 else:
                     x, y = states[in1], states[in2]
-                    node = self.primitive(op, x, y, constant, dim, inner, place)  # type: ignore[arg-type]
+                    node = self.primitive(op, x, y, constant, dim, count, inner, place)  # type: ignore[arg-type]
                 if branch != 1:
                     node = self.concatenate(node, len(context), branch, place)
                 states[INPUTS + position] = node
@@ -249,31 +277,73 @@ class _Inlined:
         return states[-1]
 
     def primitive(
-        self, name: str, x: int, y: int, constant: int, dim: int, context: tuple[int, ...],
-        place: tuple[int, int],
+        self, name: str, x: int, y: int, constant: int, dim: int, count: int,
+        context: tuple[int, ...], place: tuple[int, int],
     ) -> int:  # fmt: skip
-        binary, commutative, weighted, sized, valued = _TRAITS[name]
+        binary, commutative, weighted, sized, valued, counted, unread = _TRAITS[name]
         types = self.types
         if weighted:
-            units = self.dna.dims[dim] if sized else 0
-            made, tag = _typed(name, units, context, types[x], BLOCK)
+            units = self.dna.dims[dim] if sized else self.constant(constant) if valued else 0
+            size = self.dna.counts[count] if counted else 0
+            made, tag = _typed(name, units, context, types[x], BLOCK, size)
             if made.__class__ is str:
                 raise _TypeFault(made)
             return self.add((x,), tag, made, place)  # type: ignore[arg-type]
-        value = self.dna.constants[constant] + 0.0 if valued else 0  # -0.0 + 0.0 is 0.0
+        if name == "TAKE":
+            y = self.supports.get(y, y)  # its indices are all that matters
+        value = self.constant(constant) if valued else 0
+        size = self.dna.counts[count] if counted else 0
         if binary:
             inputs: tuple[int, ...] = (y, x) if commutative and y < x else (x, y)
         else:
+            x = 0 if unread else x
             inputs, y = (x,), x
-        key = (name, *inputs, value)
+        key = (name, *inputs, value, size)
         node = self.known.get(key)
         if node is None:
-            made, tag = _typed(name, value, (), types[x], types[y])
+            made, tag = _typed(name, value, (), types[x], types[y], size)
             if made.__class__ is str:
                 raise _TypeFault(made)
+            if binary and types[x].axis == types[y].axis == ENTRIES:
+                self.same_entries(name, x, y)
             again = made is types[x] and name == "MASK"  # a closed state stays as it is
             node = x if again else self.add(inputs, tag, made, place)  # type: ignore[arg-type]
             self.known[key] = node
+        return node
+
+    def constant(self, index: int) -> float:
+        return self.dna.constants[index] + 0.0  # -0.0 + 0.0 is 0.0
+
+    def same_entries(self, name: str, x: int, y: int) -> None:
+        if name not in _INDEXING and name != "TAKE" and self.supports[x] != self.supports[y]:
+            raise _TypeFault(f"{name} joins sparse states of different indices; TAKE reads at them")
+
+    def routed(
+        self, op: str | int, x: int, gates: int, context: tuple[int, ...], place: tuple[int, int]
+    ) -> int:
+        """Inlines a routed call between the DISPATCH of its tokens and the COMBINE of results. The
+        former reads the gates' indices alone, and nothing of gates for all experts."""
+        if op.__class__ is str:
+            raise _TypeFault(f"only a call of a subroutine can be routed, not {op}")
+        kind = self.types[gates]
+        made = dispatch(self.types[x], kind, context)
+        if isinstance(made, str):
+            raise _TypeFault(made)
+        inputs = (x, self.supports[gates]) if kind.axis == ENTRIES else (x,)
+        key = (DISPATCH, *inputs, made)
+        tokens = self.known.get(key)
+        if tokens is None:
+            tag = _tag(DISPATCH, 0, made.branches)
+            tokens = self.known[key] = self.add(inputs, tag, made, place)
+        value = self.call(op, tokens, tokens, made.branches)  # type: ignore[arg-type]
+        result = combine(self.types[value], made.branches)
+        if isinstance(result, str):
+            raise _TypeFault(result)
+        key = (COMBINE, value, gates)
+        node = self.known.get(key)
+        if node is None:
+            tag = _tag(COMBINE, 0, made.branches)
+            node = self.known[key] = self.add((value, gates), tag, result, place)
         return node
 
     def concatenate(self, x: int, depth: int, branch: int, place: tuple[int, int]) -> int:
@@ -303,7 +373,15 @@ class _Inlined:
         self.tags.append(tag)
         self.types.append(made)
         self.places.append(place)
-        return len(structure) - 1
+        node = len(structure) - 1
+        if made.axis == ENTRIES:
+            self.supports[node] = node if tag.op in _INDEXING else self.read_support(inputs, tag)
+        return node
+
+    def read_support(self, inputs: tuple[int, ...], tag: _Tag) -> int:
+        """Of a sparse state that has its indices from one that it reads."""
+        sparse = inputs[-1] if tag.op == "TAKE" else next(i for i in inputs if i in self.supports)
+        return self.supports[sparse]
 
     def canonical(self, output: int) -> tuple[list[int], str]:
         """The nodes that `output` depends on, inputs before readers, and their hash.
@@ -334,6 +412,8 @@ class _Inlined:
                     pending.append(children[1])
                 if children and ranks[children[0]] == -1:
                     pending.append(children[0])
+        if self.dna.every != 1:
+            parts.append(b"every" + bytes((self.dna.every,)))
         return order, hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
 
     def nodes(self, order: list[int]) -> tuple[Node, ...]:
@@ -346,6 +426,8 @@ class _Inlined:
                 self.tags[node].context,
                 self.types[node],
                 self.name(*self.places[node]),
+                self.tags[node].count,
+                ranks[self.supports[node]] if node in self.supports else -1,
             )
             for node in order
         )

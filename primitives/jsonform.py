@@ -13,6 +13,8 @@ def to_json(dna: DNA) -> dict[str, Any]:
     return {
         "dims": list(dna.dims),
         "constants": list(dna.constants),
+        "counts": list(dna.counts),
+        "every": dna.every,
         "subroutines": [
             {
                 "name": subroutine.name,
@@ -38,6 +40,8 @@ def from_json(data: dict[str, Any]) -> DNA:
                 )
                 for row in data["subroutines"]
             ),
+            tuple(_checked(value, int) for value in data.get("counts", ())),
+            _checked(data.get("every", 1), int),
         )
     except (KeyError, TypeError, OverflowError) as fault:
         raise ProgramError(f"not a program in JSON form: {fault!r}") from None

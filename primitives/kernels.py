@@ -39,12 +39,19 @@ def reciprocal(x: Tensor) -> Tensor:
 
 
 def project(x: Tensor, kernel: Tensor) -> Tensor:
-    """x [batch, *outer branches, T, n] times kernel [*branches, n, m]: [batch, *branches, T, m]."""
+    """x [batch, *outer branches, T, n] times kernel [*branches, n, m]: [batch, *branches, T, m]. A
+    branch axis of x may have size 1, where branches do not differ."""
     outer, inner = len(kernel.shape) - 2, len(x.shape) - 3
     if outer == 0:
         return ops.matmul(x, kernel)
+    if inner == outer and x.shape[-2] == 1:  # a row each: no product of matrices
+        return ops.sum(x[..., 0, :, None] * kernel, axis=-2)[..., None, :]
     heads = "hijk"[:outer]
-    return ops.einsum(f"b{heads[:inner]}tn,{heads}nm->b{heads}tm", x, kernel)
+    same = [axis for axis in range(inner) if x.shape[1 + axis] == 1 != kernel.shape[axis]]
+    if same:
+        x = ops.squeeze(x, tuple(1 + axis for axis in same))
+    own = "".join(heads[axis] for axis in range(inner) if axis not in same)
+    return ops.einsum(f"b{own}tn,{heads}nm->b{heads}tm", x, kernel)
 
 
 def conv(x: Tensor, kernel: Tensor) -> Tensor:

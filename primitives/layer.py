@@ -12,29 +12,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from primitives import kernels
+from primitives import balancing, kernels, routing
 from primitives.emit import Body, WeightSpec, emit
 from primitives.graph import Graph
+from primitives.plan import Setting
 
 Array = npt.NDArray[np.float32]
-Block = Callable[[Any, Sequence[Any]], Any]
-"""(x [batch, T, d_model], weights in canonical order) -> [batch, T, d_model]."""
+Block = Callable[..., Any]
+"""(x [batch, T, d_model], weights in canonical order, run: balancing.Run) -> [batch, T, d_model].
+Only programs that route look at `run`."""
 
 
 def function_source(body: Body) -> str:
-    """`def block(x, weights)` around a body whose lines call weights by plain name."""
+    """`def block(x, weights, run)` around a body whose lines call weights by plain name."""
     names = ", ".join(spec.name for spec in body.weights)
     unpack = [f"({names},) = weights"] if names else []
     lines = [*unpack, *body.lines, f"return {body.result}"]
-    return "def block(x, weights):\n" + "".join(f"    {line}\n" for line in lines)
+    return "def block(x, weights, run=None):\n" + "".join(f"    {line}\n" for line in lines)
 
 
-def block_function(graph: Graph, d_model: int) -> Block:
-    """The block as a pure function of its input and weights."""
-    source = function_source(emit(graph, d_model))
+def block_function(graph: Graph, d_model: int, setting: Setting | None = None) -> Block:
+    """The block as a pure function of its input and weights, but for what it leaves in `run`."""
+    source = function_source(emit(graph, d_model, setting=setting, measured=setting is not None))
     filename = f"<block {graph.hash}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-    namespace: dict[str, Any] = dict(vars(kernels))
+    namespace = {**vars(kernels), **vars(routing), **vars(balancing)}
     exec(compile(source, filename, "exec"), namespace)
     block: Block = namespace["block"]
     return block

@@ -42,10 +42,13 @@ def _reachable(nodes: list[Node]) -> tuple[Node, ...]:
         if needed[index]:
             for child in nodes[index].inputs:
                 needed[child] = True
+            if nodes[index].support >= 0:
+                needed[nodes[index].support] = True
     number: dict[int, int] = {}
     kept: list[Node] = []
     for index, node in enumerate(nodes):
         if needed[index]:
             number[index] = len(kept)
-            kept.append(node._replace(inputs=tuple(number[child] for child in node.inputs)))
+            inputs = tuple(number[child] for child in node.inputs)
+            kept.append(node._replace(inputs=inputs, support=number.get(node.support, -1)))
     return tuple(kept)

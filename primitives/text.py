@@ -2,16 +2,23 @@
 
     dims d0=8 d1=1 d2=32
     constants c0=0.0 c1=0.25
+    counts n0=8 n1=2
+    every 2
 
     main(x, y):
       normed = layer_norm(x)
       heads = attention(normed) branch=8
       mixed = CONV 1X1(heads) dim=d0
-      joined = ADD(x, mixed)
+      attended = ADD(x, mixed)
+      gates = router(attended)
+      fed = expert(attended, gates) branch=routed
+      joined = ADD(attended, fed)
 
-A `#` starts a comment. Input 2 may be left out where it equals input 1; `constant`, `dim` and
-`branch` where they are c0, d0 and 1. Later subroutines are called by name. Names of states are for
-readers: they are not compared. `parse(render(dna)) == dna` for every well-formed DNA.
+A `#` starts a comment. `counts` and `every` (1, 2, 4 or middle: which blocks of the model run the
+program) may be left out, and so may input 2 where it equals input 1, and `constant`, `dim`,
+`count` and `branch` where they are c0, d0, n0 and 1. Later subroutines are called by name. Names of
+states are for readers: they are not compared. `parse(render(dna)) == dna` for every well-formed
+DNA.
 """
 
 from __future__ import annotations
@@ -25,6 +32,8 @@ from primitives.dna import (
     DNA,
     HEADER,
     INPUTS,
+    MIDDLE,
+    ROUTED,
     Instruction,
     Subroutine,
     first_fault,
@@ -38,7 +47,7 @@ _LINE = re.compile(
     r"\s*(?P<fields>.*)\Z"
 )
 _Number = TypeVar("_Number", int, float)
-_FORM = "allowed: NAME = OP(INPUT[, INPUT]) [constant=cN] [dim=dN] [branch=N]"
+_FORM = "allowed: NAME = OP(INPUT[, INPUT]) [constant=cN] [dim=dN] [count=nN] [branch=N]"
 
 
 def render(dna: DNA) -> str:
@@ -46,6 +55,10 @@ def render(dna: DNA) -> str:
     dims = " ".join(f"d{i}={value}" for i, value in enumerate(dna.dims))
     constants = " ".join(f"c{i}={value!r}" for i, value in enumerate(dna.constants))
     parts = [f"dims {dims}\nconstants {constants}\n"]
+    if dna.counts:
+        parts[0] += f"counts {' '.join(f'n{i}={value}' for i, value in enumerate(dna.counts))}\n"
+    if dna.every != 1:
+        parts[0] += f"every {'middle' if dna.every == MIDDLE else dna.every}\n"
     for subroutine in dna.subroutines:
         x, y = subroutine.states[:INPUTS]
         lines = [f"{subroutine.name}({x}, {y}):"]
@@ -56,7 +69,7 @@ def render(dna: DNA) -> str:
 
 
 def _line(dna: DNA, states: tuple[str, ...], position: int, instruction: Instruction) -> str:
-    op, in1, in2, constant, dim, branch = instruction
+    op, in1, in2, constant, dim, branch, count = instruction
     reads: tuple[str, ...] = ()
     if isinstance(op, str):
         name, reads = op, PRIMITIVES[op].reads
@@ -68,6 +81,10 @@ def _line(dna: DNA, states: tuple[str, ...], position: int, instruction: Instruc
         text += f" constant=c{constant}"
     if "dim" in reads or dim:
         text += f" dim=d{dim}"
+    if "count" in reads or count:
+        text += f" count=n{count}"
+    if branch == ROUTED:
+        return f"{text} branch=routed"
     return text if branch == 1 else f"{text} branch={branch}"
 
 
@@ -94,6 +111,7 @@ class _Parser:
             raise self.error("a program is two banks, dims and constants, and its subroutines")
         dims = self.bank(0, "dims", "d", int)
         constants = self.bank(1, "constants", "c", float)
+        counts, every = self.bank(2, "counts", "n", int, optional=True), self.every()
         subroutines: list[Subroutine] = []
         name, states, instructions = "", [""], list[Instruction]()
         for number, line in self.lines[2:]:
@@ -110,17 +128,34 @@ class _Parser:
                 self.places[len(subroutines), len(instructions)] = self.number
                 instructions.append(self.instruction(line, name, states))
         subroutines.append(Subroutine(name, tuple(instructions), tuple(states)))
-        dna = DNA(dims, constants, tuple(subroutines))
+        dna = DNA(dims, constants, tuple(subroutines), counts, every)
         fault = first_fault(dna)
         if fault is not None:
             self.number = self.places[fault.subroutine, fault.position]
             raise self.error(fault.text)
         return dna
 
-    def bank(self, row: int, word: str, letter: str, kind: type[_Number]) -> tuple[_Number, ...]:
+    def every(self) -> int:
+        self.number, line = self.lines[2]
+        self.places[BANKS, 3] = self.number
+        word, _, value = line.partition(" ")
+        if word != "every":
+            return 1
+        del self.lines[2]
+        if not (value.isdecimal() or value == "middle"):
+            raise self.error(f"cannot read '{line}'; allowed: every 1, 2, 4 or middle")
+        return MIDDLE if value == "middle" else int(value)
+
+    def bank(
+        self, row: int, word: str, letter: str, kind: type[_Number], optional: bool = False
+    ) -> tuple[_Number, ...]:
         self.number, line = self.lines[row]
         self.places[BANKS, row] = self.number
         first, *entries = line.split()
+        if optional:
+            if first != word:
+                return ()
+            del self.lines[row]
         if first != word:
             raise self.error(f"expected the bank '{word} {letter}0=...', got '{line}'")
         values: list[_Number] = []
@@ -165,15 +200,18 @@ class _Parser:
         result: dict[str, int] = {}
         for entry in text.split():
             key, _, value = entry.partition("=")
-            letter = {"constant": "c", "dim": "d", "branch": ""}.get(key)
+            letter = {"constant": "c", "dim": "d", "count": "n", "branch": ""}.get(key)
             if letter is None or key in result:
                 raise self.error(f"cannot read field '{entry}'; {_FORM}")
+            if entry == "branch=routed":
+                result[key] = ROUTED
+                continue
             digits = value.removeprefix(letter)
             if not digits.isdecimal() or (letter and digits == value):
                 raise self.error(f"cannot read field '{entry}'; expected {key}={letter}N")
             result[key] = int(digits)
-        if result.get("branch", 1) not in BRANCHES:
-            raise self.error(unknown("branch", str(result["branch"]), map(str, BRANCHES)))
+            if key == "branch" and result[key] not in BRANCHES:
+                raise self.error(unknown(key, value, (*map(str, BRANCHES), "routed")))
         return result
 
     def error(self, fault: str) -> ProgramError:

@@ -9,14 +9,28 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
-from primitives.dna import BRANCHES, DIM_VOCABULARY, DNA, INPUTS, Instruction, Subroutine
+from primitives.dna import (
+    BRANCHES,
+    COUNT_VOCABULARY,
+    DIM_VOCABULARY,
+    DNA,
+    EVERY,
+    INPUTS,
+    ROUTED,
+    Instruction,
+    Subroutine,
+)
 from primitives.table import PRIMITIVES
 
+_Number = TypeVar("_Number", int, float)
 Mutation = Callable[[DNA, random.Random], DNA]
 
-_NAMES = tuple(PRIMITIVES)
+_NAMES = tuple(name for name, row in PRIMITIVES.items() if not row.routing)
+_ROUTING_NAMES = tuple(name for name, row in PRIMITIVES.items() if not row.future)
+"""What a program without a count bank is given, and one with: Primer's language, and experts."""
 _READS: dict[str, tuple[str, ...]] = {
     name: ("op", *row.reads, "branch") for name, row in PRIMITIVES.items()
 }
@@ -87,18 +101,28 @@ def swap(dna: DNA, rng: random.Random) -> DNA:
 
 
 def mutate_bank(dna: DNA, rng: random.Random) -> DNA:
-    """Changes one bank value, and so every instruction that holds its index: a dim is redrawn from
-    the vocabulary, a constant c becomes c * 10**X + Y with X, Y ~ N(0, 1)."""
-    slot = rng.randrange(len(dna.dims) + len(dna.constants))
-    if slot < len(dna.dims):
-        dims = list(dna.dims)
-        dims[slot] = rng.choice(DIM_VOCABULARY)
-        return DNA(tuple(dims), dna.constants, dna.subroutines)
-    constants = list(dna.constants)
-    slot -= len(dna.dims)
-    scaled = constants[slot] * 10 ** rng.gauss(0, 1) + rng.gauss(0, 1)
-    constants[slot] = float(f"{scaled:.6g}")
-    return DNA(dna.dims, tuple(constants), dna.subroutines)
+    """Changes one bank value, and so every instruction that holds its index: a dim or a count is
+    redrawn from its vocabulary, a constant c becomes c * 10**X + Y with X, Y ~ N(0, 1). Where there
+    are counts, which blocks of the model run the program is one more such value."""
+    banks = len(dna.dims), len(dna.constants), len(dna.counts)
+    slot = rng.randrange(sum(banks) + bool(dna.counts))
+    if slot < banks[0]:
+        return replace(dna, dims=_redrawn(dna.dims, slot, rng.choice(DIM_VOCABULARY)))
+    slot -= banks[0]
+    if slot < banks[1]:
+        scaled = dna.constants[slot] * 10 ** rng.gauss(0, 1) + rng.gauss(0, 1)
+        constant = float(f"{scaled:.6g}")
+        return replace(dna, constants=_redrawn(dna.constants, slot, constant))
+    slot -= banks[1]
+    if slot < banks[2]:
+        return replace(dna, counts=_redrawn(dna.counts, slot, rng.choice(COUNT_VOCABULARY)))
+    return replace(dna, every=rng.choice(EVERY))
+
+
+def _redrawn(bank: tuple[_Number, ...], slot: int, value: _Number) -> tuple[_Number, ...]:
+    values = list(bank)
+    values[slot] = value
+    return tuple(values)
 
 
 MUTATIONS: dict[str, Mutation] = {
@@ -117,7 +141,7 @@ DEFAULT_PROBABILITIES: dict[str, float] = {name: 1 / len(MUTATIONS) for name in 
 def _put(dna: DNA, index: int, subroutine: Subroutine) -> DNA:
     subroutines = dna.subroutines
     rest = subroutines[index + 1 :]
-    return DNA(dna.dims, dna.constants, (*subroutines[:index], subroutine, *rest))
+    return replace(dna, subroutines=(*subroutines[:index], subroutine, *rest))
 
 
 def _without_one(subroutine: Subroutine, rng: random.Random) -> Subroutine:
@@ -151,6 +175,7 @@ def _with_one_more(
         rng.randrange(len(dna.constants)),
         rng.randrange(len(dna.dims)),
         rng.choice(BRANCHES) if rng.random() < _BRANCHED else 1,
+        rng.randrange(len(dna.counts)) if dna.counts else 0,
     )
     later = [
         row._replace(in1=row.in1 + (row.in1 >= made), in2=row.in2 + (row.in2 >= made))
@@ -169,15 +194,18 @@ def _edges(row: Instruction) -> tuple[str, ...]:
 
 
 def _draw_op(dna: DNA, index: int, rng: random.Random) -> str | int:
-    choice = rng.randrange(len(_NAMES) + len(dna.subroutines) - 1 - index)
-    return _NAMES[choice] if choice < len(_NAMES) else index + 1 + choice - len(_NAMES)
+    names = _ROUTING_NAMES if dna.counts else _NAMES
+    choice = rng.randrange(len(names) + len(dna.subroutines) - 1 - index)
+    return names[choice] if choice < len(names) else index + 1 + choice - len(names)
 
 
 def _draw(dna: DNA, index: int, position: int, field: str, rng: random.Random) -> str | int:
     if field == "op":
         return _draw_op(dna, index, rng)
     if field == "branch":
-        return rng.choice(BRANCHES)
+        return rng.choice((*BRANCHES, ROUTED) if dna.counts else BRANCHES)
+    if field == "count":
+        return rng.randrange(len(dna.counts))
     if field == "constant":
         return rng.randrange(len(dna.constants))
     if field == "dim":

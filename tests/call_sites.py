@@ -7,6 +7,7 @@ call site. A program whose calls share no subroutine has a name for each site, a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def unshared(dna: DNA) -> DNA:
         return number
 
     copy(0, "main")
-    return DNA(dna.dims, dna.constants, tuple(copies))
+    return replace(dna, subroutines=tuple(copies))
 
 
 def by_site(dna: DNA, weights: Sequence[Array]) -> dict[str, Array]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 from primitives.dna import DNA, INPUTS, Instruction, Subroutine
@@ -21,7 +22,10 @@ _RARE = ("EXP", "CUM PROD", "RED PROD", "RECIP", "LOG", "DIVIDE")
 """Ops that overflow or amplify when they pile up."""
 _OFTEN = ("MASK", "MAT MUL", "T-MAT MUL")
 """Ops that seldom fit: without more draws few programs would have states over key positions."""
-_WEIGHTS = [0.4 if name in _RARE else 15.0 if name in _OFTEN else 1.0 for name in PRIMITIVES]
+_WEIGHTS = [
+    0.0 if row.routing else 0.4 if name in _RARE else 15.0 if name in _OFTEN else 1.0
+    for name, row in PRIMITIVES.items()
+]
 
 
 def walk(seed_program: str, steps: int, rng: random.Random) -> Iterator[DNA]:
@@ -143,4 +147,4 @@ def _with(dna: DNA, instruction: Instruction) -> DNA:
     main, *others = dna.subroutines
     states = (*main.states, f"s{len(main.instructions)}")
     main = Subroutine(main.name, (*main.instructions, instruction), states)
-    return DNA(dna.dims, dna.constants, (main, *others))
+    return replace(dna, subroutines=(main, *others))

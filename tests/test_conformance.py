@@ -17,8 +17,9 @@ import pytest
 import tensorflow as tf
 
 from primitives import kernels
-from primitives.emit import KERNELS, expression, feature_size
+from primitives.emit import KERNELS, expression
 from primitives.graph import INPUT, Node
+from primitives.plan import feature_size
 from primitives.table import PRIMITIVES, Primitive, infer
 from primitives.types import CHANNELS, COUNT, KEYS, StateType
 

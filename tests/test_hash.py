@@ -23,6 +23,9 @@ BANKS = "dims d0=8 d1=1\nconstants c0=0.0 c1=0.5\n"
 MAIN = f"{BANKS}main(x, y):\n"
 
 
+NAMES = [name for name, row in PRIMITIVES.items() if not row.routing]
+
+
 def digest(dna: DNA) -> str:
     graph = build(dna)
     assert isinstance(graph, Graph), graph
@@ -92,7 +95,7 @@ def with_dead_code(dna: DNA, rng: random.Random) -> DNA:
     for each in dna.subroutines:
         at = rng.randrange(len(each.instructions))
         made = INPUTS + at
-        op, reads = rng.choice(list(PRIMITIVES)), (rng.randrange(made), rng.randrange(made))
+        op, reads = rng.choice(NAMES), (rng.randrange(made), rng.randrange(made))
         dead = Instruction(op, *reads, branch=rng.choice(BRANCHES))
         later = [
             row._replace(in1=row.in1 + (row.in1 >= made), in2=row.in2 + (row.in2 >= made))

@@ -18,8 +18,9 @@ import pytest
 import tensorflow as tf
 
 from primitives import DNA, Graph, Instruction, Subroutine, build, kernels, render
-from primitives.emit import emit, feature_size
+from primitives.emit import emit
 from primitives.layer import block_function
+from primitives.plan import feature_size
 from primitives.rewrite import lowered
 from primitives.table import PRIMITIVES
 from search.mutation import mutate

@@ -1,0 +1,256 @@
+"""Sparse states and routed calls: the functions that lowered programs call to choose experts, to
+bring tokens to them and to bring results back.
+
+Arrays are [batch, *heads, T, feature]. A sparse state is two arrays, values and indices
+[batch, *heads, T, k]; the k entries of a token follow each other. A routed call runs in one of
+three ways, which agree where nothing is dropped:
+
+- every expert runs on every token: [batch, *heads, n, T, d];
+- tokens lie in slots, in the order in which they come (token-major: all choices of a token before
+  those of the next, so that no later token can take an earlier one's place): in buffers of a fixed
+  capacity for each sequence and expert, or, with nothing dropped, in blocks that belong to one
+  expert each, as many as the batch can need [1, *ones, blocks, block, d];
+- every entry is a block of its own, with a copy of its expert's weights.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from keras import ops
+
+Tensor = Any
+
+
+class Route(NamedTuple):
+    """Where the tokens of a routed call are. Places count from 1, and 0 is nowhere: `places`
+    [rows, k] are the slots of a token's entries, `entries` [slots] the entry in a slot. Block i has
+    the weights of expert `owner[i]`, counted over all heads; None where each expert has one."""
+
+    places: Tensor
+    entries: Tensor
+    owner: Tensor | None
+
+
+def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of x [..., n] and their indices; of equal ones the first."""
+    if k == 1:
+        return ops.max(x, axis=-1, keepdims=True), ops.argmax(x, axis=-1, keepdims=True)
+    values, indices = ops.top_k(x, k)
+    return values, indices
+
+
+def top_entries(x: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest entries of a sparse state."""
+    values, ranks = top_k(x, k)
+    return values, take_entries(ids, ranks)
+
+
+def take_entries(x: Tensor, ids: Tensor) -> Tensor:
+    """x [..., n] at ids [..., k]: [..., k]."""
+    x, ids = same_heads(x, ids)
+    if x.shape[-1] <= 64:  # a sum over few is faster than a gather, above all backwards
+        hot = ops.one_hot(ids, x.shape[-1], dtype=x.dtype)
+        return ops.sum(hot * x[..., None, :], axis=-1)
+    return ops.take_along_axis(x, ids, axis=-1)
+
+
+def pair_scores(x: Tensor, y: Tensor) -> Tensor:
+    """x [..., n] and y [..., m]: all sums [..., n m]."""
+    x, y = same_heads(x, y)
+    return _flat_pairs(x[..., :, None] + y[..., None, :])
+
+
+def pair_entries(
+    x: Tensor, x_ids: Tensor, y: Tensor, y_ids: Tensor, m: int
+) -> tuple[Tensor, Tensor]:
+    """All sums of an entry of x and one of y, whose indices are below m: index i m + j."""
+    x, y = same_heads(x, y)
+    x_ids, y_ids = same_heads(x_ids, y_ids)
+    ids = x_ids[..., :, None] * m + y_ids[..., None, :]
+    return _flat_pairs(x[..., :, None] + y[..., None, :]), _flat_pairs(ids)
+
+
+def _flat_pairs(x: Tensor) -> Tensor:
+    return ops.reshape(x, (*ops.shape(x)[:-2], x.shape[-2] * x.shape[-1]))
+
+
+def same_heads(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with the branch axes that either has."""
+    heads = tuple(max(a, b) for a, b in zip(x.shape[1:-2], y.shape[1:-2], strict=True))
+    return with_heads(x, heads), with_heads(y, heads)
+
+
+def with_heads(x: Tensor, heads: tuple[int, ...]) -> Tensor:
+    """x [batch, *heads or ones, T, c] with these heads."""
+    if tuple(x.shape[1:-2]) == heads:
+        return x
+    batch, length = ops.shape(x)[0], ops.shape(x)[-2]
+    return ops.broadcast_to(x, (batch, *heads, length, x.shape[-1]))
+
+
+def spread_entries(x: Tensor, ids: Tensor, n: int) -> Tensor:
+    """A sparse state [..., k] as scores [..., n], 0 where it has no entry."""
+    x, ids = same_heads(x, ids)
+    return ops.sum(ops.one_hot(ids, n, dtype=x.dtype) * x[..., None], axis=-2)
+
+
+def to_every_expert(x: Tensor) -> Tensor:
+    """[..., T, d] -> [..., 1, T, d]: every expert gets every token."""
+    return x[..., None, :, :]
+
+
+def sum_experts(y: Tensor, gates: Tensor) -> Tensor:
+    """y [..., n, T, d] summed by gates [..., T, n]: [..., T, d]."""
+    if y.shape[-3] == 1:  # the experts do not differ
+        return y[..., 0, :, :] * ops.sum(gates, axis=-1, keepdims=True)
+    heads = tuple(max(a, b) for a, b in zip(y.shape[1:-3], gates.shape[1:-2], strict=True))
+    letters = "hijk"[: len(heads)]
+    y = ops.broadcast_to(y, (ops.shape(y)[0], *heads, *ops.shape(y)[-3:]))
+    return ops.einsum(f"b{letters}etd,b{letters}te->b{letters}td", y, with_heads(gates, heads))
+
+
+def to_entries(x: Tensor, ids: Tensor, n: int, heads: tuple[int, ...]) -> tuple[Tensor, Route]:
+    """Every entry in a block of its own: slots [1, *ones, entries, 1, d]."""
+    x, ids = with_heads(x, heads), with_heads(ids, heads)
+    owner = _owners(ids, n, heads)
+    rows = ops.reshape(ops.repeat(x, ids.shape[-1], axis=-2), (*_ones(heads), -1, 1, x.shape[-1]))
+    places = ops.arange(1, ops.shape(owner)[0] + 1, dtype="int32")
+    return rows, Route(ops.reshape(places, (-1, ids.shape[-1])), places, owner)
+
+
+def to_blocks(
+    x: Tensor, ids: Tensor, n: int, heads: tuple[int, ...], block: int
+) -> tuple[Tensor, Route]:
+    """Tokens in blocks of one expert each, nothing dropped: slots [1, *ones, blocks, block, d]."""
+    x, ids = with_heads(x, heads), with_heads(ids, heads)
+    experts = n * math.prod(heads)
+    expert = _owners(ids, n, heads)
+    entries = ops.shape(expert)[0]
+    hot = ops.one_hot(expert, experts, dtype="int32")
+    rank = ops.sum((ops.cumsum(hot, axis=0) - 1) * hot, axis=-1)
+    needed = (ops.sum(hot, axis=0) + block - 1) // block
+    end = ops.cumsum(needed)
+    blocks = (entries + experts * (block - 1)) // block
+    place = ops.take(end - needed, expert) * block + rank + 1
+    owner = ops.sum(ops.cast(ops.arange(blocks)[:, None] >= end[None, :], "int32"), axis=-1)
+    owner = ops.minimum(owner, experts - 1)
+    slots, route = _filled(x, ids, place, blocks * block, owner)
+    return ops.reshape(slots, (*_ones(heads), blocks, block, x.shape[-1])), route
+
+
+def to_buffers(
+    x: Tensor, ids: Tensor, n: int, heads: tuple[int, ...], factor: float
+) -> tuple[Tensor, Route]:
+    """Tokens in buffers of ceil(factor T k / n) slots for each sequence and expert; what comes when
+    a buffer is full is dropped: slots [batch, *heads, n, capacity, d]."""
+    x, ids = with_heads(x, heads), with_heads(ids, heads)
+    sequences = ops.shape(x)[0] * math.prod(heads)
+    length, k = x.shape[-2], ids.shape[-1]
+    capacity = buffer_capacity(length, k, n, factor)
+    rank, expert = queue(ids, n)
+    first = ops.arange(sequences, dtype="int32")[:, None] * n
+    place = ops.where(rank < capacity, (first + expert) * capacity + rank + 1, 0)
+    slots, route = _filled(x, ids, ops.reshape(place, (-1,)), sequences * n * capacity, None)
+    return ops.reshape(slots, (ops.shape(x)[0], *heads, n, capacity, x.shape[-1])), route
+
+
+def buffer_capacity(length: int, k: int, n: int, factor: float) -> int:
+    """Slots an expert has in a sequence (Fedus et al. 2021, equation 3)."""
+    return max(1, min(length * k, math.ceil(factor * length * k / n)))
+
+
+def queue(ids: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Of each sequence's entries, token-major, how many stand before it for the same expert, and
+    that expert: both [sequences, T k]."""
+    expert = ops.cast(ops.reshape(ids, (-1, ids.shape[-2] * ids.shape[-1])), "int32")
+    hot = ops.one_hot(expert, n, dtype="int32")
+    return ops.sum((ops.cumsum(hot, axis=1) - 1) * hot, axis=-1), expert
+
+
+def collect(y: Tensor, gates: Tensor, route: Route, heads: tuple[int, ...]) -> Tensor:
+    """Results in slots, summed by gates [batch, *heads, T, k]: [batch, *heads, T, d]."""
+    gates = with_heads(gates, heads)
+    rows = ops.reshape(y, (-1, y.shape[-1]))
+    taken = _move(rows, ops.reshape(route.places, (-1,)), ops.reshape(route.entries, (-1, 1)))
+    taken = ops.reshape(taken, (*ops.shape(gates), y.shape[-1]))
+    return ops.sum(taken * gates[..., None], axis=-2)
+
+
+def of_experts(weight: Tensor, route: Route, depth: int) -> Tensor:
+    """An expert weight [*heads, n, ...], whose first `depth` axes are branches, as the slots need
+    it: block by block where they lie in blocks."""
+    if route.owner is None:
+        return weight
+    flat = weight if depth == 1 else ops.reshape(weight, (-1, *weight.shape[depth:]))
+    taken = ops.take(flat, route.owner, axis=0)
+    return taken if depth == 1 else ops.expand_dims(taken, tuple(range(depth - 1)))
+
+
+def expert_load(
+    gates: Tensor, ids: Tensor, n: int, capacity: float | None
+) -> tuple[Tensor, Tensor]:
+    """How many tokens each of n experts got in this batch, and what share of entries buffers of
+    this capacity factor would drop."""
+    gates, ids = same_heads(gates, ids)
+    used = ops.reshape(ops.cast(gates != 0, "float32"), (-1,))
+    load = ops.segment_sum(used, ops.reshape(ops.cast(ids, "int32"), (-1,)), n)
+    if capacity is None:
+        return load, ops.zeros(())
+    slots = buffer_capacity(ids.shape[-2], ids.shape[-1], n, capacity)
+    return load, ops.mean(ops.cast(queue(ids, n)[0] >= slots, "float32"))
+
+
+def gate_load(gates: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for gates over all experts, [batch, *heads, T, n]."""
+    used = ops.cast(gates != 0, "float32")
+    return ops.sum(ops.reshape(used, (-1, gates.shape[-1])), axis=0), ops.zeros(())
+
+
+def _owners(ids: Tensor, n: int, heads: tuple[int, ...]) -> Tensor:
+    """The expert of each entry [entries], counted over all heads."""
+    ids = ops.cast(ids, "int32")
+    if heads:
+        first = ops.reshape(ops.arange(math.prod(heads), dtype="int32") * n, (*heads, 1, 1))
+        ids = ids + first
+    return ops.reshape(ids, (-1,))
+
+
+def _ones(heads: tuple[int, ...]) -> tuple[int, ...]:
+    return (1,) * (1 + len(heads))
+
+
+def _filled(
+    x: Tensor, ids: Tensor, place: Tensor, slots: Any, owner: Tensor | None
+) -> tuple[Tensor, Route]:
+    """The rows of x in their slots; `place` [entries] is where each entry goes."""
+    k = ids.shape[-1]
+    entry = ops.arange(1, ops.shape(place)[0] + 1, dtype="int32")
+    entries = ops.scatter(ops.reshape(place, (-1, 1)), entry, (slots + 1,))[1:]
+    places = ops.reshape(place, (-1, k))
+    rows = ops.reshape(x, (-1, x.shape[-1]))
+    return _move(rows, (entries + k - 1) // k, places), Route(places, entries, owner)
+
+
+def _move(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+    """x [rows, d] to y with y[i] = x[there[i] - 1], and 0 where `there` is 0. `back` [rows, k] says
+    where each row went: gathering by it is the gradient, and far faster than the scatter that
+    automatic differentiation would make of it."""
+
+    @ops.custom_gradient  # type: ignore[untyped-decorator]
+    def moved(x: Tensor) -> tuple[Tensor, Any]:
+        def gradient(*arguments: Tensor, upstream: Tensor = None) -> Tensor:
+            dy = arguments[0] if upstream is None else upstream
+            rows, k = ops.shape(back)[0], back.shape[-1]
+            parts = ops.reshape(_rows(dy, ops.reshape(back, (-1,))), (rows, k, dy.shape[-1]))
+            return parts[:, 0] if k == 1 else ops.sum(parts, axis=1)
+
+        return _rows(x, there), gradient
+
+    return moved(x)
+
+
+def _rows(x: Tensor, places: Tensor) -> Tensor:
+    """Rows by places that count from 1; zeros for 0."""
+    return ops.take(ops.pad(x, [[1, 0], [0, 0]]), places, axis=0)
