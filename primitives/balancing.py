@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from primitives.routing import same_heads, top_k
+from primitives.routing import between, same_heads, share_of, top_k
 
 Tensor = Any
 
@@ -22,8 +22,8 @@ class Run:
     """One pass through a block. It is told whether it trains, the token ids [batch, T] and a source
     of random numbers (what keras.random calls a seed); it is left with auxiliary `losses` (scalars,
     times their coefficients), `updates` (new values of states, by name), `policies` (logarithms of
-    the probabilities of sampled experts [batch, T], times coefficients) and `loads` (see
-    `routing.expert_load`)."""
+    the probabilities of sampled experts [batch, T], times coefficients) and, where they are
+    measured, `loads` (the tokens that each expert got, and the share that found no place)."""
 
     def __init__(self, training: Any = False, tokens: Tensor = None, seed: Any = None) -> None:
         self.training, self.tokens, self.seed = bool(training), tokens, seed
@@ -80,7 +80,7 @@ def assign(x: Tensor, run: Run) -> tuple[Tensor, Tensor]:
     by_head = ops.moveaxis(ops.stop_gradient(x), 0, -3)
     *heads, batch, length, n = ops.shape(by_head)
     flat = ops.reshape(by_head, (-1, batch * length, n))
-    ids = ops.stack([auction(flat[head]) for head in range(flat.shape[0])])
+    ids = ops.stack([auction(flat[head]) for head in range(math.prod(heads))])
     ids = ops.moveaxis(ops.reshape(ids, (*heads, batch, length, 1)), -3, 0)
     hot = ops.one_hot(ids[..., 0], n, dtype=x.dtype)
     return ops.sum(hot * x, axis=-1, keepdims=True), ids
@@ -94,9 +94,8 @@ def auction(scores: Tensor, rounds: int = 20) -> Tensor:
     unless another one bids more. Tokens that nobody has bid for after the last round go where they
     are worth most.
     """
-    n = scores.shape[-1]
-    tokens = scores.shape[0]
-    share = min(max(1, tokens // n), tokens - 1)
+    tokens, n = ops.shape(scores)[0], scores.shape[-1]
+    share = between(tokens // n, 1, tokens - 1)
     worth = ops.transpose(scores)
     highest = ops.max(worth)
     step = ops.maximum((highest - ops.min(worth)) / 50, 1e-4)
@@ -121,9 +120,9 @@ def auction(scores: Tensor, rounds: int = 20) -> Tensor:
 def balance_bias(x: Tensor, bias: Tensor, name: str, k: int, rate: float, run: Run) -> Tensor:
     """x + bias, for choosing only. After a step the bias of an expert rises by `rate` where fewer
     tokens than the mean chose it, and falls where more did (Wang et al. 2024, algorithm 1)."""
-    biased = x + ops.stop_gradient(bias)[..., None, :]
+    biased = x + ops.cast(ops.stop_gradient(bias)[..., None, :], x.dtype)
     if run.training:
-        load = ops.sum(_chosen(biased, k), axis=(0, -2))
+        load = ops.sum(ops.cast(_chosen(biased, k), bias.dtype), axis=(0, -2))
         mean = ops.mean(load, axis=-1, keepdims=True)
         run.updates[name] = bias + rate * ops.sign(mean - load)
     return biased
@@ -133,24 +132,19 @@ def threshold(x: Tensor, level: Tensor, name: str, share: float, run: Run) -> Te
     """1 where x is above its expert's level, else 0. The level follows, by a tenth of the way a
     step, the score that `share` of the batch's tokens reach: expert choice by past batches
     alone."""
-    chosen = ops.cast(x > level[..., None, :], x.dtype)
+    chosen = ops.cast(x > ops.cast(level[..., None, :], x.dtype), x.dtype)
     if run.training:
         scores = _by_expert(ops.stop_gradient(x))
-        count = share_of(scores.shape[-1], share)
-        reached = ops.top_k(scores, count)[0][..., -1]
+        count = share_of(ops.shape(scores)[-1], share)
+        reached = ops.cast(ops.top_k(scores, count)[0][..., -1], level.dtype)
         run.updates[name] = level + 0.1 * (reached - level)
     return chosen
-
-
-def share_of(count: int, share: float) -> int:
-    """That share of a count, rounded up, at least one and at most all."""
-    return max(1, min(count, math.ceil(share * count - 1e-9)))
 
 
 def top_positions(x: Tensor, share: float) -> Tensor:
     """x at the positions of a sequence, a `share` of them, where its expert's score is largest
     (Zhou et al. 2022: experts choose tokens); 0 elsewhere."""
-    length = x.shape[-2]
+    length = ops.shape(x)[-2]
     count = share_of(length, share)
     _, places = ops.top_k(ops.swapaxes(x, -1, -2), count)
     chosen = ops.sum(ops.one_hot(places, length, dtype=x.dtype), axis=-2)
@@ -162,6 +156,8 @@ def switch_loss(x: Tensor, ids: Tensor, y: Tensor, weight: float, run: Run) -> T
     (Fedus et al. 2021, equation 4): 1 times the weight where both are even."""
     if run.training:
         n = y.shape[-1]
+        while len(ids.shape) < len(y.shape):  # probabilities may differ between heads alone
+            ids = ids[..., None, :, :]
         ids, y = same_heads(ids, y)
         share = ops.mean(ops.mean(ops.one_hot(ids, n, dtype=y.dtype), axis=-2), axis=(0, -2))
         run.losses.append(weight * n * _over_heads(share * ops.mean(y, axis=(0, -2))))
@@ -197,9 +193,9 @@ def sparsity_loss(x: Tensor, power: Tensor, name: str, k: int, weight: float, ru
     `weight` and is multiplied by 1.2 or divided by it after each step, towards k gates above 0 a
     token."""
     if run.training:
-        n = x.shape[-1]
-        active = ops.cast(x > 0, x.dtype)
-        balanced = ops.mean(x, axis=(0, -2)) * ops.mean(active, axis=(0, -2)) * n / k
+        n, gates = x.shape[-1], ops.cast(x, power.dtype)
+        active = ops.cast(x > 0, power.dtype)
+        balanced = ops.mean(gates, axis=(0, -2)) * ops.mean(active, axis=(0, -2)) * n / k
         strength = ops.stop_gradient(weight * 1.2**power)
         run.losses.append(_over_heads(strength * balanced))
         share = ops.mean(active, axis=(0, -2, -1))[..., None]

@@ -169,6 +169,8 @@ def _instruction_fault(dna: DNA, index: int, position: int, instruction: Instruc
         return f"the bank has no dim d{dim}; allowed: d0 to d{len(dna.dims) - 1}"
     if "count" in _reads(op) and not dna.counts:
         return f"{op} reads a count, and the program has no count bank; add one: counts n0=8"
+    if count and not dna.counts:
+        return f"the bank has no count n{count}: there is no count bank; add one: counts n0=8"
     if not 0 <= count < max(1, len(dna.counts)):
         return f"the bank has no count n{count}; allowed: n0 to n{len(dna.counts) - 1}"
     if branch not in (*BRANCHES, ROUTED):

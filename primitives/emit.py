@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from primitives.graph import COMBINE, CONCAT, DISPATCH, INPUT, Graph, Node
 from primitives.plan import Setting, Way, inside_of, regions, ways, weight_shape
-from primitives.rewrite import SOFTMAX, lowered
+from primitives.rewrite import SOFTMAX, Chain, lowered, merged
 from primitives.table import PRIMITIVES, Init, Primitive
 from primitives.types import COUNT, ENTRIES, KEYS, StateType
 
 KERNELS = (
-    "conv", "depthwise_conv", "hide", "masked_softmax", "merge_branches", "project", "reciprocal",
-    "repeat_features", "visible_mean",
-    "collect", "of_experts", "pair_entries", "pair_scores", "spread_entries", "sum_experts",
-    "take_entries", "to_blocks", "to_buffers", "to_entries", "to_every_expert", "top_entries",
-    "top_k", "assign", "balance", "balance_bias", "hash_experts", "importance_loss", "load_loss",
-    "noise", "reinforce", "sparsity_loss", "switch_loss", "threshold", "top_positions", "uniform",
-    "z_loss",
+    "assign", "balance", "balance_bias", "collect", "conv", "depthwise_conv", "depthwise_taps",
+    "hash_experts", "hide", "importance_loss", "load_loss", "masked_softmax", "merge_branches",
+    "narrowed", "noise", "of_experts", "pair_entries", "pair_scores", "project", "project_all",
+    "project_convolve_all", "project_entries", "reciprocal", "reinforce", "repeat_features",
+    "sparsity_loss", "spread_entries", "sum_entries", "sum_experts", "switch_loss",
+    "take_entries", "threshold", "to_blocks", "to_buffers", "to_entries", "to_every_expert",
+    "top_entries", "top_k", "top_positions", "uniform", "visible_mean", "widened", "z_loss",
 )  # fmt: skip
 """Functions of primitives' kernels, routing and balancing that lines may call: no state may take
 their names."""
@@ -48,12 +48,17 @@ class WeightSpec:
 @dataclass(frozen=True, slots=True)
 class Body:
     """Source of a block at one width. `lines` compute `result` from `x`, the weights, which they
-    call by name, and, if `runs`, the pass `run`; `kernels` are the functions that they use."""
+    call by name, and, if `runs`, the pass `run`; `made` says which nodes of
+    `rewrite.lowered` each line makes;
+    `kernels` are the functions that they use.
+    `copied` names the weights that are read only a few experts at a time."""
 
     lines: tuple[str, ...]
     result: str
     weights: tuple[WeightSpec, ...]
+    made: tuple[tuple[int, ...], ...]
     kernels: tuple[str, ...]
+    copied: frozenset[str] = frozenset()
 
     @property
     def runs(self) -> bool:
@@ -84,11 +89,18 @@ def emit(
     `run.loads`."""
     specs = weight_specs(graph, d_model)
     nodes = lowered(graph)
-    writer = _Writer(nodes, ways(nodes, d_model, setting or Setting()), specs, weight, measured)
+    setting = setting or Setting()
+    routes = ways(nodes, d_model, setting)
+    writer = _Writer(nodes, routes, specs, weight, measured, setting)
     for node in nodes:
         writer.write(node)
-    used = set(re.findall(r"(?<![\w.])([a-z_]+)\(", " ".join(writer.lines)))
-    return Body(tuple(writer.lines), writer.variables[-1], specs, tuple(sorted(used)))
+    text = " ".join(writer.lines)
+    used = set(re.findall(r"(?<![\w.])([a-z_]+)\(", text)) | set(
+        re.findall("depthwise_[a-z]+", text)
+    )
+    lines, result = tuple(writer.lines), writer.variables[-1]
+    copied = frozenset(writer.copied)
+    return Body(lines, result, specs, tuple(writer.made), tuple(sorted(used)), copied)
 
 
 class _Writer:
@@ -96,28 +108,45 @@ class _Writer:
 
     def __init__(
         self, nodes: Sequence[Node], routes: dict[int, Way], specs: Sequence[WeightSpec],
-        weight: str, measured: bool,
+        weight: str, measured: bool, setting: Setting,
     ) -> None:  # fmt: skip
         self.nodes, self.ways, self.weight, self.measured = nodes, routes, weight, measured
+        self.setting = setting
         self.around = regions(nodes)
-        self.remaining = iter(specs)
         taken = {"x", "ops", "self", "run", *KERNELS, *_MEASURES, *(spec.name for spec in specs)}
         self.names = _Names(taken)
         self.variables: list[str] = []
         self.ids: dict[int, str] = {}
         self.routes: dict[int, str] = {}
         self.lines: list[str] = []
+        self.made: list[tuple[int, ...]] = []
+        self.merged = {chain.result: chains for chains in merged(nodes) for chain in chains}
+        self.inner = {
+            chain.projection for chains in self.merged.values() for chain in chains
+            if chain.convolution is not None
+        }  # fmt: skip
+        self.reserved: dict[int, str] = {}
+        weighted = (i for i, node in enumerate(nodes) if _weighted(node))
+        self.weights = {place: spec.name for place, spec in zip(weighted, specs, strict=True)}
+        self.copied: set[str] = set()
 
     def write(self, node: Node) -> None:
         position = len(self.variables)
         if node.op == INPUT:
             self.variables.append("x")
             return
-        row = PRIMITIVES.get(node.op)
         reference = name = ""
-        if row is not None and row.weight is not None:
-            name = next(self.remaining).name
-            reference = self.owned(position, node, self.weight.format(name))
+        if _weighted(node):
+            name = self.weights[position]
+            reference = self.owned(position, name)
+        if position in self.inner:  # part of the line that its convolution is in
+            self.variables.append("")
+            return
+        if position in self.merged:
+            if position not in self.reserved:
+                self.together(self.merged[position])
+            self.variables.append(self.reserved[position])
+            return
         if node.op == DISPATCH:
             self.dispatch(position, node)
             return
@@ -126,24 +155,61 @@ class _Writer:
         elif node.op == CONCAT and node.type.axis == ENTRIES:
             code = f"{self.concatenated(node)}, {self.concatenated_ids(node)}"
         else:
-            code = expression(self.nodes, node, self.variables, reference, name, self.ids)
+            code = expression(
+                self.nodes, node, self.variables, reference, name, self.ids, self.setting.narrow
+            )
+            if name in self.copied:
+                code = re.sub(r"\bproject\(", "project_entries(", code)
+            if self.setting.fused:
+                code = code.replace("depthwise_conv(", "depthwise_taps(")
         self.variables.append(self.names.new(node.name))
         target = self.variables[-1]
         if node.support == position:
             self.ids[position] = self.names.new(f"{target}_ids")
             target = f"{target}, {self.ids[position]}"
-        self.lines.append(f"{target} = {code}")
+        self.add(f"{target} = {code}", position)
         if node.op == COMBINE and self.measured:
-            self.lines.append(f"run.loads.append({self.load(node)})")
+            self.add(f"run.loads.append({self.load(node)})")
 
-    def owned(self, position: int, node: Node, reference: str) -> str:
+    def add(self, line: str, *made: int) -> None:
+        self.lines.append(line)
+        self.made.append(made)
+
+    def together(self, chains: tuple[Chain, ...]) -> None:
+        """One line for projections that are computed as one."""
+        first = self.nodes[chains[0].projection]
+        for chain in chains:
+            self.reserved[chain.result] = self.names.new(self.nodes[chain.result].name)
+        names = ", ".join(self.reserved[chain.result] for chain in chains)
+        x = self.variables[first.inputs[0]]
+        kernels = self.tuple_of(chain.projection for chain in chains)
+        if self.setting.narrow:
+            x, kernels = f'ops.cast({x}, "bfloat16")', f"narrowed({kernels})"
+        code = f"project_all({x}, {kernels})"
+        if chains[0].convolution is not None:
+            taps = self.tuple_of(chain.convolution for chain in chains if chain.convolution)
+            taps = f"narrowed({taps})" if self.setting.narrow else taps
+            depthwise = "depthwise_taps" if self.setting.fused else "depthwise_conv"
+            code = f"project_convolve_all({x}, {kernels}, {taps}, {depthwise})"
+        code = f"widened({code})" if self.setting.narrow else code
+        names = f"({names},)" if len(chains) == 1 else names
+        self.add(f"{names} = {code}", *(chain.result for chain in chains))
+
+    def tuple_of(self, positions: Iterable[int]) -> str:
+        names = [self.weight.format(self.weights[position]) for position in positions]
+        return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
+
+    def owned(self, position: int, name: str) -> str:
         """A weight as the tokens of the routed call around it need it."""
+        reference = self.weight.format(name)
         region = self.around[position]
         while region >= 0 and region not in self.routes:
             region = self.around[inside_of(self.nodes, region)]
         if region < 0:
             return reference
         depth = len(self.nodes[region].context)
+        if self.ways[region].kind == "entries":
+            self.copied.add(name)
         return f"of_experts({reference}, {self.routes[region]}, {depth})"
 
     def dispatch(self, position: int, node: Node) -> None:
@@ -152,7 +218,7 @@ class _Writer:
         slots = self.names.new(f"{node.name}_slots")
         self.variables.append(slots)
         if way.kind == "every":
-            self.lines.append(f"{slots} = to_every_expert({x})")
+            self.add(f"{slots} = to_every_expert({x})", position)
             return
         self.routes[position] = self.names.new(f"{node.name}_route")
         arguments = f"{x}, {self.indices(node, node.context[:-1])}, {-node.context[-1]}, "
@@ -162,12 +228,14 @@ class _Writer:
             code = f"to_blocks({arguments}, {way.block})"
         if way.capacity_factor is not None:
             code = f"to_buffers({arguments}, {way.capacity_factor!r}) if run.training else {code}"
-        self.lines.append(f"{slots}, {self.routes[position]} = {code}")
+        self.add(f"{slots}, {self.routes[position]} = {code}", position)
 
     def combined(self, node: Node) -> str:
         value, gates = node.inputs
         region, heads = self.around[value], node.context[:-1]
         weights = _with_axes(self.nodes[gates].type, heads, self.variables[gates])
+        if region in self.routes and self.ways[region].kind == "entries":
+            return f"sum_entries({self.variables[value]}, {weights}, {heads})"
         if region in self.routes:
             return f"collect({self.variables[value]}, {weights}, {self.routes[region]}, {heads})"
         if self.nodes[gates].type.axis == ENTRIES:
@@ -194,21 +262,28 @@ class _Writer:
 
     def concatenated_ids(self, node: Node) -> str:
         support = self.nodes[node.inputs[0]].support
-        return _side_by_side(self.nodes[support].type, node, self.ids[support])
+        state = self.nodes[support].type
+        return _with_axes(state, node.type.branches, _side_by_side(state, node, self.ids[support]))
+
+
+def _weighted(node: Node) -> bool:
+    row = PRIMITIVES.get(node.op)
+    return row is not None and row.weight is not None
 
 
 def _side_by_side(child: StateType, node: Node, name: str) -> str:
     if len(child.branches) > len(node.type.branches):
-        return f"merge_branches({name})"
+        return f"merge_branches({name}, {int(node.value)})"
     return f"repeat_features({name}, {int(node.value)})"
 
 
 def expression(
     nodes: Sequence[Node], node: Node, variables: Sequence[str], weight: str, name: str = "",
-    ids: dict[int, str] | None = None,
+    ids: dict[int, str] | None = None, narrow: bool = False,
 ) -> str:  # fmt: skip
     """The keras.ops expression of one node; `variables` are the names that `nodes` go by, `ids`
-    those of indices by the node that made them; `name` is the weight's."""
+    those of indices by the node that made them; `name` is the weight's; products of a `narrow` one
+    are computed in bfloat16."""
     inputs = [nodes[child] for child in node.inputs]
     names = [variables[child] for child in node.inputs]
     if node.op == CONCAT:
@@ -226,6 +301,10 @@ def expression(
         for child in inputs
     ]  # fmt: skip
     code = row.variants.get(inputs[0].type.axis, row.code)
+    if narrow and row.narrow:
+        names = [f'ops.cast({each}, "bfloat16")' for each in names]
+        weight = f'ops.cast({weight}, "bfloat16")'
+        code = f'ops.cast({code}, "float32")'
     return code.format(
         x=names[0], y=names[-1], xi=indices[0], yi=indices[-1],
         n=inputs[0].type.domain or inputs[0].type.size,

@@ -69,6 +69,11 @@ class Graph:
         self._nodes: tuple[Node, ...] | None = None
 
     @property
+    def ops(self) -> set[str]:
+        """Which operations the program has."""
+        return {self._inlined.tags[node].op for node in self._order}
+
+    @property
     def nodes(self) -> tuple[Node, ...]:
         if self._nodes is None:
             self._nodes = self._inlined.nodes(self._order)
@@ -98,6 +103,12 @@ def build(dna: DNA) -> Graph | IllTyped:
     if made != BLOCK:
         return IllTyped(f"the block must give {BLOCK}, this one gives {made}", "main")
     return Graph(inlined, output)
+
+
+def sees_future(graph: Graph) -> str:
+    """Why the program's evaluation would compare a token with later ones; empty where it does
+    not."""
+    return next((reason for op, reason in _FUTURE.items() if op in graph.ops), "")
 
 
 def live_instructions(dna: DNA) -> tuple[tuple[int, ...], ...]:
@@ -143,7 +154,7 @@ def _live(
             live.append(position)
             op, in1, in2, _, _, branch, _ = instructions[position]
             if isinstance(op, str):
-                needed[in1] = 1
+                needed[in1] |= not _TRAITS[op].unread
                 needed[in2] |= _TRAITS[op].binary
             elif branch == ROUTED:
                 needed[in1] = needed[in2] = 1
@@ -184,6 +195,7 @@ _TRAITS = {
     )
     for name, row in PRIMITIVES.items()
 }
+_FUTURE = {name: row.future for name, row in PRIMITIVES.items() if row.future}
 _COMMUTES = {name for name, row in PRIMITIVES.items() if row.commutative}
 
 

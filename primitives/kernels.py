@@ -46,6 +46,8 @@ def project(x: Tensor, kernel: Tensor) -> Tensor:
         return ops.matmul(x, kernel)
     if inner == outer and x.shape[-2] == 1:  # a row each: no product of matrices
         return ops.sum(x[..., 0, :, None] * kernel, axis=-2)[..., None, :]
+    if inner == outer:  # an einsum would turn the batch axis about
+        return ops.matmul(x, kernel)
     heads = "hijk"[:outer]
     same = [axis for axis in range(inner) if x.shape[1 + axis] == 1 != kernel.shape[axis]]
     if same:
@@ -80,12 +82,67 @@ def depthwise_conv(x: Tensor, kernel: Tensor) -> Tensor:
     return y
 
 
-def merge_branches(x: Tensor) -> Tensor:
-    """[..., n, T, c] -> [..., T, n c]: the results of n branches side by side."""
-    *outer, n, length, c = ops.shape(x)
-    return ops.reshape(ops.swapaxes(x, -3, -2), (*outer, length, n * c))
+def depthwise_taps(x: Tensor, kernel: Tensor) -> Tensor:
+    """The same, tap by tap: compilers fuse it into its neighbours, where the convolution of an
+    accelerator's library takes ten times a block's other work."""
+    taps, length = kernel.shape[-2], ops.shape(x)[-2]
+    padded = ops.pad(x, [[0, 0]] * (len(x.shape) - 2) + [[taps - 1, 0], [0, 0]])
+    parts = [padded[..., tap : tap + length, :] * kernel[..., tap, None, :] for tap in range(taps)]
+    return sum(parts[1:], parts[0])
+
+
+def project_all(x: Tensor, kernels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What `project` gives for each of several kernels of one shape, x [batch, T, n] being without
+    branches: one product of matrices instead of several."""
+    if len(kernels[0].shape) == 2:
+        return tuple(
+            ops.split(project(x, ops.concatenate(kernels, axis=-1)), len(kernels), axis=-1)
+        )
+    return tuple(ops.split(project(x, ops.concatenate(kernels, axis=0)), len(kernels), axis=1))
+
+
+def project_convolve_all(
+    x: Tensor, kernels: tuple[Tensor, ...], taps: tuple[Tensor, ...], depthwise: Any
+) -> tuple[Tensor, ...]:
+    """`depthwise(project(x, kernel), taps)` for each of several kernels of one shape, x [batch, T,
+    n] being without branches: one product of matrices, one convolution, and branches come apart at
+    the end, once."""
+    count, (*branches, n, m) = len(kernels), kernels[0].shape
+    flat = [_channels_last(kernel, n) for kernel in kernels]
+    wide = ops.matmul(x, ops.concatenate(flat, axis=-1) if count > 1 else flat[0])
+    flat = [_channels_last(each, each.shape[-2]) for each in taps]
+    wide = depthwise(wide, ops.concatenate(flat, axis=-1) if count > 1 else flat[0])
+    if not branches:
+        return tuple(ops.split(wide, count, axis=-1)) if count > 1 else (wide,)
+    batch, length = ops.shape(x)[0], ops.shape(x)[1]
+    apart = ops.moveaxis(ops.reshape(wide, (batch, length, count, *branches, m)), 1, -2)
+    return tuple(apart[:, index] for index in range(count))
+
+
+def narrowed(arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(ops.cast(x, "bfloat16") for x in arrays)
+
+
+def widened(arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(ops.cast(x, "float32") for x in arrays)
+
+
+def _channels_last(kernel: Tensor, rows: int) -> Tensor:
+    """[*branches, rows, m] -> [rows, branches m]."""
+    if len(kernel.shape) == 2:
+        return kernel
+    return ops.reshape(ops.moveaxis(kernel, -2, 0), (rows, -1))
 
 
 def repeat_features(x: Tensor, n: int) -> Tensor:
     """[..., c] -> [..., n c]: n equal results side by side."""
     return ops.concatenate([x] * n, axis=-1)
+
+
+def merge_branches(x: Tensor, n: int) -> Tensor:
+    """[..., n, T, c] -> [..., T, n c]: the results of n branches side by side. The branch axis may
+    have size 1, where branches do not differ."""
+    if x.shape[-3] == 1:
+        return repeat_features(x[..., 0, :, :], n)
+    *outer, branches, length, c = ops.shape(x)
+    return ops.reshape(ops.swapaxes(x, -3, -2), (*outer, length, branches * c))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import linecache
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,31 @@ def function_source(body: Body) -> str:
     return "def block(x, weights, run=None):\n" + "".join(f"    {line}\n" for line in lines)
 
 
-def block_function(graph: Graph, d_model: int, setting: Setting | None = None) -> Block:
-    """The block as a pure function of its input and weights, but for what it leaves in `run`."""
-    source = function_source(emit(graph, d_model, setting=setting, measured=setting is not None))
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A block's function; whether it looks at `run` or leaves anything there; and the names of the
+    weights of which a pass reads a few experts' rows alone."""
+
+    function: Block
+    runs: bool
+    copied: frozenset[str]
+
+
+def lower(graph: Graph, d_model: int, setting: Setting, measured: bool = True) -> Lowered:
+    """The block as a pure function of its input and weights, but for what it leaves in `run`:
+    with the loads of its experts, if `measured`."""
+    body = emit(graph, d_model, setting=setting, measured=measured)
+    source = function_source(body)
     filename = f"<block {graph.hash}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
     namespace = {**vars(kernels), **vars(routing), **vars(balancing)}
     exec(compile(source, filename, "exec"), namespace)
-    block: Block = namespace["block"]
-    return block
+    return Lowered(namespace["block"], body.runs, body.copied)
+
+
+def block_function(graph: Graph, d_model: int, setting: Setting | None = None) -> Block:
+    """The block's function alone, which measures no loads."""
+    return lower(graph, d_model, setting or Setting(), measured=False).function
 
 
 def initial_weights(specs: Sequence[WeightSpec], rng: np.random.Generator) -> list[Array]:

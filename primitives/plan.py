@@ -21,12 +21,16 @@ Kind = Literal["every", "blocks", "entries"]
 class Setting:
     """What a block is lowered for: tokens of a batch, and how many places an expert's buffer has in
     training over those that an even split of a sequence would fill; None for as many as come.
-    `kind` runs every routed call that can be run so in that way, whatever it costs."""
+    `kind` runs every routed call that can be run so in that way, whatever it costs. `narrow` has
+    products of matrices computed in bfloat16 and all else in float32: norms, softmax, routing;
+    `fused` says that a compiler for an accelerator fuses elementwise operations."""
 
     batch_size: int = 16
     sequence_length: int = 256
     capacity_factor: float | None = None
     kind: Kind | None = None
+    narrow: bool = False
+    fused: bool = False
 
     @property
     def tokens(self) -> int:
@@ -111,10 +115,12 @@ def _way(
     owned = entries / block + experts / setting.tokens if blocks.capacity_factor is None else 0
 
     def cost(way: Way) -> float:
-        """FLOPs a token of bodies, and twice what is copied: weights and tokens on their way."""
+        """FLOPs a token of bodies, and twice what is copied: weights and tokens on their way. To
+        place an entry in a block, it is counted against every expert: some 100 FLOPs' time each."""
         copied = {"every": 0.0, "blocks": owned, "entries": entries}[way.kind] * weights
         moved = 0 if way.kind == "every" else 8 * d_model * entries
-        return 2 * way.rows * weights + 2 * copied + 2 * moved
+        placed = 100 * entries * experts if way.kind == "blocks" else 0
+        return 2 * way.rows * weights + 2 * copied + 2 * moved + placed
 
     return min(options.values(), key=cost)
 

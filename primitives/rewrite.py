@@ -5,6 +5,10 @@ The hash and the static cost belong to the graph as it is; only lowering reads t
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from primitives.graph import Graph, Node
 from primitives.types import KEYS
 
@@ -52,3 +56,42 @@ def _reachable(nodes: list[Node]) -> tuple[Node, ...]:
             inputs = tuple(number[child] for child in node.inputs)
             kept.append(node._replace(inputs=inputs, support=number.get(node.support, -1)))
     return tuple(kept)
+
+
+class Chain(NamedTuple):
+    """A projection, and the depthwise convolution that alone reads it, if there is one."""
+
+    projection: int
+    convolution: int | None
+
+    @property
+    def result(self) -> int:
+        return self.projection if self.convolution is None else self.convolution
+
+
+def merged(nodes: Sequence[Node]) -> list[tuple[Chain, ...]]:
+    """Projections of one state to states of equal shape, such as queries, keys and values, which
+    are computed as one; and those that a depthwise convolution follows, even alone, as the two
+    are computed before branches come apart."""
+    readers = Counter(child for node in nodes for child in node.inputs)
+    convolved = {
+        node.inputs[0]: position
+        for position, node in enumerate(nodes)
+        if node.op.startswith("DCONV") and readers[node.inputs[0]] == 1
+    }
+    groups: dict[tuple[object, ...], list[Chain]] = {}
+    for position, node in enumerate(nodes):
+        if node.op != "CONV 1X1" or nodes[node.inputs[0]].type.branches:
+            continue
+        after = convolved.get(position)
+        if after is not None and nodes[after].context != node.context:
+            after = None
+        taps = None if after is None else nodes[after].op
+        key = (node.inputs, node.value, node.context, taps)
+        groups.setdefault(key, []).append(Chain(position, after))
+    return [
+        tuple(chains)
+        for chains in groups.values()
+        if len(chains) > 1
+        or (chains[0].convolution is not None and nodes[chains[0].projection].context)
+    ]

@@ -8,9 +8,11 @@ three ways, which agree where nothing is dropped:
 - every expert runs on every token: [batch, *heads, n, T, d];
 - tokens lie in slots, in the order in which they come (token-major: all choices of a token before
   those of the next, so that no later token can take an earlier one's place): in buffers of a fixed
-  capacity for each sequence and expert, or, with nothing dropped, in blocks that belong to one
-  expert each, as many as the batch can need [1, *ones, blocks, block, d];
-- every entry is a block of its own, with a copy of its expert's weights.
+  capacity for each sequence and expert [1, *heads, n, batch capacity, d], or, with nothing dropped,
+  in blocks that belong to one expert each, as many as the batch can need
+  [1, *ones, blocks, block, d];
+- every entry has a copy of its expert's weights: [rows, *ones, k, 1, d], a token a row, whose own
+  features stand there once for all of its entries, k being 1.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ Tensor = Any
 
 class Route(NamedTuple):
     """Where the tokens of a routed call are. Places count from 1, and 0 is nowhere: `places`
-    [rows, k] are the slots of a token's entries, `entries` [slots] the entry in a slot. Block i has
-    the weights of expert `owner[i]`, counted over all heads; None where each expert has one."""
+    [rows, k] are the slots of a token's entries, `entries` [slots] the entry in a slot. `owner`
+    says which expert's weights, counted over all heads, block i has [blocks], or entry j of a row
+    [rows, k]; None where each expert has one buffer."""
 
-    places: Tensor
-    entries: Tensor
     owner: Tensor | None
+    places: Tensor = None
+    entries: Tensor = None
 
 
 def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -78,13 +81,23 @@ def _flat_pairs(x: Tensor) -> Tensor:
 
 def same_heads(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Both with the branch axes that either has."""
-    heads = tuple(max(a, b) for a, b in zip(x.shape[1:-2], y.shape[1:-2], strict=True))
+    heads = joint_heads(x, y, len(x.shape) - 3)
     return with_heads(x, heads), with_heads(y, heads)
 
 
-def with_heads(x: Tensor, heads: tuple[int, ...]) -> Tensor:
+def joint_heads(x: Tensor, y: Tensor, count: int) -> tuple[Any, ...]:
+    """Sizes of so many branch axes that either has. Blocks, of which a batch of unknown size makes
+    an unknown number, are one of them in what a routed call runs."""
+    pairs = zip(x.shape[1:], ops.shape(x)[1:], ops.shape(y)[1:], strict=False)
+    return tuple(there if known == 1 else here for known, here, there in pairs)[:count]
+
+
+def with_heads(x: Tensor, heads: tuple[Any, ...]) -> Tensor:
     """x [batch, *heads or ones, T, c] with these heads."""
-    if tuple(x.shape[1:-2]) == heads:
+    if not any(
+        known == 1 and not (isinstance(size, int) and size == 1)
+        for known, size in zip(x.shape[1:-2], heads, strict=True)
+    ):
         return x
     batch, length = ops.shape(x)[0], ops.shape(x)[-2]
     return ops.broadcast_to(x, (batch, *heads, length, x.shape[-1]))
@@ -105,19 +118,38 @@ def sum_experts(y: Tensor, gates: Tensor) -> Tensor:
     """y [..., n, T, d] summed by gates [..., T, n]: [..., T, d]."""
     if y.shape[-3] == 1:  # the experts do not differ
         return y[..., 0, :, :] * ops.sum(gates, axis=-1, keepdims=True)
-    heads = tuple(max(a, b) for a, b in zip(y.shape[1:-3], gates.shape[1:-2], strict=True))
+    heads = joint_heads(y, gates, len(gates.shape) - 3)
     letters = "hijk"[: len(heads)]
     y = ops.broadcast_to(y, (ops.shape(y)[0], *heads, *ops.shape(y)[-3:]))
     return ops.einsum(f"b{letters}etd,b{letters}te->b{letters}td", y, with_heads(gates, heads))
 
 
 def to_entries(x: Tensor, ids: Tensor, n: int, heads: tuple[int, ...]) -> tuple[Tensor, Route]:
-    """Every entry in a block of its own: slots [1, *ones, entries, 1, d]."""
+    """Tokens that wait for copies of their experts' weights: slots [rows, *ones, 1, 1, d]."""
     x, ids = with_heads(x, heads), with_heads(ids, heads)
-    owner = _owners(ids, n, heads)
-    rows = ops.reshape(ops.repeat(x, ids.shape[-1], axis=-2), (*_ones(heads), -1, 1, x.shape[-1]))
-    places = ops.arange(1, ops.shape(owner)[0] + 1, dtype="int32")
-    return rows, Route(ops.reshape(places, (-1, ids.shape[-1])), places, owner)
+    owner = ops.reshape(_owners(ids, n, heads), (-1, ids.shape[-1]))
+    return ops.reshape(x, (-1, *_ones(heads), 1, x.shape[-1])), Route(owner)
+
+
+def project_entries(x: Tensor, kernel: Tensor) -> Tensor:
+    """x [rows, *ones, 1 or k, *branches, 1, n] times kernel [rows, *ones, k, *branches, n, m]."""
+    for _ in range(len(kernel.shape) - len(x.shape)):
+        x = x[..., None, :, :]
+    branches = kernel.shape[2:-2]
+    if not branches and x.shape[1] == 1 == kernel.shape[-1]:  # one product of matrices a row
+        return ops.matmul(kernel[..., 0], x[:, 0, 0, :, None])[..., None]
+    return ops.sum(x[..., 0, :, None] * kernel, axis=-2)[..., None, :]
+
+
+def sum_entries(y: Tensor, gates: Tensor, heads: tuple[int, ...]) -> Tensor:
+    """Results [rows, *ones, 1 or k, 1, d], summed by gates [batch, *heads, T, k]."""
+    gates = with_heads(gates, heads)
+    shape = (*ops.shape(gates)[:-1], y.shape[-1])
+    if y.shape[-3] == 1:  # the experts do not differ
+        return ops.reshape(y, shape) * ops.sum(gates, axis=-1, keepdims=True)
+    k = gates.shape[-1]
+    weights = ops.reshape(gates, (-1, 1, k))
+    return ops.reshape(ops.matmul(weights, ops.reshape(y, (-1, k, y.shape[-1]))), shape)
 
 
 def to_blocks(
@@ -144,27 +176,45 @@ def to_buffers(
     x: Tensor, ids: Tensor, n: int, heads: tuple[int, ...], factor: float
 ) -> tuple[Tensor, Route]:
     """Tokens in buffers of ceil(factor T k / n) slots for each sequence and expert; what comes when
-    a buffer is full is dropped: slots [batch, *heads, n, capacity, d]."""
+    a buffer is full is dropped. Buffers of an expert lie side by side: slots
+    [1, *heads, n, batch capacity, d]."""
     x, ids = with_heads(x, heads), with_heads(ids, heads)
-    sequences = ops.shape(x)[0] * math.prod(heads)
-    length, k = x.shape[-2], ids.shape[-1]
-    capacity = buffer_capacity(length, k, n, factor)
+    batch, lanes = ops.shape(x)[0], math.prod(heads)
+    capacity = buffer_capacity(ops.shape(x)[-2], ids.shape[-1], n, factor)
     rank, expert = queue(ids, n)
-    first = ops.arange(sequences, dtype="int32")[:, None] * n
-    place = ops.where(rank < capacity, (first + expert) * capacity + rank + 1, 0)
-    slots, route = _filled(x, ids, ops.reshape(place, (-1,)), sequences * n * capacity, None)
-    return ops.reshape(slots, (ops.shape(x)[0], *heads, n, capacity, x.shape[-1])), route
+    sequence = ops.arange(batch * lanes, dtype="int32")[:, None]
+    buffer = (sequence % lanes * n + expert) * batch + sequence // lanes
+    place = ops.where(rank < capacity, buffer * capacity + rank + 1, 0)
+    slots, route = _filled(x, ids, ops.reshape(place, (-1,)), lanes * n * batch * capacity, None)
+    return ops.reshape(slots, (1, *heads, n, batch * capacity, x.shape[-1])), route
 
 
-def buffer_capacity(length: int, k: int, n: int, factor: float) -> int:
+def buffer_capacity(length: Any, k: int, n: int, factor: float) -> Any:
     """Slots an expert has in a sequence (Fedus et al. 2021, equation 3)."""
-    return max(1, min(length * k, math.ceil(factor * length * k / n)))
+    return share_of(length * k, factor / n)
+
+
+def share_of(count: Any, share: float) -> Any:
+    """That share of a count, rounded up, at least one and at most all."""
+    share = max(0.0, min(1.0, share))
+    if isinstance(count, int):
+        return between(math.ceil(share * count - 1e-9), 1, count)
+    part = ops.ceil(share * ops.cast(count, "float64") - 1e-9)
+    return between(ops.cast(part, "int32"), 1, count)
+
+
+def between(count: Any, lowest: int, highest: Any) -> Any:
+    """The count, but at least `lowest`, and above all at most `highest`. A graph may know a size
+    only when it runs: counts are tensors then, else ints."""
+    if isinstance(highest, int):
+        return min(highest, max(lowest, count))
+    return ops.minimum(highest, ops.maximum(lowest, count))
 
 
 def queue(ids: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Of each sequence's entries, token-major, how many stand before it for the same expert, and
     that expert: both [sequences, T k]."""
-    expert = ops.cast(ops.reshape(ids, (-1, ids.shape[-2] * ids.shape[-1])), "int32")
+    expert = ops.cast(ops.reshape(ids, (-1, ops.shape(ids)[-2] * ids.shape[-1])), "int32")
     hot = ops.one_hot(expert, n, dtype="int32")
     return ops.sum((ops.cumsum(hot, axis=1) - 1) * hot, axis=-1), expert
 
@@ -180,12 +230,15 @@ def collect(y: Tensor, gates: Tensor, route: Route, heads: tuple[int, ...]) -> T
 
 def of_experts(weight: Tensor, route: Route, depth: int) -> Tensor:
     """An expert weight [*heads, n, ...], whose first `depth` axes are branches, as the slots need
-    it: block by block where they lie in blocks."""
+    it: one for each block, or each entry of a row, where these are owned."""
     if route.owner is None:
         return weight
+    if hasattr(weight, "rows"):  # a table that wants to know which rows are read
+        return weight.rows(route.owner)
     flat = weight if depth == 1 else ops.reshape(weight, (-1, *weight.shape[depth:]))
     taken = ops.take(flat, route.owner, axis=0)
-    return taken if depth == 1 else ops.expand_dims(taken, tuple(range(depth - 1)))
+    first = len(route.owner.shape) - 1
+    return taken if depth == 1 else ops.expand_dims(taken, tuple(range(first, first + depth - 1)))
 
 
 def expert_load(
@@ -198,7 +251,7 @@ def expert_load(
     load = ops.segment_sum(used, ops.reshape(ops.cast(ids, "int32"), (-1,)), n)
     if capacity is None:
         return load, ops.zeros(())
-    slots = buffer_capacity(ids.shape[-2], ids.shape[-1], n, capacity)
+    slots = buffer_capacity(ops.shape(ids)[-2], ids.shape[-1], n, capacity)
     return load, ops.mean(ops.cast(queue(ids, n)[0] >= slots, "float32"))
 
 
@@ -230,7 +283,7 @@ def _filled(
     entries = ops.scatter(ops.reshape(place, (-1, 1)), entry, (slots + 1,))[1:]
     places = ops.reshape(place, (-1, k))
     rows = ops.reshape(x, (-1, x.shape[-1]))
-    return _move(rows, (entries + k - 1) // k, places), Route(places, entries, owner)
+    return _move(rows, (entries + k - 1) // k, places), Route(owner, places, entries)
 
 
 def _move(x: Tensor, there: Tensor, back: Tensor) -> Tensor:

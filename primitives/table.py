@@ -48,8 +48,9 @@ class Primitive:
     """One row. `flops(contracted, read, made)` counts a token's forward FLOPs from the feature size
     of input 1, the elements of input 1 and the elements of the result, branches included.
     `hidden` holds what the invisible entries of a closed input must count as (None: anything).
-    `aligned` says that inputs are given the result's branch axes before the expression. `variants`
-    holds the expressions for other feature axes of input 1. `future` says why a decoder cannot have
+    `aligned` says that inputs are given the result's branch axes before the expression. `narrow`
+    says that products may be computed in bfloat16; `variants` holds the expressions for other
+    feature axes of input 1. `future` says why a decoder cannot have
     the primitive, `training` what only its training sees."""
 
     name: str
@@ -63,6 +64,7 @@ class Primitive:
     weight: Weight | None = None
     commutative: bool = False
     aligned: bool = True
+    narrow: bool = False
     variants: Mapping[str, str] = field(default_factory=dict)
     future: str = ""
     training: str = ""
@@ -157,6 +159,7 @@ def _conv(taps: int) -> Primitive:
         "project({x}, {w})" if one else "conv({x}, {w})",
         weight=Weight(lambda n, m: (n, m) if one else (taps, n, m), "fan_in"),
         aligned=False,
+        narrow=True,
     )
 
 
@@ -228,12 +231,12 @@ _PRIMER_ROWS = (
     _reduction("RED PROD", "product over the feature axis", 1.0),
     Primitive(
         "MAT MUL", "tf.matmul", ("in1", "in2"), "x [T, S] times y [S, n]",
-        _binary_rule(types.product), _product, "ops.matmul({x}, {y})", (0.0, 0.0),
+        _binary_rule(types.product), _product, "ops.matmul({x}, {y})", (0.0, 0.0), narrow=True,
     ),
     Primitive(
         "T-MAT MUL", "tf.matmul(transpose_b=True)", ("in1", "in2"), "x times y transposed: scores",
         _binary_rule(types.transposed_product), _product,
-        "ops.matmul({x}, ops.swapaxes({y}, -1, -2))", (0.0, 0.0),
+        "ops.matmul({x}, ops.swapaxes({y}, -1, -2))", (0.0, 0.0), narrow=True,
     ),
     *(_conv(taps) for taps in (1, 3, 7, 15, 31)),
     *(_dconv(taps) for taps in (3, 7, 15, 31)),

@@ -142,9 +142,11 @@ class _Parser:
         if word != "every":
             return 1
         del self.lines[2]
-        if not (value.isdecimal() or value == "middle"):
+        if value == "middle":
+            return MIDDLE
+        if not value.isdecimal() or int(value) == MIDDLE:
             raise self.error(f"cannot read '{line}'; allowed: every 1, 2, 4 or middle")
-        return MIDDLE if value == "middle" else int(value)
+        return int(value)
 
     def bank(
         self, row: int, word: str, letter: str, kind: type[_Number], optional: bool = False
@@ -155,6 +157,8 @@ class _Parser:
         if optional:
             if first != word:
                 return ()
+            if not entries:
+                raise self.error(f"the bank needs at least one value: {word} {letter}0=8")
             del self.lines[row]
         if first != word:
             raise self.error(f"expected the bank '{word} {letter}0=...', got '{line}'")

@@ -238,9 +238,11 @@ def over_experts(x: StateType) -> Inferred:
 
 def stateful(x: StateType, k: int, context: tuple[int, ...]) -> Inferred:
     """Scores with a state an expert that keeps k of them busy."""
+    if fault := _scores(x) or _unweighable(x, context):
+        return fault
     if k > x.size:
         return f"top-k cannot take {k} of {x.size}"
-    return _scores(x) or StateType(x.axis, x.size, context)
+    return StateType(x.axis, x.size, context)
 
 
 def noisy(x: StateType) -> Inferred:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -81,6 +81,11 @@ class SearchSpec(Spec):
 
     seeds: tuple[str, ...] = Field(
         ("transformer",), min_length=1, description="seed programs by name, or program files"
+    )
+    every: Literal[1, 2, 4, "middle"] = Field(
+        1,
+        description="which blocks run a routed seed program: every one, every second or fourth, "
+        "the middle one; task.model.other runs in the rest. Evolution may change it",
     )
     population: int = Field(100, ge=1)
     tournament: int = Field(10, ge=1)

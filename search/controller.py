@@ -23,7 +23,7 @@ from search.errors import PrimevoError, UsageError
 from search.gates import Limits, Rules, task_cost
 from search.history import Ended, Kind, Proposed, fold
 from search.pace import Pace
-from search.programs import checked, load_program
+from search.programs import checked, load_program, spaced
 from search.progress import Heartbeat, Progress
 from search.proposal import Programs, derive, final_seed, propose
 from search.standing import phase, progress
@@ -125,7 +125,7 @@ class Controller:
         self._state = fold(spec, self._store.events(id))
         self._programs = Programs(
             lambda number: parse(self._store.dna(id, number), f"candidate {number}"),
-            capacity=2 * spec.population,
+            capacity=2 * spec.population + self._evaluator.capacity(),
         )
         self._pace = Pace(self._state, self._clock())
         if self._state.candidates == 0:
@@ -141,7 +141,7 @@ class Controller:
         """The seed programs are the first candidates."""
         known: dict[str, str] = {}
         for number, name in enumerate(self._config.search.seeds, 1):
-            _, dna = load_program(name)
+            dna = spaced(load_program(name)[1], self._config.search.every)
             graph = checked(dna, name)
             if graph.hash in known:
                 twin = known[graph.hash]

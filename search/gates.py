@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 
-from primitives.cost import Cost, static_cost
+from primitives.cost import Cost
 from primitives.dna import DNA
 from primitives.graph import Graph, IllTyped, build
 from search.config import LimitsSpec
 from search.history import State
 from search.programs import BYTES
+from workers import programs
 from workers.task import Task
 
 
@@ -131,6 +132,12 @@ def types(child: Child, rules: Rules) -> Verdict:
     return PASSED
 
 
+def causal(child: Child, rules: Rules) -> Verdict:
+    """Sees no later token in evaluation, unless the task is bidirectional."""
+    reason = programs.refused(child.graph, rules.task)
+    return Rejected(_KIND.split(reason, maxsplit=1)[0]) if reason else PASSED
+
+
 def length(child: Child, rules: Rules) -> Verdict:
     """Not too long; dead instructions count."""
     if child.dna.length > rules.limits.max_instructions:
@@ -164,8 +171,8 @@ def seen(child: Child, rules: Rules) -> Verdict:
 
 
 GATES: dict[str, Gate] = {
-    "change": change, "types": types, "length": length, "seen": seen, "cost": cost,
-}  # fmt: skip
+    "change": change, "types": types, "causal": causal, "length": length, "seen": seen, "cost":
+cost, }  # fmt: skip
 """In the order in which a child meets them: types first makes the graph that the rest asks about,
 and looking up its hash is cheaper than adding up its cost."""
 
@@ -182,8 +189,7 @@ def judge(child: Child, rules: Rules) -> Verdict:
 def task_cost(graph: Graph, task: Task) -> Cost:
     """The static cost of a program at the task's sizes."""
     vocabulary = BYTES if task.data.tokenizer == "bytes" else task.data.vocabulary
-    model = task.model
-    return static_cost(graph, model.d_model, model.layers, model.sequence_length, vocabulary)
+    return programs.task_cost(graph, task, vocabulary)
 
 
 _NEUTRAL = "same function as the parent"

@@ -87,7 +87,8 @@ class Evaluation(Base):
 
     `sequence` counts from 1 in its campaign, in order of recording, which is the age order of the
     population. `kind` is search or final. `hurdles` holds [at, threshold] pairs as they were given,
-    `curve` [steps, tokens, train_seconds, val_loss] for each point that was scored.
+    `curve` [steps, tokens, train_seconds, val_loss] for each point that was scored, `routing` the
+    fields of workers.outcome.Routing.
     """
 
     __tablename__ = "evaluations"
@@ -115,6 +116,7 @@ class Evaluation(Base):
     test_loss: Mapped[float | None] = mapped_column(Float)
     test_bpb: Mapped[float | None] = mapped_column(Float)
     params: Mapped[int | None] = mapped_column(BigInteger)
+    active_params: Mapped[int | None] = mapped_column(BigInteger)
     flops_per_token: Mapped[int | None] = mapped_column(BigInteger)
     step_time_s: Mapped[float | None] = mapped_column(Float)
     steps: Mapped[int] = mapped_column(BigInteger)
@@ -122,5 +124,6 @@ class Evaluation(Base):
     train_seconds: Mapped[float] = mapped_column(Float)
     setup_seconds: Mapped[float] = mapped_column(Float)
     curve: Mapped[list[list[float | None]]] = mapped_column(JSON)
+    routing: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
     worker: Mapped[str | None] = mapped_column(String(200))
     finished_at: Mapped[float] = mapped_column(Float)

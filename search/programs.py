@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from primitives.dna import DNA
+from primitives.dna import DNA, MIDDLE
 from primitives.errors import ProgramError, unknown
 from primitives.graph import Graph, IllTyped, build
 from primitives.jsonform import from_json
@@ -55,6 +56,13 @@ def read_program(path: Path) -> DNA:
         raise UsageError(message if str(path) in message else f"{path}: {message}") from None
     checked(dna, str(path))
     return dna
+
+
+def spaced(dna: DNA, every: int | str) -> DNA:
+    """A routed program in the blocks that a config says; any other as it is."""
+    if not dna.counts or dna.every != 1:
+        return dna
+    return replace(dna, every=MIDDLE if every == "middle" else int(every))
 
 
 def checked(dna: DNA, source: str) -> Graph:

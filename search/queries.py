@@ -21,8 +21,9 @@ Record = dict[str, int | float | str | None]
 
 RECORD_FIELDS = (
     "id", "parent_id", "mutation", "outcome", "reason", "fitness", "val_loss", "val_bpb",
-    "val_perplexity", "params", "flops_per_token", "step_time_s", "train_seconds", "setup_seconds",
-    "steps", "tokens", "hash", "worker",
+    "val_perplexity", "params", "active_params", "flops_per_token", "step_time_s", "train_seconds",
+    "setup_seconds", "steps", "tokens", "experts_used", "experts_unevenness",
+    "experts_max_violation", "experts_dropped", "hash", "worker",
 )  # fmt: skip
 
 State = Literal["running", "draining", "interrupted", "finished"]
@@ -35,6 +36,7 @@ _COLUMNS = {
     "val_bpb": Evaluation.val_bpb,
     "val_perplexity": Evaluation.val_loss,
     "params": Evaluation.params,
+    "active_params": Evaluation.active_params,
     "flops_per_token": Evaluation.flops_per_token,
     "step_time_s": Evaluation.step_time_s,
     "train_seconds": Evaluation.train_seconds,
@@ -185,9 +187,10 @@ def _records(campaign_id: int) -> Select[*tuple[Any, ...]]:
         select(
             Candidate.id, Candidate.parent_id, Candidate.mutation, Candidate.hash,
             Candidate.duplicate_of, Evaluation.outcome, Evaluation.reason, Evaluation.val_loss,
-            Evaluation.val_bpb, Evaluation.params, Evaluation.flops_per_token,
-            Evaluation.step_time_s, Evaluation.train_seconds, Evaluation.setup_seconds,
-            Evaluation.steps, Evaluation.tokens, Evaluation.worker,
+            Evaluation.val_bpb, Evaluation.params, Evaluation.active_params,
+            Evaluation.flops_per_token, Evaluation.step_time_s, Evaluation.train_seconds,
+            Evaluation.setup_seconds,
+            Evaluation.steps, Evaluation.tokens, Evaluation.routing, Evaluation.worker,
         )
         .join_from(
             Candidate,
@@ -211,6 +214,9 @@ def _fetch(store: Store, statement: Select[*tuple[Any, ...]]) -> list[Record]:
 def _record(row: Row[*tuple[Any, ...]]) -> Record:
     values: dict[str, Any] = dict(row._mapping)
     loss, original = values["val_loss"], values.pop("duplicate_of")
+    routing = values.pop("routing") or {}
+    for measure in ("used", "unevenness", "max_violation", "dropped"):
+        values[f"experts_{measure}"] = routing.get(measure)
     values["fitness"] = loss if values["outcome"] == "completed" else None
     values["val_perplexity"] = None if loss is None else math.exp(min(loss, 700.0))
     if original is not None and not values["reason"]:

@@ -326,6 +326,7 @@ def _evaluation_values(campaign_id: int, entry: NewEvaluation, now: float) -> di
         "test_loss": event.test_loss,
         "test_bpb": event.test_bpb,
         "params": outcome.params,
+        "active_params": outcome.active_params,
         "flops_per_token": outcome.flops_per_token,
         "step_time_s": finite(outcome.step_time_s),
         "steps": outcome.steps,
@@ -338,6 +339,7 @@ def _evaluation_values(campaign_id: int, entry: NewEvaluation, now: float) -> di
                 for point in outcome.curve
             ]
         ),
+        "routing": None if outcome.routing is None else json.dumps(asdict(outcome.routing)),
         "worker": entry.worker,
         "finished_at": now,
     }

@@ -4,6 +4,10 @@ It runs the DNA as written, instruction by instruction, every head of a branched
 itself, and reads a state only when something asks for it. It infers no types, rewrites nothing and
 knows nothing of `graph`, `emit` or `kernels`. Invisible entries of a closed state over key
 positions are NaN, so that reading one shows.
+
+Routing is in evaluation mode: no noise, no loss, each token's best expert. A routed call runs its
+subroutine once for each expert, on the tokens that have an entry for it and no others, each of them
+as a sequence of one: whatever looked further than its own token would give something else.
 """
 
 from __future__ import annotations
@@ -14,33 +18,38 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from primitives.dna import DNA, INPUTS, Instruction
+from primitives.dna import DNA, INPUTS, ROUTED, Instruction
 
 Array = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.int64]
 
 
 class State(NamedTuple):
-    """values [batch, T, n]; `keys` if the last axis holds key positions; `closed` after MASK."""
+    """values [batch, T, n]; `keys` if the last axis holds key positions; `closed` after MASK; `ids`
+    [batch, T, k] of a sparse state, indices below `domain`."""
 
     values: Array
     keys: bool = False
     closed: bool = False
+    ids: Ids | None = None
+    domain: int = 0
 
 
 Lazy = Callable[[], State]
 
 
-def interpret(dna: DNA, x: Array, weights: Mapping[str, Array]) -> Array:
+def interpret(dna: DNA, x: Array, weights: Mapping[str, Array], tokens: Ids | None = None) -> Array:
     """The block's output. `weights` maps a site to its weight, branch axes first: the site of
-    main's instruction 3 is 'main_3', of instruction 0 of what it calls 'main_3_0'."""
+    main's instruction 3 is 'main_3', of instruction 0 of what it calls 'main_3_0'. `tokens`
+    [batch, T] are ids, for programs that route by them."""
     with np.errstate(all="ignore"):
         inputs = [lambda: State(x.astype(np.float64))] * INPUTS
-        return _Call(dna, 0, inputs, "main", (), weights).value(-1).values
+        return _Call(dna, 0, inputs, "main", (), weights, tokens).value(-1).values
 
 
 class _Call:
-    """One run of a subroutine: `site` says which call it is, `heads` which branch of each branched
-    call around it."""
+    """One run of a subroutine: `site` says which call it is, `heads` which branch, or expert, of
+    each branched or routed call around it."""
 
     def __init__(
         self,
@@ -50,9 +59,10 @@ class _Call:
         site: str,
         heads: tuple[int, ...],
         weights: Mapping[str, Array],
+        tokens: Ids | None,
     ) -> None:
         self.dna, self.site, self.heads, self.weights = dna, site, heads, weights
-        self.index, self.inputs = index, inputs
+        self.index, self.inputs, self.tokens = index, inputs, tokens
         self.made: dict[int, State] = {}
 
     def value(self, position: int) -> State:
@@ -60,9 +70,34 @@ class _Call:
         position %= len(rows)
         if position not in self.made:
             row = rows[position]
-            runs = [self.run(row, position, head) for head in range(row.branch)]
-            self.made[position] = _side_by_side(runs)
+            if row.branch == ROUTED:
+                self.made[position] = self.routed(row, position)
+            else:
+                runs = [self.run(row, position, head) for head in range(row.branch)]
+                self.made[position] = _side_by_side(runs)
         return self.made[position]
+
+    def routed(self, row: Instruction, position: int) -> State:
+        """The sum over each token's gate entries (expert i, weight g) of g * callee_i(token)."""
+        assert isinstance(row.op, int), "a routed primitive"
+        x, gates = self.input(row.in1)().values, self.input(row.in2)()
+        batch, length, size = x.shape
+        token, gate = x.reshape(-1, 1, size), gates.values.reshape(batch * length, -1)
+        ids = None if gates.ids is None else gates.ids.reshape(batch * length, -1)
+        total: Array | None = None
+        for expert in range(gates.domain or gate.shape[1]):
+            entries = np.arange(gate.shape[1]) == expert if ids is None else ids == expert
+            share, here = (gate * entries).sum(1), np.broadcast_to(entries, gate.shape).any(1)
+            if not here.any():
+                continue
+            mine = State(token[here])
+            site, heads = f"{self.site}_{position}", (*self.heads, expert)
+            inputs: list[Lazy] = [lambda mine=mine: mine] * INPUTS  # type: ignore[misc]
+            made = _Call(self.dna, row.op, inputs, site, heads, self.weights, None).value(-1)
+            total = np.zeros((len(token), made.values.shape[2])) if total is None else total
+            total[here] += share[here, None] * made.values[:, 0]
+        assert total is not None
+        return State(total.reshape(batch, length, -1))
 
     def input(self, state: int) -> Lazy:
         return self.inputs[state] if state < INPUTS else lambda: self.value(state - INPUTS)
@@ -71,7 +106,11 @@ class _Call:
         heads = self.heads if row.branch == 1 else (*self.heads, head)
         place, inputs = f"{self.site}_{position}", [self.input(row.in1), self.input(row.in2)]
         if isinstance(row.op, int):
-            return _Call(self.dna, row.op, inputs, place, heads, self.weights).value(-1)
+            return _Call(self.dna, row.op, inputs, place, heads, self.weights, self.tokens).value(
+                -1
+            )
+        if row.op == "HASH":
+            return self.hashed(self.dna.counts[row.count])
         x = inputs[0]()
         if row.op in _ELEMENTWISE:
             return x._replace(values=_ELEMENTWISE[row.op](x.values))
@@ -84,15 +123,23 @@ class _Call:
             return x._replace(values=_running(_RUNNING[row.op], x))
         if row.op == "MASK":
             return State(np.where(_visible(x.values), x.values, np.nan), True, True)
+        if row.op in _PAIRWISE:
+            return _PAIRWISE[row.op](x, inputs[1]())
         if row.op in _BINARY:
-            y = inputs[1]()
-            values = _BINARY[row.op](x.values, y.values)
-            return State(values, x.keys or y.keys, x.closed or y.closed)
-        if row.op == "MAT MUL":
-            return _product(x, inputs[1]())
-        if row.op == "T-MAT MUL":
-            return _scores(x, inputs[1]())
+            return _elementwise(_BINARY[row.op], x, inputs[1]())
+        if row.op in _CHOICES:
+            return _CHOICES[row.op](x, self.dna.counts[row.count] if self.dna.counts else 0)
+        if row.op in _PASSING:
+            return x
         return State(_weighted(row.op, x.values, self.weights[place][heads]))
+
+    def hashed(self, n: int) -> State:
+        """Knuth, section 6.4: the n-th part of [0, 1) in which the id times 40503/65536 falls, less
+        its whole part."""
+        assert self.tokens is not None, "a program that routes by token ids needs them"
+        fraction = (self.tokens * 40503 / 65536) % 1
+        ids = np.floor(fraction * n).astype(np.int64)[..., None]
+        return State(np.ones(ids.shape), ids=ids, domain=n)
 
 
 _ELEMENTWISE: dict[str, Callable[[Array], Array]] = {
@@ -107,7 +154,15 @@ _ELEMENTWISE: dict[str, Callable[[Array], Array]] = {
     "SIN": np.sin,
     "TANH": np.tanh,
     "SIGMOID": lambda x: 1 / (1 + np.exp(-x)),
+    "STEP": lambda x: (x > 0).astype(np.float64),
+    "NOISE": np.zeros_like,
+    "UNIFORM": np.zeros_like,
 }
+_PASSING = (
+    "STOP_GRAD", "BALANCE", "SWITCH_LOSS", "IMPORTANCE_LOSS", "LOAD_LOSS", "Z_LOSS",
+    "SPARSITY_LOSS", "REINFORCE",
+)  # fmt: skip
+"""Where evaluation gives input 1 as it is."""
 _WITH_CONSTANT: dict[str, Callable[[Array, float], Array]] = {
     "C MUL": lambda x, c: x * c, "MAX": np.maximum, "MIN": np.minimum,
 }  # fmt: skip
@@ -130,7 +185,40 @@ def _visible(x: Array) -> npt.NDArray[np.bool_]:
 def _side_by_side(runs: list[State]) -> State:
     if len(runs) == 1:
         return runs[0]
-    return State(np.concatenate([run.values for run in runs], axis=-1))
+    values = np.concatenate([run.values for run in runs], axis=-1)
+    ids = [run.ids for run in runs if run.ids is not None]
+    return State(values, ids=np.concatenate(ids, axis=-1) if ids else None, domain=runs[0].domain)
+
+
+def _elementwise(function: Callable[[Array, Array], Array], x: State, y: State) -> State:
+    if x.ids is not None and y.ids is not None:
+        assert np.array_equal(x.ids, y.ids), "sparse states of different indices"
+    ids, values = (y.ids if x.ids is None else x.ids), function(x.values, y.values)
+    return State(values, x.keys or y.keys, x.closed or y.closed, ids, x.domain or y.domain)
+
+
+def _top_k(x: State, k: int) -> State:
+    """The k largest, largest first, of equal ones the first."""
+    ranks = np.argsort(-x.values, axis=-1, kind="stable")[..., :k]
+    ids = ranks if x.ids is None else np.take_along_axis(x.ids, ranks, -1)
+    domain = x.domain or x.values.shape[-1]
+    return State(np.take_along_axis(x.values, ranks, -1), ids=ids, domain=domain)
+
+
+def _take(x: State, y: State) -> State:
+    assert y.ids is not None and x.ids is None and x.values.shape[-1] == y.domain
+    return State(np.take_along_axis(x.values, y.ids, -1), ids=y.ids, domain=y.domain)
+
+
+def _pair(x: State, y: State) -> State:
+    """Entry i of x and j of y make entry i m + j, and so do their indices."""
+    values = [x.values[..., i, None] + y.values for i in range(x.values.shape[-1])]
+    if x.ids is None or y.ids is None:
+        return State(np.concatenate(values, -1))
+    ids = [x.ids[..., i, None] * y.domain + y.ids for i in range(x.ids.shape[-1])]
+    return State(
+        np.concatenate(values, -1), ids=np.concatenate(ids, -1), domain=x.domain * y.domain
+    )
 
 
 def _reduced(function: Callable[..., Array], x: State) -> Array:
@@ -178,12 +266,22 @@ def _scores(x: State, y: State) -> State:
     return State(out, keys=True)
 
 
+_PAIRWISE: dict[str, Callable[[State, State], State]] = {
+    "MAT MUL": _product, "T-MAT MUL": _scores, "TAKE": _take, "PAIR": _pair,
+}  # fmt: skip
+_CHOICES: dict[str, Callable[[State, int], State]] = {
+    "TOP_K": _top_k, "ASSIGN": lambda x, count: _top_k(x, 1),
+}  # fmt: skip
+
+
 def _weighted(op: str, x: Array, w: Array) -> Array:
     if op == "SCALE":
         return x * w
-    if op == "SHIFT":
+    if op in ("SHIFT", "BALANCE_BIAS"):
         return x + w
-    if op == "CONV 1X1":
+    if op == "THRESHOLD":
+        return (x > w).astype(np.float64)
+    if op in ("CONV 1X1", "SCORE", "FROZEN"):
         return x @ w
     depthwise = op.startswith("DCONV")
     rows = []

@@ -16,6 +16,7 @@ from search.mutation import mutate
 
 BANKS = "dims d0=8 d1=1\nconstants c0=0.0 c1=0.5\n"
 MAIN = f"{BANKS}main(x, y):\n"
+COUNTED = f"{BANKS}counts n0=8 n1=2\nmain(x, y):\n"
 
 
 @pytest.mark.parametrize("name", seed_names())
@@ -44,6 +45,60 @@ def test_all_fields_and_numbers_round_trip() -> None:
     dna = DNA((8, 1), (1e-300, -1.5e30), (Subroutine("main", (row,), ("x", "y", "out")),))
     assert parse(render(dna)) == dna
     assert "out = ABS(y, x) constant=c1 dim=d1 branch=16" in render(dna)
+
+
+ROUTED = f"""{BANKS}counts n0=8 n1=2
+every 2
+
+main(x, y):
+  scores = SCORE(x) count=n0
+  top = TOP_K(scores) count=n1
+  out = expert(x, top) branch=routed
+
+expert(x, y):
+  out = CONV 1X1(x) dim=d0
+"""
+
+
+def test_counts_and_routed_calls_round_trip() -> None:
+    dna = parse(ROUTED)
+    assert dna.counts == (8, 2)
+    assert dna.every == 2
+    assert dna.subroutines[0].instructions[2] == Instruction(1, 0, 3, branch=0)
+    assert render(dna) == ROUTED
+    again = from_json(json.loads(json.dumps(to_json(dna))))
+    assert again == dna
+    data = to_json(dna)
+    assert (data["counts"], data["every"]) == ([8, 2], 2)
+
+
+@pytest.mark.parametrize(("text", "every"), [("", 1), ("every 4\n", 4), ("every middle\n", 0)])
+def test_which_blocks_run_the_program_round_trips(text: str, every: int) -> None:
+    dna = parse(ROUTED.replace("every 2\n", text))
+    assert dna.every == every
+    assert parse(render(dna)) == dna
+    assert from_json(to_json(dna)) == dna
+    alone = parse(f"{BANKS}{text}main(x, y):\n  s = ABS(x)\n")
+    assert (alone.every, alone.counts) == (every, ())
+    assert parse(render(alone)) == alone
+
+
+def test_json_of_a_program_without_counts_may_leave_them_out() -> None:
+    data = to_json(load_seed("transformer"))
+    del data["counts"], data["every"]
+    for subroutine in data["subroutines"]:
+        for row in subroutine["instructions"]:
+            del row["count"]
+    assert from_json(data) == load_seed("transformer")
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32), steps=st.integers(1, 60))
+def test_mutants_that_route_round_trip(seed: int, steps: int) -> None:
+    rng, dna = random.Random(seed), parse(ROUTED)
+    for _ in range(steps):
+        dna, _ = mutate(dna, rng)
+    assert parse(render(dna)) == dna == from_json(json.loads(json.dumps(to_json(dna))))
 
 
 def test_left_out_fields_are_the_first() -> None:
@@ -89,7 +144,24 @@ MALFORMED = [
     (f"{MAIN}  s = ABS(x) dim=8\n", 4, "cannot read field 'dim=8'", "dim=dN"),
     (f"{MAIN}  s = ABS(x) dim=d2\n", 4, "the bank has no dim d2", "d0 to d1"),
     (f"{MAIN}  s = MAX(x) constant=c9\n", 4, "the bank has no constant c9", "c0 to c1"),
-    (f"{MAIN}  s = ABS(x) branch=3\n", 4, "unknown branch '3'", "1, 2, 4, 8, 16"),
+    (f"{MAIN}  s = ABS(x) branch=3\n", 4, "unknown branch '3'", "1, 2, 4, 8, 16, routed"),
+    (f"{MAIN}  s = ABS(x) branch=0\n", 4, "unknown branch '0'", "1, 2, 4, 8, 16, routed"),
+    (f"{MAIN}  s = ABS(x) branch=route\n", 4, "cannot read field 'branch=route'", "branch=N"),
+    (f"{MAIN}  s = SCORE(x)\n", 4, "SCORE reads a count", "add one: counts n0=8"),
+    (f"{MAIN}  s = SCORE(x) count=n0\n", 4, "no count bank", "add one: counts n0=8"),
+    (f"{MAIN}  s = ABS(x) count=n1\n", 4, "the bank has no count n1", "add one: counts n0=8"),
+    (f"{COUNTED}  s = SCORE(x) count=n2\n", 5, "the bank has no count n2", "n0 to n1"),
+    (f"{COUNTED}  s = SCORE(x) count=8\n", 5, "cannot read field 'count=8'", "count=nN"),
+    (f"{COUNTED}  s = SCOR(x) count=n0\n", 5, "unknown op 'SCOR'; did you mean 'SCORE'", "TOP_K"),
+    (f"{BANKS}counts n0=3\nmain(x, y):\n  s = ABS(x)\n", 3, "unknown count '3'", "1, 2, 4, 8, 16"),
+    (f"{BANKS}counts n0=8.0\nmain(x, y):\n  s = ABS(x)\n", 3, "'8.0' is not a int", "n0=8.0"),
+    (f"{BANKS}counts n1=8\nmain(x, y):\n  s = ABS(x)\n", 3, "got 'n1=8'", "n0=VALUE"),
+    (f"{BANKS}counts\nmain(x, y):\n  s = ABS(x)\n", 3, "needs at least one value", "counts n0=8"),
+    (f"{BANKS}every 3\nmain(x, y):\n  s = ABS(x)\n", 3, "every 3", "1, 2, 4, middle"),
+    (f"{BANKS}every 0\nmain(x, y):\n  s = ABS(x)\n", 3, "every 0", "middle"),
+    (f"{BANKS}every\nmain(x, y):\n  s = ABS(x)\n", 3, "cannot read 'every'", "every 1, 2, 4"),
+    (f"{BANKS}every x\nmain(x, y):\n  s = ABS(x)\n", 3, "cannot read 'every x'", "every 1, 2, 4"),
+    (f"{BANKS}every 2\ncounts n0=8\nmain(x, y):\n  s = ABS(x)\n", 4, "header", "NAME(X, Y):"),
 ]
 
 
@@ -134,7 +206,14 @@ FIRST = ("subroutines", 0, "instructions", 0)
         (changed((*FIRST, "in1"), 0.0), "0.0 is not int"),
         (changed((*FIRST, "in1"), 2), "only 0 to 1 exist"),
         (changed((*FIRST, "in2"), -1), "only 0 to 1 exist"),
-        (changed((*FIRST, "branch"), 3), "allowed: 1, 2, 4, 8, 16"),
+        (changed((*FIRST, "branch"), 3), "allowed: 1, 2, 4, 8, 16, routed"),
+        (changed((*FIRST, "count"), 1), "the bank has no count n1"),
+        (changed((*FIRST, "count"), "0"), "'0' is not int"),
+        (changed((*FIRST, "op"), "SCORE"), "the program has no count bank"),
+        (changed(("counts",), [3]), "unknown count '3'"),
+        (changed(("counts",), [8.0]), "8.0 is not int"),
+        (changed(("every",), 3), "every 3 is not allowed"),
+        (changed(("every",), True), "True is not int"),
         (changed((*FIRST, "op"), True), "True is not str or int"),
         (changed((*FIRST, "op"), 0), "only a later one may be called"),
         (changed((*FIRST, "op"), "SOFTMAX"), "unknown primitive 'SOFTMAX'"),
@@ -147,8 +226,7 @@ def test_malformed_json_is_refused(data: dict[str, object], wrong: str) -> None:
 
 
 def test_seed_programs_are_found_by_name() -> None:
-    assert seed_names() == (
-        "primer", "primer_ez", "transformer", "transformer_gelu", "transformer_pp",
-    )  # fmt: skip
+    assert {"primer", "primer_ez", "transformer", "switch", "peer"} < {*seed_names()}
+    assert list(seed_names()) == sorted(seed_names())
     with pytest.raises(ProgramError, match="did you mean 'transformer'"):
         load_seed("transfomer")

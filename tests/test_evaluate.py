@@ -142,9 +142,8 @@ def test_the_engine_trains_as_plain_keras_does(tiny_task, name):
     import tensorflow as tf
 
     from primitives import build
-    from primitives.layer import block_function
     from workers.engine import make_engine
-    from workers.model import cross_entropy, initial_model, model_shape
+    from workers.model import initial_model, model_layers, model_shape, training_loss
     from workers.optimizer import make_optimizer
 
     spec = OptimizerSpec(name=name, learning_rate=0.01, warmup_steps=2, clip_norm=0.5)
@@ -155,13 +154,13 @@ def test_the_engine_trains_as_plain_keras_does(tiny_task, name):
     engine = make_engine(graph, values, task)
     ours = [engine.train(windows[i : i + 1]) for i in range(3)]
 
-    block, optimizer = block_function(graph, task.model.d_model), make_optimizer(spec)
+    layers, optimizer = model_layers(graph, task), make_optimizer(spec)
     variables = [keras.Variable(value) for value in values]
     theirs = []
     for batch in windows:
         with tf.GradientTape() as tape:
             weights = [variable.value for variable in variables]
-            loss = cross_entropy(block, task.model.layers, weights, tf.constant(batch))
+            loss, *_ = training_loss(layers, weights, tf.constant(batch), None, "next_token")
         optimizer.apply(tape.gradient(loss, weights), variables)
         theirs.append(float(loss))
     assert ours == pytest.approx(theirs, abs=1e-5)

@@ -21,13 +21,13 @@ from primitives.dna import DNA
 from primitives.graph import build
 from primitives.jsonform import from_json
 from primitives.layer import block_function
-from primitives.seeds import load_seed, seed_names
+from primitives.seeds import load_seed
 from primitives.text import parse
-from tests.random_programs import grown, walk
+from tests.random_programs import DENSE_SEEDS, grown, walk
 from workers import export as exporting
 from workers.export import ExportError, export, export_candidate
 from workers.export_source import LINE, names, plain
-from workers.model import initial_model, logits, model_shape
+from workers.model import initial_model, logits, model_layers, model_shape
 from workers.outcome import Budget
 from workers.task import DataSpec, ModelSpec, OptimizerSpec, Task
 from workers.tokens import load_tokens
@@ -62,8 +62,8 @@ def weights_of(dna: DNA, spec: ModelSpec = SPEC, vocabulary: int = 256) -> dict[
 
 
 def expected_logits(dna: DNA, weights: Mapping[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
-    block = block_function(build(dna), SPEC.d_model)
-    return np.asarray(logits(block, SPEC.layers, list(weights.values()), tokens))
+    layers = model_layers(build(dna), Task(model=SPEC))
+    return np.asarray(logits(layers, list(weights.values()), tokens, False, None)[0])
 
 
 def mutants(count: int) -> dict[str, DNA]:
@@ -71,7 +71,7 @@ def mutants(count: int) -> dict[str, DNA]:
     rng = random.Random(11)
     found: dict[str, DNA] = {}
     while len(found) < count:
-        *_, mutant = walk(rng.choice(seed_names()), 30, rng)
+        *_, mutant = walk(rng.choice(DENSE_SEEDS), 30, rng)
         for dna in (mutant, grown(rng)):
             nested = any(len(node.context) > 1 for node in build(dna).nodes)
             if nested and len(found) < count and is_steady(dna):
@@ -98,9 +98,9 @@ def exported(folder: Path, dna: DNA, task: Task) -> Exported:
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> list[Exported]:
-    """Every seed program and some nested mutants."""
+    """Every dense seed program and some nested mutants."""
     root = tmp_path_factory.mktemp("exports")
-    programs = {name: load_seed(name) for name in seed_names()} | mutants(3)
+    programs = {name: load_seed(name) for name in DENSE_SEEDS} | mutants(3)
     task = Task(model=SPEC, data=DataSpec(max_documents=20))
     return [exported(root / name, dna, task) for name, dna in programs.items()]
 

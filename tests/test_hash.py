@@ -13,17 +13,17 @@ from dataclasses import replace
 import pytest
 
 from primitives import DNA, Graph, IllTyped, Instruction, Subroutine, build, parse, render
-from primitives.dna import BRANCHES, INPUTS
+from primitives.dna import BRANCHES, INPUTS, ROUTED
 from primitives.seeds import load_seed, seed_names, seed_text
 from primitives.table import PRIMITIVES
 from tests.call_sites import unshared
-from tests.random_programs import programs
+from tests.random_programs import TOP_2, programs, routed_programs
 
 BANKS = "dims d0=8 d1=1\nconstants c0=0.0 c1=0.5\n"
 MAIN = f"{BANKS}main(x, y):\n"
 
 
-NAMES = [name for name, row in PRIMITIVES.items() if not row.routing]
+NAMES = [name for name, row in PRIMITIVES.items() if "count" not in row.reads]
 
 
 def digest(dna: DNA) -> str:
@@ -52,9 +52,11 @@ def other_silent_genes(dna: DNA, rng: random.Random) -> DNA:
     def change(row: Instruction) -> Instruction:
         reads = PRIMITIVES[row.op].reads if isinstance(row.op, str) else ("in1", "in2")
         drawn = {
+            "in1": rng.randrange(row.in1 + 1),
             "in2": rng.randrange(row.in1 + 1),
             "constant": rng.randrange(len(dna.constants)),
             "dim": rng.randrange(len(dna.dims)),
+            "count": rng.randrange(max(1, len(dna.counts))),
         }
         return row._replace(**{k: v for k, v in drawn.items() if k not in reads})
 
@@ -71,21 +73,27 @@ def other_input_order(dna: DNA, rng: random.Random) -> DNA:
 
 def other_banks(dna: DNA, rng: random.Random) -> DNA:
     """Bank values in another order, each twice, and indices to one or the other."""
-    dims, constants = (list(range(len(bank))) * 2 for bank in (dna.dims, dna.constants))
-    rng.shuffle(dims)
-    rng.shuffle(constants)
+    banks = dna.dims, dna.constants, dna.counts
+    dims, constants, counts = (list(range(len(bank))) * 2 for bank in banks)
+    for slots in (dims, constants, counts):
+        rng.shuffle(slots)
 
     def index(slots: list[int], old: int) -> int:
-        return rng.choice([new for new, value in enumerate(slots) if value == old])
+        return rng.choice([new for new, value in enumerate(slots) if value == old] or [0])
 
     moved = rewritten(
         dna,
-        lambda row: row._replace(dim=index(dims, row.dim), constant=index(constants, row.constant)),
+        lambda row: row._replace(
+            dim=index(dims, row.dim),
+            constant=index(constants, row.constant),
+            count=index(counts, row.count),
+        ),
     )
     return replace(
         moved,
         dims=tuple(dna.dims[old] for old in dims),
         constants=tuple(dna.constants[old] for old in constants),
+        counts=tuple(dna.counts[old] for old in counts),
     )
 
 
@@ -96,7 +104,7 @@ def with_dead_code(dna: DNA, rng: random.Random) -> DNA:
         at = rng.randrange(len(each.instructions))
         made = INPUTS + at
         op, reads = rng.choice(NAMES), (rng.randrange(made), rng.randrange(made))
-        dead = Instruction(op, *reads, branch=rng.choice(BRANCHES))
+        dead = Instruction(op, *reads, branch=rng.choice((*BRANCHES, ROUTED)))
         later = [
             row._replace(in1=row.in1 + (row.in1 >= made), in2=row.in2 + (row.in2 >= made))
             for row in each.instructions[at:]
@@ -134,7 +142,7 @@ def with_calls_of_their_own(dna: DNA, rng: random.Random) -> DNA:
 )
 def test_the_hash_is_blind_to(change: Callable[[DNA, random.Random], DNA]) -> None:
     rng, differing = random.Random(1), 0
-    for dna in [*map(load_seed, seed_names()), *programs(100)]:
+    for dna in [*map(load_seed, seed_names()), *programs(100), *routed_programs(60)]:
         other = change(dna, rng)
         differing += other != dna
         assert digest(other) == digest(dna), f"{render(dna)}\n{render(other)}"
@@ -172,7 +180,8 @@ def test_the_hash_is_all_but_blind_to_the_order_of_writing() -> None:
     for name in seed_names():
         for _ in range(10):
             assert digest(other_instruction_order(load_seed(name), rng)) == digest(load_seed(name))
-    pairs = [(dna, other_instruction_order(dna, rng)) for dna in programs(200)]
+    drawn = [*programs(200), *routed_programs(60)]
+    pairs = [(dna, other_instruction_order(dna, rng)) for dna in drawn]
     moved = [(dna, other) for dna, other in pairs if dna != other]
     assert len(moved) > 80
     assert sum(digest(dna) == digest(other) for dna, other in moved) >= 0.98 * len(moved)
@@ -194,10 +203,33 @@ LIVE_CHANGES = [
 def test_the_hash_sees_live_changes(name: str) -> None:
     """A bank value, op, branch or input that is read gives a program of its own."""
     dna = load_seed(name)
-    made = [build(parse(render(dna).replace(*change))) for change in LIVE_CHANGES]
+    text = render(dna)
+    made = [build(parse(text.replace(*change))) for change in LIVE_CHANGES if change[0] in text]
     hashes = [graph.hash for graph in made if isinstance(graph, Graph)]
     assert len(hashes) >= 6
     assert len({*hashes, digest(dna)}) == len(hashes) + 1
+
+
+BIAS = "noisy = BALANCE_BIAS(scores) constant=c1 count=n0\n  chosen = TOP_K(noisy)"
+ROUTING_CHANGES = [
+    ("n0=4", "n0=8"),
+    ("n1=2", "n1=1"),
+    ("SCORE(", "FROZEN("),
+    ("branch=routed", "branch=1"),
+    ("out = softmax(chosen)", "out = STOP_GRAD(chosen)"),
+    ("TOP_K(scores) count=n1", "ASSIGN(scores)"),
+    ("chosen = TOP_K(scores)", BIAS),
+    ("chosen = TOP_K(scores)", BIAS.replace("n0", "n1")),
+    ("chosen = TOP_K(scores)", BIAS.replace("c1", "c0")),
+]
+
+
+def test_the_hash_sees_live_changes_of_routing() -> None:
+    text = render(TOP_2)
+    made = [parse(text.replace(*change)) for change in ROUTING_CHANGES]
+    hashes = [graph.hash for graph in map(build, made) if isinstance(graph, Graph)]
+    assert len(hashes) == 9
+    assert len({*hashes, digest(TOP_2)}) == len(hashes) + 1
 
 
 def test_the_hash_counts_weights() -> None:

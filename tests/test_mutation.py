@@ -8,8 +8,9 @@ from collections import Counter
 import pytest
 
 from primitives import build, parse, render
-from primitives.dna import verify
+from primitives.dna import COUNT_VOCABULARY, verify
 from primitives.seeds import load_seed, seed_names
+from primitives.table import PRIMITIVES
 from search.mutation import DEFAULT_PROBABILITIES, MUTATIONS, mutate
 
 SMALL = parse(
@@ -89,6 +90,50 @@ def test_bank_changes_one_bank_value_only():
         old, new = (*SMALL.dims, *SMALL.constants), (*child.dims, *child.constants)
         assert sum(a != b for a, b in zip(old, new, strict=True)) <= 1
     assert len({child.constants for child in children("bank", 60)}) > 10
+
+
+ROUTED = parse(
+    """
+    dims d0=8 d1=2
+    constants c0=0.0
+    counts n0=8 n1=2
+
+    main(x, y):
+      scores = SCORE(x) count=n0
+      gates = TOP_K(scores) count=n1
+      out = expert(x, gates) branch=routed
+
+    expert(x, y):
+      out = CONV 1X1(x) dim=d0
+    """
+)
+
+
+def test_only_programs_with_counts_are_given_experts():
+    routing = {name for name, row in PRIMITIVES.items() if row.routing}
+    for dna, expected in ((SMALL, set()), (ROUTED, routing - {"TOP_T"})):
+        made = [MUTATIONS[name](dna, random.Random(i)) for name in MUTATIONS for i in range(1500)]
+        assert {row.op for child in made for row in _rows(child)} & routing == expected
+        branches = {row.branch for child in made for row in _rows(child)}
+        assert (0 in branches) == bool(expected)
+        assert {child.every for child in made} == ({0, 1, 2, 4} if expected else {1})
+        for child in made[::10]:
+            verify(child)
+
+
+def test_bank_changes_counts_and_which_blocks_run_the_program():
+    for child in children("bank", 200, ROUTED):
+        assert child.subroutines == ROUTED.subroutines
+        old = (*ROUTED.dims, *ROUTED.constants, *ROUTED.counts, ROUTED.every)
+        new = (*child.dims, *child.constants, *child.counts, child.every)
+        assert sum(a != b for a, b in zip(old, new, strict=True)) <= 1
+    made = children("bank", 400, ROUTED)
+    assert {child.counts[0] for child in made} == set(COUNT_VOCABULARY)
+
+
+def test_field_changes_which_count_is_read():
+    counts = {row.count for child in children("field", 300, ROUTED) for row in _rows(child)[:2]}
+    assert counts == {0, 1}
 
 
 def test_probabilities_choose_the_mutation():

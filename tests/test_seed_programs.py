@@ -1,5 +1,5 @@
-"""Each seed program against the same architecture written independently in Keras, and its counts
-against those made by hand."""
+"""Each dense seed program against the same architecture written independently in Keras, and its
+counts against those made by hand."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_headers_say_what_the_files_do() -> None:
     assert pp.dims[2] == 3 * pp.dims[0] == min(allowed, key=lambda dim: abs(dim - 8 * 8 / 3))
     gelu = load_seed("transformer_gelu")
     assert {0.5, math.sqrt(2 / math.pi), 0.044715} < set(gelu.constants)
-    assert seed_names() == tuple(sorted(SEEDS))
+    assert sorted(SEEDS) == [name for name in seed_names() if not load_seed(name).counts]
 
 
 @pytest.mark.parametrize("mask_first", [False, True])

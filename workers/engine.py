@@ -9,16 +9,26 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from primitives.graph import Graph
+from primitives.graph import COMBINE, Graph
 from primitives.layer import Array
+from workers.model import OUTER, Layer, layer_graphs
+from workers.optimizer import elementwise
+from workers.parameters import Kind, Packing
 from workers.task import Task
 
 Windows = npt.NDArray[np.integer[Any]]
+
+Loads = list[tuple[Array, float]]
+"""For each routed call of the model, layer by layer: how many tokens each expert got, and the share
+of entries that a full buffer would have dropped."""
 
 
 class Engine(Protocol):
     """One candidate in training. Making one compiles everything; then `train` and `score` only
     run."""
+
+    loads: Loads
+    """Of the last `score`."""
 
     def train(self, windows: Windows) -> float:
         """One optimiser step for each of windows [steps, batch, T + 1]; gives the mean loss."""
@@ -30,12 +40,33 @@ class Engine(Protocol):
         """The weights as they stand, in the model's order."""
 
 
-def make_engine(graph: Graph, values: Sequence[Array], task: Task) -> Engine:
-    """The engine of Keras' backend, with these start values."""
+def make_engine(graph: Graph, values: Sequence[Array], task: Task, seed: int = 0) -> Engine:
+    """The engine of Keras' backend, with these start values; noise follows from `seed`."""
     if keras.backend.backend() == "jax":
         from workers.jax_engine import JaxEngine
 
-        return JaxEngine(graph, values, task)
+        return JaxEngine(graph, values, task, seed)
     from workers.tensorflow_engine import TensorFlowEngine
 
-    return TensorFlowEngine(graph, values, task)
+    return TensorFlowEngine(graph, values, task, seed)
+
+
+def layout(layers: Sequence[Layer], task: Task, values: Sequence[Array], tables: bool) -> Packing:
+    """How the weights lie in variables. With `tables`, experts' weights of which a step can touch
+    but a part are tables, where the optimiser has a lazy form."""
+    trainable = [True] * len(OUTER) + [w.trainable for layer in layers for w in layer.specs]
+    copies = [False] * len(OUTER) + [flag for layer in layers for flag in layer.copied]
+    lazy = tables and elementwise(task.optimizer)
+    tokens = task.training.batch_size * task.model.sequence_length
+    kinds: list[Kind] = []
+    for trained, copied, value in zip(trainable, copies, values, strict=True):
+        rare = lazy and copied and len(value) > 2 * tokens
+        kinds.append("table" if rare else "weight" if trained else "state")
+    shapes = tuple(value.shape for value in values)
+    return Packing(shapes, tuple(kinds), elementwise(task.optimizer))
+
+
+def load_sizes(graph: Graph, task: Task) -> list[int]:
+    """How many experts each routed call of the model has, layer by layer."""
+    graphs = layer_graphs(graph, task.model)
+    return [-node.context[-1] for each in graphs for node in each.nodes if node.op == COMBINE]

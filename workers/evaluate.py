@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from primitives.cost import Cost, static_cost
+from primitives.cost import Cost
 from primitives.dna import DNA
 from primitives.errors import ProgramError
 from primitives.graph import Graph, IllTyped, build
 from primitives.text import parse
 from workers.devices import use_backend
-from workers.outcome import Budget, Job, Measurement, Outcome
+from workers.outcome import Budget, Job, Measurement, Outcome, Routing
+from workers.programs import refused, task_cost
 from workers.task import Task
 from workers.tokens import TokenSplits, load_tokens
 
@@ -55,7 +56,10 @@ def evaluate(
     if isinstance(graph, IllTyped):
         return Outcome("invalid", str(graph))
     tokens = load_tokens(task.data)
-    cost = static_cost(graph, *_sizes(task), tokens.vocabulary)
+    reason = refused(graph, task)
+    if reason:
+        return Outcome("invalid", reason)
+    cost = task_cost(graph, task, tokens.vocabulary)
     run = _Run(graph, cost, task, budget, seed, tokens)
     try:
         status, reason = run.train()
@@ -86,14 +90,18 @@ class _Run:
     test_loss: float | None = None
     hurdles_passed: int = 0
     curve: list[Measurement] = field(default_factory=list)
+    routing: Routing | None = None
 
     def train(self) -> tuple[Any, str]:
         """Runs to the end of the budget, to a hurdle that it does not pass, or to a bad loss."""
         from workers.engine import make_engine
-        from workers.model import initial_model, model_shape
+        from workers.model import embedding_rows, initial_model, model_shape
+        from workers.usage import usage
 
-        shape = model_shape(self.graph, self.task.model, self.tokens.vocabulary)
-        self.engine = make_engine(self.graph, initial_model(shape, self.seed), self.task)
+        rows = embedding_rows(self.task, self.tokens.vocabulary)
+        shape = model_shape(self.graph, self.task.model, rows)
+        values = initial_model(shape, self.seed)
+        self.engine = make_engine(self.graph, values, self.task, self.seed)
         rng = np.random.default_rng([self.seed, 1])
         for limit, threshold in self._stretches():
             while steps := self._next_steps(limit):
@@ -106,6 +114,7 @@ class _Run:
             loss = self.score("validation")
             if not math.isfinite(loss):
                 return "diverged", f"validation loss is {loss} at step {self.steps}"
+            self.routing = usage(self.engine.loads)
             self.curve.append(Measurement(self.steps, self._tokens(), self.train_seconds, loss))
             if threshold is not None and loss > threshold:
                 break
@@ -160,9 +169,10 @@ class _Run:
 
     def save(self, path: Path) -> None:
         """Keeps the trained weights, whole or not at all."""
-        from workers.model import model_shape
+        from workers.model import embedding_rows, model_shape
 
-        names = model_shape(self.graph, self.task.model, self.tokens.vocabulary).names
+        rows = embedding_rows(self.task, self.tokens.vocabulary)
+        names = model_shape(self.graph, self.task.model, rows).names
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, **dict(zip(names, self.engine.weights(), strict=True)))
@@ -178,6 +188,7 @@ class _Run:
             test_loss=self.test_loss,
             test_bpb=self._bits_per_byte(self.test_loss, "test"),
             params=self.cost.parameters,
+            active_params=self.cost.active_parameters,
             flops_per_token=self.cost.flops_per_token,
             step_time_s=self.train_seconds / self.steps if self.steps else None,
             steps=self.steps,
@@ -186,16 +197,13 @@ class _Run:
             setup_seconds=seconds - self.train_seconds,
             hurdles_passed=self.hurdles_passed,
             curve=tuple(self.curve),
+            routing=self.routing,
         )
 
     def _bits_per_byte(self, loss: float | None, split: str) -> float | None:
         if loss is None:
             return None
         return loss / math.log(2) / self.tokens.bytes_per_token[split]
-
-
-def _sizes(task: Task) -> tuple[int, int, int]:
-    return task.model.d_model, task.model.layers, task.model.sequence_length
 
 
 def _out_of_memory(fault: Exception) -> bool:

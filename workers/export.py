@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from primitives.cost import static_cost
 from primitives.dna import DNA
 from primitives.graph import Graph, IllTyped, build
 from primitives.jsonform import to_json
@@ -27,6 +26,7 @@ from primitives.text import render
 from workers.evaluate import evaluate
 from workers.export_source import Names, example_source, module_source, names, plain, readme
 from workers.outcome import Budget, Outcome
+from workers.programs import refused, task_cost
 from workers.task import ModelSpec, Task
 from workers.tokens import load_tokens
 
@@ -75,12 +75,14 @@ def export(
     weights). It goes into card.json with hash, static cost, task, versions and the DNA added.
 
     Raises ExportError where the folder is not new or empty or cannot be written, where the program
-    has no type, and where the weights are not its weights.
+    has no type or the task cannot have it, and where the weights are not its weights.
     """
     check_free(directory)
     graph = build(dna)
     if isinstance(graph, IllTyped):
         raise ExportError(f"the program does not type-check: {graph}")
+    if reason := refused(graph, task):
+        raise ExportError(f"the task cannot have this program: {reason}")
     arrays = _loaded(weights) if isinstance(weights, Path) else weights
     arrays = _in_order(arrays, graph, task.model)
 
@@ -116,20 +118,18 @@ def _whole_or_not(directory: Path, write: Callable[[Path], None]) -> None:
 def _write(
     folder: Path, dna: DNA, graph: Graph, task: Task, weights: Weights, card: Mapping[str, Any]
 ) -> None:
-    called, tokenizer = names(str(card["program"])), task.data.tokenizer
+    called = names(str(card["program"]))
     whole = _whole_card(dna, graph, task, len(weights["embedding"]), card)
     facts = _facts(whole)
-    source = module_source(
-        graph, task.model, len(weights["embedding"]), called, facts, whole["text"]
-    )
+    source = module_source(dna, graph, task, len(weights["embedding"]), called, facts)
     for name, content in (
         (f"{called.module}.py", source),
-        ("example.py", example_source(called, tokenizer)),
-        ("README.md", readme(called, facts, whole["versions"], tokenizer)),
+        ("example.py", example_source(called, task)),
+        ("README.md", readme(graph, task, called, facts, whole["versions"])),
         ("card.json", json.dumps(whole, indent=2) + "\n"),
     ):
         (folder / name).write_text(content, encoding="utf-8")
-    if tokenizer == "bpe":
+    if task.data.tokenizer == "bpe":
         shutil.copy(_tokenizer_file(task), folder)
     model = _model(source, called, weights)
     model.save(folder / "model.keras")
@@ -143,8 +143,7 @@ def _whole_card(
     import keras
     import tensorflow as tf
 
-    model = task.model
-    cost = static_cost(graph, model.d_model, model.layers, model.sequence_length, vocabulary)
+    cost = task_cost(graph, task, vocabulary)
     return {
         **card,
         "hash": graph.hash,
@@ -161,14 +160,20 @@ def _whole_card(
 
 
 def _model(source: str, called: Names, weights: Weights) -> Any:
-    """The exported module's model, holding the weights, which come in the order of their names."""
+    """The exported module's model, holding the weights."""
+    from workers.model import OUTER
+
     module = ModuleType(called.module)
     exec(compile(source, f"{called.module}.py", "exec"), module.__dict__)
     model = module.build_model(name=called.module)
     around = [model.embedding.embeddings, model.positions.embeddings, *model.norm.weights]
-    inside = [variable for block in model.blocks for variable in block.weights]
-    for variable, array in zip([*around, *inside], weights.values(), strict=True):
-        variable.assign(array)
+    named = dict(zip(OUTER, around, strict=True))
+    for number, block in enumerate(model.blocks):
+        named |= {f"blocks/{number}/{variable.name}": variable for variable in block.weights}
+    if named.keys() != weights.keys():
+        raise ValueError(f"the layer's weights differ: {sorted(named.keys() ^ weights.keys())}")
+    for name, array in weights.items():
+        named[name].assign(array)
     return model
 
 
@@ -213,9 +218,10 @@ def _facts(card: Mapping[str, Any]) -> dict[str, str]:
     for label, key in (("In the search", "candidate"), ("These weights", "weights")):
         if scores := _scores(card.get(key) or {}):
             facts[label] = scores
-    facts["Size"] = (
-        f"{cost['parameters']:,} parameters, {cost['flops_per_token']:,} forward FLOPs a token"
-    )
+    size = f"{cost['parameters']:,} parameters"
+    if cost["active_parameters"] < cost["parameters"]:
+        size += f", {cost['active_parameters']:,} of them at work on a token"
+    facts["Size"] = f"{size}, {cost['flops_per_token']:,} forward FLOPs a token"
     return facts
 
 

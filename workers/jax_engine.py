@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from primitives.graph import Graph
-from primitives.layer import Array, block_function
-from workers.engine import Windows
-from workers.model import cross_entropy
-from workers.optimizer import elementwise, make_optimizer
-from workers.parameters import Packing
+from primitives.layer import Array
+from workers.engine import Loads, Windows, layout, load_sizes
+from workers.model import model_layers, scoring_loss, training_loss
+from workers.optimizer import make_optimizer
 from workers.task import Task
 
 CALL_STEPS = 32
@@ -28,24 +27,27 @@ CALL_STEPS = 32
 class JaxEngine:
     """One candidate in training; see `engine.Engine`."""
 
-    def __init__(self, graph: Graph, values: Sequence[Array], task: Task) -> None:
-        self._task = task
-        self._block = block_function(graph, task.model.d_model)
-        shapes = tuple(value.shape for value in values)
-        self._packing = Packing(shapes, elementwise(task.optimizer))
+    def __init__(self, graph: Graph, values: Sequence[Array], task: Task, seed: int) -> None:
+        self._task, self._seed = task, seed
+        self._layers = model_layers(graph, task)
+        self._packing = layout(self._layers, task, values, tables=False)
+        self._sizes = load_sizes(graph, task)
         variables = self._packing.variables(values)
         self._optimizer = make_optimizer(task.optimizer)
         self._optimizer.build(variables)
         self._state = (
             [variable.value for variable in variables],
             [variable.value for variable in self._optimizer.variables],
+            [jnp.asarray(state) for state in self._packing.of("state", values)],
+            jnp.zeros((), jnp.uint32),
         )
+        self.loads: Loads = []
         batch = (task.training.batch_size, task.model.sequence_length + 1)
         windows = jax.ShapeDtypeStruct((CALL_STEPS, *batch), jnp.int32)
         count = jax.ShapeDtypeStruct((), jnp.int32)
         train = jax.jit(self._many_steps, donate_argnums=0)
         self._train = train.lower(self._state, windows, count).compile()
-        self._score = jax.jit(self._many_scores).lower(self._state[0], windows, count).compile()
+        self._score = jax.jit(self._many_scores).lower(self._state, windows, count).compile()
 
     def train(self, windows: Windows) -> float:
         total = 0.0
@@ -55,30 +57,51 @@ class JaxEngine:
         return total / len(windows)
 
     def score(self, windows: Windows) -> float:
-        total = sum(float(self._score(self._state[0], *part)) for part in _parts(windows))
-        return total / len(windows)
+        made = [self._score(self._state, *part) for part in _parts(windows)]
+        total, *loads = (sum(parts) for parts in zip(*made, strict=True))
+        self.loads = [
+            (np.asarray(loads[i]), float(loads[i + 1]) / len(windows))
+            for i in range(0, len(loads), 2)
+        ]
+        return float(total) / len(windows)
 
     def weights(self) -> list[Array]:
-        return [np.asarray(tensor) for tensor in self._packing.tensors(self._state[0])]
+        return [np.asarray(tensor) for tensor in self._all(self._state[0], self._state[2])]
 
-    def _loss(self, variables: Sequence[Any], windows: Any) -> Any:
-        weights = self._packing.tensors(variables)
-        return cross_entropy(self._block, self._task.model.layers, weights, windows)
+    def _all(self, variables: Sequence[Any], states: Sequence[Any]) -> list[Any]:
+        return self._packing.all(self._packing.tensors(variables), states)
+
+    def _loss(self, variables: Sequence[Any], states: Any, windows: Any, step: Any) -> Any:
+        weights = self._all(variables, states)
+        seed = jnp.stack([step, jnp.uint32(self._seed & 0x7FFFFFFF)])
+        objective = self._task.training.objective
+        total, loss, updates = training_loss(self._layers, weights, windows, seed, objective)
+        places = [i for i, kind in enumerate(self._packing.kinds) if kind == "state"]
+        kept = [updates.get(place, state) for place, state in zip(places, states, strict=True)]
+        return total, (loss, kept)
 
     def _many_steps(self, state: Any, windows: Any, count: Any) -> Any:
+        gradient = jax.value_and_grad(self._loss, has_aux=True)
+
         def step(index: Any, carried: Any) -> Any:
-            (variables, slots), total = carried
-            loss, gradients = jax.value_and_grad(self._loss)(variables, windows[index])
+            (variables, slots, states, number), total = carried
+            (_, (loss, states)), gradients = gradient(variables, states, windows[index], number)
             variables, slots = self._optimizer.stateless_apply(slots, gradients, variables)
-            return (variables, slots), total + loss
+            return (variables, slots, states, number + 1), total + loss
 
         return jax.lax.fori_loop(0, count, step, (state, jnp.zeros(())))
 
-    def _many_scores(self, variables: Any, windows: Any, count: Any) -> Any:
-        def add(index: Any, total: Any) -> Any:
-            return total + self._loss(variables, windows[index])
+    def _many_scores(self, state: Any, windows: Any, count: Any) -> Any:
+        weights, objective = self._all(state[0], state[2]), self._task.training.objective
 
-        return jax.lax.fori_loop(0, count, add, jnp.zeros(()))
+        def add(index: Any, totals: Any) -> Any:
+            seed = jnp.zeros(2, jnp.uint32)
+            loss, loads = scoring_loss(self._layers, weights, windows[index], seed, objective)
+            parts = [loss, *(part for load in loads for part in load)]
+            return [total + part for total, part in zip(totals, parts, strict=True)]
+
+        shapes = [(), *(shape for size in self._sizes for shape in ((size,), ()))]
+        return jax.lax.fori_loop(0, count, add, [jnp.zeros(shape) for shape in shapes])
 
 
 def _parts(windows: Windows) -> Iterator[tuple[Array, int]]:

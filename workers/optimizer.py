@@ -29,18 +29,20 @@ class WarmupRsqrt(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "warmup": self.warmup}
 
 
-def make_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
+def make_optimizer(spec: OptimizerSpec, clipped: bool = True) -> keras.optimizers.Optimizer:
+    """The optimiser; one that is not `clipped` gets gradients that were clipped before."""
+    clip_norm = spec.clip_norm if clipped else None
     rate = WarmupRsqrt(spec.learning_rate, spec.warmup_steps)
     if spec.name == "adafactor":
         return keras.optimizers.Adafactor(
-            rate, weight_decay=spec.weight_decay or None, global_clipnorm=spec.clip_norm
+            rate, weight_decay=spec.weight_decay or None, global_clipnorm=clip_norm
         )
     return keras.optimizers.AdamW(
         rate,
         weight_decay=spec.weight_decay,
         beta_1=spec.beta_1,
         beta_2=spec.beta_2,
-        global_clipnorm=spec.clip_norm,
+        global_clipnorm=clip_norm,
     )
 
 

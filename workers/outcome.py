@@ -46,12 +46,29 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
+class Routing:
+    """How experts were used, over tokens of a validation slice, as the mean over routed calls.
+
+    `used`: share of experts that any token went to. `unevenness`: KL divergence of the experts'
+    load from an even one, in nats. `max_violation`: the largest load over the mean one, less 1.
+    `dropped`: share of a token's choices that training's full buffers would have dropped.
+    """
+
+    used: float
+    unevenness: float
+    max_violation: float
+    dropped: float
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """The result of one training run, as data. Losses are in nats per token, times in seconds.
 
     `completed` covers runs that a hurdle stopped: `hurdles_passed` counts those it went over and
     `curve` holds one measurement for each point where it was scored, the last one being the result.
     `train_seconds` is device time without compilation; `setup_seconds` is everything else.
+    `active_params` are those that work on one token; `routing` says how its experts were used on
+    the last slice that was scored, None where nothing is routed.
     """
 
     status: Status
@@ -61,6 +78,7 @@ class Outcome:
     test_loss: float | None = None
     test_bpb: float | None = None
     params: int | None = None
+    active_params: int | None = None
     flops_per_token: int | None = None
     step_time_s: float | None = None
     steps: int = 0
@@ -69,6 +87,7 @@ class Outcome:
     setup_seconds: float = 0.0
     hurdles_passed: int = 0
     curve: tuple[Measurement, ...] = ()
+    routing: Routing | None = None
 
     @property
     def fitness(self) -> float | None:

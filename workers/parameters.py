@@ -1,7 +1,8 @@
 """A model's weights as an optimiser's variables.
 
 Where the optimiser looks at nothing but single entries, all weights lie in one vector: one fused
-update, and far less to trace. Elsewhere each weight is a variable of its own.
+update, and far less to trace. Elsewhere each weight is a variable of its own. States, which no
+gradient trains, and tables of which a step touches a few rows have variables of their own always.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -18,25 +19,45 @@ from keras import ops
 
 from primitives.layer import Array
 
+Kind = Literal["weight", "state", "table"]
+
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How weights of these shapes lie in variables: all in one vector if `together`."""
+    """How weights of these shapes and kinds lie in variables: all that are neither states nor
+    tables in one vector if `together`."""
 
     shapes: tuple[tuple[int, ...], ...]
+    kinds: tuple[Kind, ...]
     together: bool
 
+    def of(self, kind: Kind, values: Sequence[Any]) -> list[Any]:
+        """Those of one kind."""
+        return [value for value, its in zip(values, self.kinds, strict=True) if its == kind]
+
     def variables(self, values: Sequence[Array]) -> list[keras.Variable]:
-        packed = [np.concatenate([v.ravel() for v in values])] if self.together else values
+        """What the optimiser updates."""
+        packed = self.of("weight", values)
+        if self.together:
+            packed = [np.concatenate([value.ravel() for value in packed])]
         return [keras.Variable(value, dtype="float32", name="weights") for value in packed]
 
     def tensors(self, variables: Sequence[Any]) -> list[Any]:
-        """The weights in their own shapes, from the variables' values as tensors."""
+        """The weights that the optimiser updates, in their own shapes, from its variables'
+        values."""
         if not self.together:
             return list(variables)
-        ends = list(itertools.accumulate(math.prod(shape) for shape in self.shapes))
+        shapes = self.of("weight", self.shapes)
+        ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
         parts = ops.split(variables[0], ends[:-1])
-        return [ops.reshape(part, shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return [ops.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def all(
+        self, weights: Sequence[Any], states: Sequence[Any] = (), tables: Sequence[Any] = ()
+    ) -> list[Any]:
+        """The model's weights of every kind, in its order."""
+        sources = {"weight": iter(weights), "state": iter(states), "table": iter(tables)}
+        return [next(sources[kind]) for kind in self.kinds]
 
     def packed(self, gradients: Sequence[Any]) -> list[Any]:
         """Gradients by the weights as gradients by the variables."""

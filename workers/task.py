@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from workers.programs import other_graph
 
 
 class Spec(BaseModel):
@@ -40,6 +42,16 @@ class ModelSpec(Spec):
     d_model: int = Field(64, ge=8, multiple_of=8, description="channels; a dim gene is d_model/8")
     layers: int = Field(2, ge=1)
     sequence_length: int = Field(64, ge=2, description="tokens a sequence")
+    other: str = Field(
+        "transformer",
+        description="blocks that a candidate's `every` leaves out: a seed program, or its text",
+    )
+
+    @field_validator("other")
+    @classmethod
+    def _program(cls, value: str) -> str:
+        other_graph(value)
+        return value
 
 
 class OptimizerSpec(Spec):
@@ -63,6 +75,24 @@ class TrainingSpec(Spec):
     )
     backend: Literal["tensorflow", "jax"] = Field(
         "tensorflow", description="Keras' backend; jax (an extra) is also the way to TPUs"
+    )
+    objective: Literal["next_token", "masked"] = Field(
+        "next_token",
+        description="masked: hidden tokens are predicted, from both sides where a program may",
+    )
+    capacity_factor: float | None = Field(
+        None,
+        gt=0,
+        description="an expert's places over its even share of a sequence's tokens, in training; "
+        "null drops nothing",
+    )
+    routing: Literal["every", "blocks", "entries"] | None = Field(
+        None, description="how routed calls run; null chooses the cheapest way for each"
+    )
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = Field(
+        "auto",
+        description="mixed: products of matrices in bfloat16, all else in float32; auto uses it on "
+        "accelerators",
     )
     jit: Literal["auto", "on", "off"] = Field(
         "auto", description="XLA on TensorFlow; auto uses it on accelerators, where it pays"

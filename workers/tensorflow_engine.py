@@ -13,30 +13,32 @@ import numpy as np
 import tensorflow as tf
 
 from primitives.graph import Graph
-from primitives.layer import Array, block_function
-from workers.engine import Windows
-from workers.model import cross_entropy
-from workers.optimizer import elementwise, make_optimizer
-from workers.parameters import Packing
+from primitives.layer import Array
+from workers.engine import Loads, Windows, layout, load_sizes
+from workers.model import Apply, model_layers, scoring_loss, training_loss, wrapped
+from workers.optimizer import make_optimizer
+from workers.tables import LazyMoments, Rows, squared_norm, touched
 from workers.task import Task
 
 
 class TensorFlowEngine:
     """One candidate in training; see `engine.Engine`."""
 
-    def __init__(self, graph: Graph, values: Sequence[Array], task: Task) -> None:
-        self._layers = task.model.layers
+    def __init__(self, graph: Graph, values: Sequence[Array], task: Task, seed: int) -> None:
+        self._task, self._seed = task, seed
         self._jit = _use_xla(task)
-        self._block = block_function(graph, task.model.d_model)
-        if not self._jit:
-            # Traced once, called for each layer. Not under XLA: shapes that a function hands to its
-            # gradient make XLA take all its inputs for constants, and compile again every step.
-            self._block = tf.function(self._block, autograph=False)
-        shapes = tuple(value.shape for value in values)
-        self._packing = Packing(shapes, elementwise(task.optimizer))
+        self._layers = model_layers(graph, task)
+        self._packing = layout(self._layers, task, values, tables=not self._jit)
+        tables = self._packing.of("table", values)
+        if not (self._jit or tables):
+            self._layers = wrapped(self._layers, _traced_once)
+        self._sizes = load_sizes(graph, task)
         self._variables = self._packing.variables(values)
-        self._optimizer = make_optimizer(task.optimizer)
+        self._states = [tf.Variable(value) for value in self._packing.of("state", values)]
+        self._lazy = LazyMoments(tables, task.optimizer)
+        self._optimizer = make_optimizer(task.optimizer, clipped=not tables)
         self._optimizer.build(self._variables)
+        self.loads: Loads = []
         batch = (task.training.batch_size, task.model.sequence_length + 1)
         windows = tf.TensorSpec([None, *batch], tf.int32)
         self._train = tf.function(self._many_steps, autograph=False).get_concrete_function(windows)
@@ -48,44 +50,83 @@ class TensorFlowEngine:
         graph; XLA compiles a step when it first runs, so what that step changed is put back."""
         windows = tf.zeros([int(self._jit), *batch], tf.int32)
         self._score(windows)
-        variables = [*self._variables, *self._optimizer.variables]
-        before = [tf.identity(variable.value) for variable in variables]
+        kept = [*self._variables, *self._optimizer.variables, *self._states]
+        before = [tf.identity(variable) for variable in kept] if self._jit else []
         self._train(windows)
-        if self._jit:
-            for variable, value in zip(variables, before, strict=True):
-                variable.assign(value)
+        for variable, value in zip(kept, before, strict=False):
+            variable.assign(value)
 
     def train(self, windows: Windows) -> float:
         return float(self._train(tf.constant(windows, tf.int32))) / len(windows)
 
     def score(self, windows: Windows) -> float:
-        return float(self._score(tf.constant(windows, tf.int32))) / len(windows)
+        total, *loads = self._score(tf.constant(windows, tf.int32))
+        self.loads = [
+            (loads[i].numpy(), float(loads[i + 1]) / len(windows)) for i in range(0, len(loads), 2)
+        ]
+        return float(total) / len(windows)
 
     def weights(self) -> list[Array]:
-        return [np.asarray(tensor) for tensor in self._tensors()]
+        tables = self._lazy.tables
+        everything = self._packing.all(self._tensors(), self._states, tables)
+        return [np.asarray(tensor) for tensor in everything]
 
     def _tensors(self) -> list[Any]:
         values = [tf.convert_to_tensor(variable.value) for variable in self._variables]
         return self._packing.tensors(values)
 
-    def _loss(self, weights: Sequence[Any], windows: Any) -> Any:
-        return cross_entropy(self._block, self._layers, weights, windows)
-
     def _step(self, windows: Any) -> Any:
-        weights = self._tensors()
+        weights, states = self._tensors(), [tf.identity(state) for state in self._states]
+        step = self._optimizer.iterations
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            loss = self._loss(weights, windows)
-        gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
+            tables = [Rows(table, tape) for table in self._lazy.tables]
+            total, loss, updates = training_loss(
+                self._layers, self._packing.all(weights, states, tables), windows,
+                self._random(step), self._task.training.objective,
+            )  # fmt: skip
+        taken = [row for table in tables for _, row in table.taken]
+        gradients = tape.gradient(total, [*weights, *taken], unconnected_gradients="zero")
+        if tables:
+            own = touched(tables, gradients[len(weights) :])
+            gradients = self._update_tables(own, gradients[: len(weights)], step)
         self._optimizer.apply(self._packing.packed(gradients), self._variables)
+        places = [i for i, kind in enumerate(self._packing.kinds) if kind == "state"]
+        for place, value in updates.items():
+            self._states[places.index(place)].assign(value)
         return loss
 
+    def _update_tables(
+        self, rows: list[tuple[Any, Any]], gradients: list[Any], step: Any
+    ) -> list[Any]:
+        """Steps the tables, and gives the other gradients, clipped by the norm of all."""
+        limit = self._task.optimizer.clip_norm
+        if limit is not None:
+            norm = tf.sqrt(squared_norm(rows) + tf.square(tf.linalg.global_norm(gradients)))
+            factor = limit / tf.maximum(norm, limit)
+            gradients = [gradient * factor for gradient in gradients]
+            rows = [(ids, gradient * factor) for ids, gradient in rows]
+        self._lazy.apply(rows, step)
+        return gradients
+
+    def _random(self, step: Any) -> Any:
+        return tf.stack([tf.cast(step, tf.int32), self._seed & 0x7FFFFFFF])
+
     def _many_steps(self, windows: Any) -> Any:
-        return _sum_over(windows, self._compiled(self._step))
+        return _sum_over(windows, [()], self._compiled(lambda batch: [self._step(batch)]))[0]
 
     def _many_scores(self, windows: Any) -> Any:
-        weights = self._tensors()
-        return _sum_over(windows, self._compiled(lambda batch: self._loss(weights, batch)))
+        states = [tf.identity(state) for state in self._states]
+        tables: list[Any] = [Rows(table, None) for table in self._lazy.tables]
+        weights = self._packing.all(self._tensors(), states, tables)
+
+        def score(batch: Any) -> list[Any]:
+            objective, seed = self._task.training.objective, tf.zeros([2], tf.int32)
+            loss, loads = scoring_loss(self._layers, weights, batch, seed, objective)
+            return [loss, *(part for load in loads for part in load)]
+
+        shapes = [(), *(shape for size in self._sizes for shape in ((size,), ()))]
+        return _sum_over(windows, shapes, self._compiled(score))
 
     def _compiled(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         if not self._jit:
@@ -94,14 +135,24 @@ class TensorFlowEngine:
         return compiled
 
 
-def _sum_over(windows: Any, function: Callable[[Any], Any]) -> Any:
-    """The sum of function(windows[i]), in order, in one device loop."""
+def _traced_once(block: Apply) -> Apply:
+    """Traced once, called for each layer. Not under XLA: shapes that a function hands to its
+    gradient make XLA take all its inputs for constants, and compile again every step."""
+    traced: Apply = tf.function(block, autograph=False)
+    return traced
+
+
+def _sum_over(windows: Any, shapes: Sequence[tuple[int, ...]], function: Any) -> list[Any]:
+    """The sums of what function(windows[i]) gives, in order, in one device loop."""
     count = tf.shape(windows)[0]
 
-    def body(index: Any, total: Any) -> Any:
-        return index + 1, total + function(tf.gather(windows, index))
+    def body(index: Any, *totals: Any) -> Any:
+        made = function(tf.gather(windows, index))
+        return index + 1, *(total + part for total, part in zip(totals, made, strict=True))
 
-    return tf.while_loop(lambda index, _: index < count, body, [0, 0.0], parallel_iterations=1)[1]
+    start = [0, *(tf.zeros(shape) for shape in shapes)]
+    loop = tf.while_loop(lambda index, *_: index < count, body, start, parallel_iterations=1)
+    return list(loop[1:])
 
 
 def _use_xla(task: Task) -> bool:

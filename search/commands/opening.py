@@ -8,6 +8,7 @@ from search.commands.options import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from primitives.dna import DNA
+    from primitives.graph import Graph
     from search.config import CampaignConfig
     from search.store import Store
     from workers.task import Task
@@ -46,9 +47,20 @@ def size_of(dna: DNA, task: Task) -> dict[str, int | str]:
         "hash": graph.hash,
         "instructions": dna.length,
         "parameters": cost.parameters,
+        "active_parameters": cost.active_parameters,
         "flops_per_token": cost.flops_per_token,
         "activation_bytes": cost.activation_bytes,
+        **_training_only(graph),
     }
+
+
+def _training_only(graph: Graph) -> dict[str, str]:
+    """What is different while the program trains, if anything."""
+    from primitives.table import PRIMITIVES
+
+    notes = {op: PRIMITIVES[op].training for op in sorted(graph.ops) if op in PRIMITIVES}
+    text = "; ".join(f"{op}: {note}" for op, note in notes.items() if note)
+    return {"in_training": text} if text else {}
 
 
 def option(storage: str | None) -> str:

@@ -64,13 +64,14 @@ def find(
     if config is None:
         raise UsageError("a program from outside a campaign needs --config CONFIG")
     from search.configfile import load
-    from search.programs import load_seed_program, read_program
+    from search.programs import load_seed_program, read_program, spaced
 
     checked = load(config, overrides or ())
     if seed_program is not None:
-        return Subject(seed_program, load_seed_program(seed_program), checked)
+        dna = spaced(load_seed_program(seed_program), checked.search.every)
+        return Subject(seed_program, dna, checked)
     assert file is not None
-    return Subject(file.stem, read_program(file), checked)
+    return Subject(file.stem, spaced(read_program(file), checked.search.every), checked)
 
 
 def _candidate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -139,12 +140,14 @@ def _run_record(report: Report) -> dict[str, Any]:
         "test_loss": outcome.test_loss,
         "test_bpb": outcome.test_bpb,
         "params": outcome.params,
+        "active_params": outcome.active_params,
         "flops_per_token": outcome.flops_per_token,
         "step_time_s": outcome.step_time_s,
         "steps": outcome.steps,
         "tokens": outcome.tokens,
         "train_seconds": outcome.train_seconds,
         "setup_seconds": outcome.setup_seconds,
+        "routing": asdict(outcome.routing) if outcome.routing else None,
         "worker": report.worker,
     }
 

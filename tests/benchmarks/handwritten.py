@@ -147,7 +147,7 @@ class HandwrittenEngine:
 
     def _step(self, windows: Any) -> Any:
         with tf.GradientTape() as tape:
-            logits = self.model(windows[:, :-1])
+            logits = ops.cast(self.model(windows[:, :-1]), "float32")
             losses = ops.sparse_categorical_crossentropy(windows[:, 1:], logits, from_logits=True)
             loss = ops.mean(losses)
         variables = self.model.trainable_variables

@@ -1,10 +1,11 @@
 """A candidate's step against the same model written by hand in Keras:
-python -m tests.benchmarks.step_time [--device gpu]
+python -m tests.benchmarks.step_time [--device gpu] [--precision mixed_bfloat16] [--only NAME ...]
 
-Prints one JSON object: for each seed program `ours_ms` and `hand_ms` a training step, medians over
-rounds in which the two take turns in one process, on the same backend, flags and windows; `ratio`,
-the median of the rounds' ratios; and `setup_s` of each, from the program to a compiled step. The
-CPU runs 2 layers of 64 channels in plain graphs; a GPU runs 6 layers of 256 channels under XLA.
+Prints one JSON object: for each dense seed program `ours_ms` and `hand_ms` a training step, medians
+over rounds in which the two take turns in one process, on the same backend, flags and windows;
+`ratio`, the median of the rounds' ratios; and `setup_s` of each, from the program to a compiled
+step. The CPU runs 2 layers of 64 channels in plain graphs; a GPU runs 6 layers of 256 channels
+under XLA.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from typing import Any
 
 import numpy as np
 
 from primitives.graph import Graph, build
-from primitives.seeds import load_seed, seed_names
+from primitives.seeds import load_seed
+from tests.random_programs import DENSE_SEEDS
 from workers.devices import configure
 from workers.poolspec import Layout
 from workers.task import ModelSpec, Task, TrainingSpec
@@ -38,18 +41,29 @@ ROUNDS = 7
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", choices=TASKS, default="cpu")
-    device = parser.parse_args().device
-    gpu = device == "gpu"
+    parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
+    parser.add_argument("--only", nargs="*", choices=DENSE_SEEDS, default=DENSE_SEEDS)
+    given = parser.parse_args()
+    gpu = given.device == "gpu"
     configure("tensorflow", Layout(1, os.cpu_count() or 1 if gpu else 1, float(gpu)), None)
-    print(json.dumps({"device": device, **{name: compare(name, device) for name in seed_names()}}))
+    result: dict[str, Any] = {"device": given.device, "precision": given.precision}
+    for name in given.only:
+        result[name] = compare(name, given.device, given.precision)
+        print(name, result[name], file=sys.stderr, flush=True)
+    print(json.dumps(result))
 
 
-def compare(name: str, device: str) -> dict[str, float]:
+def compare(name: str, device: str, precision: Any) -> dict[str, float]:
+    import keras
+
     from tests.benchmarks.handwritten import HandwrittenEngine
     from workers.engine import make_engine
     from workers.model import initial_model, model_shape
 
+    keras.config.set_dtype_policy(precision)
     task = TASKS[device]
+    training = task.training.model_copy(update={"precision": precision})
+    task = task.model_copy(update={"training": training})
     graph = build(load_seed(name))
     assert isinstance(graph, Graph)
     values = initial_model(model_shape(graph, task.model, 256), seed=0)

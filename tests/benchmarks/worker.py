@@ -20,9 +20,10 @@ import time
 from collections.abc import Iterator
 
 from primitives.graph import Graph, build
-from primitives.seeds import load_seed, seed_names
+from primitives.seeds import load_seed
 from primitives.text import render
 from search.mutation import mutate
+from tests.random_programs import DENSE_SEEDS
 from workers.outcome import Budget, Job
 from workers.pool import Pool
 from workers.poolspec import PoolSpec
@@ -63,9 +64,9 @@ def _overhead(pool: Pool, number: int, text: str, began: float) -> float | None:
 
 
 def _programs() -> Iterator[str]:
-    """Children of the seed programs, each with a graph of its own."""
+    """Children of the dense seed programs, each with a graph of its own."""
     rng = random.Random(0)
-    parents = [load_seed(name) for name in seed_names()]
+    parents = [load_seed(name) for name in DENSE_SEEDS]
     seen = {graph.hash for graph in map(build, parents) if isinstance(graph, Graph)}
     for parent in itertools.cycle(parents):
         child = mutate(parent, rng)[0]
