@@ -26,7 +26,8 @@ from primitives.text import parse
 from tests.random_programs import DENSE_SEEDS, grown, walk
 from workers import export as exporting
 from workers.export import ExportError, export, export_candidate
-from workers.export_source import LINE, names, plain
+from workers.export_code import LINE
+from workers.export_source import names, plain
 from workers.model import initial_model, logits, model_layers, model_shape
 from workers.outcome import Budget
 from workers.task import DataSpec, ModelSpec, OptimizerSpec, Task

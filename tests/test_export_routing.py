@@ -3,6 +3,7 @@ states of their own, which live on without this project."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -23,11 +24,12 @@ from primitives.seeds import load_seed, seed_names
 from primitives.table import PRIMITIVES
 from primitives.text import parse
 from tests.random_programs import routed_programs
-from tests.test_export import CHECK, load_module, weights_of
-from workers.export import ExportError, export
+from tests.test_export import CHECK, load_module, loss_on_validation, weights_of
+from workers.export import ExportError, export, export_candidate
 from workers.export_code import LINE
 from workers.export_source import module_source, names
 from workers.model import logits, model_layers
+from workers.outcome import Budget
 from workers.programs import setting
 from workers.task import DataSpec, ModelSpec, Task, TrainingSpec
 
@@ -71,23 +73,55 @@ expert(x, y):
 """Top 2 of 4 with every kind of state, and most losses."""
 
 
-def seed(name: str, every: int) -> DNA:
-    return replace(load_seed(name), every=every)
+SWITCH = parse("""
+dims d0=8 d1=2
+constants c0=0.01 c1=0.0
+counts n0=4 n1=1
+every 2
+
+main(x, y):
+  gates = router(x)
+  fed = expert(x, gates) branch=routed
+  out = ADD(x, fed)
+
+router(x, y):
+  scores = SCORE(x) count=n0
+  powers = EXP(scores)
+  total = RED SUM(powers)
+  chances = DIVIDE(powers, total)
+  chosen = TOP_K(chances) count=n1
+  out = SWITCH_LOSS(chosen, chances) constant=c0
+
+expert(x, y):
+  wide = CONV 1X1(x) dim=d1
+  active = MAX(wide) constant=c1
+  out = CONV 1X1(active) dim=d0
+""")
+DENSE = """
+dims d0=8 d1=2
+constants c0=0.0
+
+main(x, y):
+  wide = CONV 3X1(x) dim=d1
+  active = MAX(wide) constant=c0
+  narrow = CONV 1X1(active) dim=d0
+  out = ADD(x, narrow)
+"""
 
 
-def task(layers: int = 2, **training: Any) -> Task:
+def task(layers: int = 1, other: str = "transformer", **training: Any) -> Task:
     return Task(
         data=DataSpec(max_documents=20),
-        model=ModelSpec(d_model=16, layers=layers, sequence_length=12),
+        model=ModelSpec(d_model=16, layers=layers, sequence_length=12, other=other),
         training=TrainingSpec(batch_size=4, **training),
     )
 
 
 CASES: dict[str, tuple[DNA, Task]] = {
-    "alternating": (seed("switch", 2), task(capacity_factor=1.0, routing="blocks")),
     "states": (STATES, task()),
+    "alternating": (SWITCH, task(2, DENSE, capacity_factor=1.0, routing="blocks")),
     "hash-layer": (load_seed("hash_layer"), task()),
-    "peer": (seed("peer", MIDDLE), task(layers=3, routing="entries")),
+    "peer": (replace(load_seed("peer"), every=MIDDLE), task(layers=2, routing="entries")),
     "tree": (load_seed("tree"), task(capacity_factor=1.5, routing="blocks")),
     "noisy": (load_seed("noisy_top_k"), task()),
     "masked": (load_seed("expert_choice"), task(objective="masked")),
@@ -131,7 +165,7 @@ def test_lives_on_where_primevo_is_not_installed(exports: list[Exported], tmp_pa
     assert result.returncode == 0, result.stdout + result.stderr
     for made in exports:
         assert f"{made.folder.name}: equal, trains, saves" in result.stdout
-    assert result.stdout.endswith("alternating: runs\nmasked: runs\n")
+    assert result.stdout.endswith("states: runs\nmasked: runs\n")
 
 
 def expected(made: Exported) -> dict[str, Any]:
@@ -162,12 +196,10 @@ def block_source(dna: DNA, it: Task, name: str = "it") -> str:
     return module_source(dna, build(dna), it, 256, names(name), facts)
 
 
-@pytest.mark.parametrize("routing", ["every", "blocks", "entries"])
-def test_every_seed_program_is_the_same_function(routing: Any, tmp_path: Path) -> None:
-    it = task(routing=routing, capacity_factor=1.25, objective="masked")
-    programs = {name: load_seed(name) for name in ROUTED_SEEDS}
-    for name, dna in programs.items():
-        same_function(dna, it, tmp_path / f"{name}.py")
+def test_every_seed_program_is_the_same_function(tmp_path: Path) -> None:
+    for name in ROUTED_SEEDS:
+        it = task(capacity_factor=1.25, objective="masked")
+        same_function(load_seed(name), it, tmp_path / f"{name}.py")
     is_clean(tmp_path)
 
 
@@ -221,22 +253,25 @@ def test_generated_folders_are_clean(exports: list[Exported]) -> None:
 
 
 def test_blocks_alternate_as_in_the_search(exports: list[Exported]) -> None:
-    alternating, peer = exports[0], exports[3]
-    for made, own in ((alternating, [1]), (peer, [1])):
-        model = load_module(made.source).build_model()
-        block = names(made.folder.name).block
-        kinds = [type(each).__name__ for each in model.blocks]
-        assert kinds == [block if i in own else "OtherBlock" for i in range(len(kinds))]
-    deep = load_module(alternating.source).build_model(layers=4)
-    assert [type(each).__name__ for each in deep.blocks[2:]] == ["OtherBlock", "AlternatingBlock"]
+    found = {made.folder.name: load_module(made.source) for made in exports}
+    for name, layers, own in (
+        ("alternating", 2, [1]),
+        ("alternating", 5, [1, 3]),
+        ("peer", 5, [2]),
+    ):
+        blocks = found[name].build_model(layers=layers).blocks
+        kinds = [type(block).__name__ for block in blocks]
+        block = names(name).block
+        assert kinds == [block if i in own else "OtherBlock" for i in range(layers)]
 
 
 def test_both_programs_are_in_the_comment(exports: list[Exported]) -> None:
-    comment = exports[0].source.partition("# The program that this module was generated from")[2]
+    made = exports[1]
+    comment = made.source.partition("# The program that this module was generated from")[2]
     own, other = comment.split("# The program of the other blocks.")
     texts = ["\n".join(line[2:] for line in part.splitlines()[1:]) for part in (own, other)]
-    assert build(parse(texts[0])).hash == build(exports[0].dna).hash
-    assert build(parse(texts[1])).hash == build(load_seed("transformer")).hash
+    assert build(parse(texts[0])).hash == build(made.dna).hash
+    assert build(parse(texts[1])).hash == build(parse(DENSE)).hash
 
 
 def test_users_are_told_what_a_layer_needs(exports: list[Exported]) -> None:
@@ -254,6 +289,22 @@ def test_users_are_told_what_a_layer_needs(exports: list[Exported]) -> None:
     assert "causal" in readme["noisy"] and "causal" not in readme["masked"]
     assert "up to t of the input alone" in module["noisy"]
     assert "up to t of the input alone" not in module["masked"]
+
+
+@pytest.mark.parametrize("dna", [STATES, SWITCH], ids=["states", "switch"])
+def test_a_trained_program_keeps_its_score_and_its_states(
+    tiny_task: Task, tmp_path: Path, dna: DNA
+) -> None:
+    it = tiny_task.model_copy(update={"model": ModelSpec(d_model=16, layers=2, sequence_length=16)})
+    export_candidate(
+        dna, tmp_path / "it", task=it, budget=Budget("steps", 8), seed=5, card={"program": "it"}
+    )
+    card = json.loads((tmp_path / "it" / "card.json").read_text())
+    model = load_module((tmp_path / "it" / "it_block.py").read_text()).build_model()
+    model.load_weights(tmp_path / "it" / "model.weights.h5")
+    assert loss_on_validation(model, it) == pytest.approx(card["weights"]["val_loss"], abs=1e-4)
+    if dna is STATES:
+        assert all(np.any(np.asarray(state)) for state in model.non_trainable_weights)
 
 
 def words(file: Path) -> str:

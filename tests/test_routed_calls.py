@@ -187,6 +187,7 @@ def test_sizes_may_be_unknown_until_it_runs(name: str, kind: Kind) -> None:
         input_signature=[
             tf.TensorSpec((None, None, WIDTH), tf.float64), tf.TensorSpec((None, None), tf.int64)
         ],
+        autograph=False,
     )  # fmt: skip
     for rows, length in ((2, 5), (1, 5), (2, 1)):
         made = traced(sample.x[:rows, :length], sample.tokens[:rows, :length])
@@ -197,7 +198,9 @@ def test_sizes_may_be_unknown_until_it_runs(name: str, kind: Kind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_xla_compiles_them(kind: Kind) -> None:
     sample = Sample(PROGRAMS["experts in heads in experts in heads"])
-    compiled = tf.function(lambda x, tokens: sample.call(kind, x, tokens), jit_compile=True)
+    compiled = tf.function(
+        lambda x, tokens: sample.call(kind, x, tokens), jit_compile=True, autograph=False
+    )
     made = compiled(tf.constant(sample.x), tf.constant(sample.tokens))
     np.testing.assert_allclose(made, sample.expected, rtol=1e-9, atol=1e-9)
 
@@ -308,7 +311,7 @@ def test_static_cost_is_what_the_lowered_graph_computes(
     weights = random_weights(graph, width, np.random.default_rng(0))
     block = block_function(graph, width, setting)
     concrete = tf.function(
-        lambda x, weights: block(x, weights, Run(training=factor is not None))
+        lambda x, weights: block(x, weights, Run(training=factor is not None)), autograph=False
     ).get_concrete_function(
         tf.TensorSpec((batch, length, width), tf.float32),
         [tf.TensorSpec(weight.shape, tf.float32) for weight in weights],

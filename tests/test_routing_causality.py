@@ -60,7 +60,7 @@ def lowered_block(program: str, factor: float | None, training: bool) -> tuple[G
     setting = Setting(BATCH, LENGTH, capacity_factor=factor, kind="blocks")
     function = lower(graph, WIDTH, setting).function
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def run(x: tf.Tensor, weights: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         passed = Run(training=training, seed=5)
         made = function(x, weights, passed)
@@ -116,8 +116,10 @@ def furthest(block: Block, trials: int = TRIALS) -> dict[str, list[float]]:
     return moved
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize(
+    ("program", "factor"),
+    [*product(["top-2"], FACTORS), *product(["noisy", "tree", "product keys"], FACTORS[::2])],
+)
 def test_no_later_token_and_no_other_row_moves_a_place_in_training(
     program: str, factor: float
 ) -> None:

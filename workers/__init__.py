@@ -9,7 +9,8 @@ Read in this order:
 4. `engine.py`, with `tensorflow_engine.py` and `jax_engine.py` behind it, and `evaluate.py`:
    compiled training steps, and a run under a budget.
 5. `poolspec.py`, `devices.py`, `cluster.py`, `worker.py`, `pool.py`: the Ray actors that run jobs.
-6. `export.py`, `export_source.py`, `templates/`: a winner as a Keras layer of its own.
+6. `export.py`, `export_source.py`, `export_layer.py`, `export_code.py`, `templates/`: a winner as
+   a Keras layer of its own.
 
 Workers never open the campaign's database. Nothing is imported here, so that reading a config
 costs no framework.

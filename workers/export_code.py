@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
+from string import Template
 
 LINE = 100
 """Characters of a generated line."""
@@ -17,6 +19,12 @@ LINE = 100
 _CHOICE = re.compile(r"(.+) (if run\.training) (else .+)\Z")
 _GIVEN = {"Tensor", "Any", "keras", "ops"}
 """Names that every exported module has."""
+
+
+@cache
+def template(name: str) -> Template:
+    """A fixed part of what is exported."""
+    return Template((files("workers") / "templates" / f"{name}.txt").read_text(encoding="utf-8"))
 
 
 def wrapped(code: str, depth: int) -> list[str]:
