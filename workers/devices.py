@@ -56,6 +56,13 @@ def gpu_count() -> int:
     return sum(line.startswith("GPU ") for line in answer.stdout.splitlines())
 
 
+def accelerators() -> set[str]:
+    """Kinds of devices beside the CPU that Keras' backend computes on here: gpu, tpu."""
+    import keras
+
+    return {device.split(":")[0] for device in keras.distribution.list_devices()} - {"cpu"}
+
+
 def use_backend(name: str) -> None:
     """Makes Keras run on this backend. Keras chooses when it is imported, once a process, so a
     RuntimeError says where another one has been chosen before."""

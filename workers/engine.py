@@ -51,19 +51,19 @@ def make_engine(graph: Graph, values: Sequence[Array], task: Task, seed: int = 0
     return TensorFlowEngine(graph, values, task, seed)
 
 
-def layout(layers: Sequence[Layer], task: Task, values: Sequence[Array], tables: bool) -> Packing:
-    """How the weights lie in variables. With `tables`, experts' weights of which a step can touch
-    but a part are tables, where the optimiser has a lazy form."""
+def layout(layers: Sequence[Layer], task: Task, values: Sequence[Array], compiled: bool) -> Packing:
+    """How the weights lie in variables. Under XLA each has its own: one vector of all makes steps a
+    tenth shorter there, and compiling twice as long. In plain graphs experts' weights of which a
+    step can touch but a part are tables, where the optimiser has a lazy form."""
     trainable = [True] * len(OUTER) + [w.trainable for layer in layers for w in layer.specs]
     copies = [False] * len(OUTER) + [flag for layer in layers for flag in layer.copied]
-    lazy = tables and elementwise(task.optimizer)
+    together = elementwise(task.optimizer) and not compiled
     tokens = task.training.batch_size * task.model.sequence_length
     kinds: list[Kind] = []
     for trained, copied, value in zip(trainable, copies, values, strict=True):
-        rare = lazy and copied and len(value) > 2 * tokens
+        rare = together and copied and len(value) > 2 * tokens
         kinds.append("table" if rare else "weight" if trained else "state")
-    shapes = tuple(value.shape for value in values)
-    return Packing(shapes, tuple(kinds), elementwise(task.optimizer))
+    return Packing(tuple(value.shape for value in values), tuple(kinds), together)
 
 
 def load_sizes(graph: Graph, task: Task) -> list[int]:

@@ -94,6 +94,7 @@ class _Run:
 
     def train(self) -> tuple[Any, str]:
         """Runs to the end of the budget, to a hurdle that it does not pass, or to a bad loss."""
+        from workers.compilation import settled
         from workers.engine import make_engine
         from workers.model import embedding_rows, initial_model, model_shape
         from workers.usage import usage
@@ -101,7 +102,8 @@ class _Run:
         rows = embedding_rows(self.task, self.tokens.vocabulary)
         shape = model_shape(self.graph, self.task.model, rows)
         values = initial_model(shape, self.seed)
-        self.engine = make_engine(self.graph, values, self.task, self.seed)
+        task = settled(self.task, self.budget, self._flops(), self._tokens(1))
+        self.engine = make_engine(self.graph, values, task, self.seed)
         rng = np.random.default_rng([self.seed, 1])
         for limit, threshold in self._stretches():
             while steps := self._next_steps(limit):

@@ -30,7 +30,7 @@ class JaxEngine:
     def __init__(self, graph: Graph, values: Sequence[Array], task: Task, seed: int) -> None:
         self._task, self._seed = task, seed
         self._layers = model_layers(graph, task)
-        self._packing = layout(self._layers, task, values, tables=False)
+        self._packing = layout(self._layers, task, values, compiled=True)
         self._sizes = load_sizes(graph, task)
         variables = self._packing.variables(values)
         self._optimizer = make_optimizer(task.optimizer)

@@ -21,6 +21,7 @@ from primitives.cost import program_layers
 from primitives.emit import WeightSpec, weight_specs
 from primitives.graph import Graph
 from primitives.layer import Array, Lowered, initial_weights, lower
+from workers.devices import accelerators
 from workers.programs import other_graph, setting
 from workers.task import ModelSpec, Task
 
@@ -118,7 +119,7 @@ class Layer(NamedTuple):
 def model_layers(graph: Graph, task: Task) -> tuple[Layer, ...]:
     """The model's blocks; layers with the same program share their functions. `copied` says of each
     weight whether a pass reads only some of its rows."""
-    chosen = replace(setting(task), narrow=mixed(task), fused=accelerated())
+    chosen = replace(setting(task), narrow=mixed(task), fused=bool(accelerators()))
     made: dict[str, Layer] = {}
     graphs = layer_graphs(graph, task.model)
     for each in graphs:
@@ -132,15 +133,8 @@ def model_layers(graph: Graph, task: Task) -> tuple[Layer, ...]:
     return tuple(made[each.hash] for each in graphs)
 
 
-def accelerated() -> bool:
-    """Whether this process has a GPU or a TPU."""
-    return any(keras.distribution.list_devices(kind) for kind in ("gpu", "tpu"))
-
-
 def mixed(task: Task) -> bool:
-    """Whether products are computed in bfloat16, here."""
-    if task.training.precision == "auto":
-        return accelerated()
+    """Whether products are computed in bfloat16."""
     return task.training.precision == "mixed_bfloat16"
 
 

@@ -91,11 +91,11 @@ class TrainingSpec(Spec):
     )
     precision: Literal["auto", "float32", "mixed_bfloat16"] = Field(
         "auto",
-        description="mixed: products of matrices in bfloat16, all else in float32; auto uses it on "
-        "accelerators",
+        description="mixed: products of matrices in bfloat16, all else in float32; auto has it on "
+        "accelerators for budgets that are worth the longer compilation",
     )
     jit: Literal["auto", "on", "off"] = Field(
-        "auto", description="XLA on TensorFlow; auto uses it on accelerators, where it pays"
+        "auto", description="XLA on TensorFlow; auto has it on accelerators for longer budgets"
     )
 
 

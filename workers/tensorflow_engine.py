@@ -26,9 +26,9 @@ class TensorFlowEngine:
 
     def __init__(self, graph: Graph, values: Sequence[Array], task: Task, seed: int) -> None:
         self._task, self._seed = task, seed
-        self._jit = _use_xla(task)
+        self._jit = task.training.jit == "on"
         self._layers = model_layers(graph, task)
-        self._packing = layout(self._layers, task, values, tables=not self._jit)
+        self._packing = layout(self._layers, task, values, compiled=self._jit)
         tables = self._packing.of("table", values)
         if not (self._jit or tables):
             self._layers = wrapped(self._layers, _traced_once)
@@ -153,11 +153,3 @@ def _sum_over(windows: Any, shapes: Sequence[tuple[int, ...]], function: Any) ->
     start = [0, *(tf.zeros(shape) for shape in shapes)]
     loop = tf.while_loop(lambda index, *_: index < count, body, start, parallel_iterations=1)
     return list(loop[1:])
-
-
-def _use_xla(task: Task) -> bool:
-    if task.training.jit == "auto":
-        return bool(
-            tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU")
-        )
-    return task.training.jit == "on"

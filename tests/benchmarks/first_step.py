@@ -1,5 +1,5 @@
 """From a program's text to the end of its first training step, on a warm worker:
-python -m tests.benchmarks.first_step [--device gpu] [--candidates 4]
+python -m tests.benchmarks.first_step [--device gpu] [--candidates 4] [--jit on]
 
 Prints one JSON object; each program's line goes to stderr as it ends.
 
@@ -11,7 +11,8 @@ median: of these.
 warm_up_s: the same for the transformer seed, which comes first, the framework's import included.
 
 The CPU runs 2 layers of 64 channels on 64 tokens, batch 16, one thread, without XLA; a GPU runs 6
-layers of 256 channels on 256 tokens, batch 32, under XLA. Primevo's cache folder is a new one.
+layers of 256 channels on 256 tokens, batch 32; both in plain graphs, as short budgets are, or with
+`--jit on` under XLA. Primevo's cache folder is a new one.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ from workers.task import ModelSpec, Task, TrainingSpec
 TASKS = {
     "cpu": Task(
         model=ModelSpec(d_model=64, layers=2, sequence_length=64),
-        training=TrainingSpec(batch_size=16, jit="off"),
+        training=TrainingSpec(batch_size=16),
     ),
     "gpu": Task(
         model=ModelSpec(d_model=256, layers=6, sequence_length=256),
-        training=TrainingSpec(batch_size=32, jit="on"),
+        training=TrainingSpec(batch_size=32),
     ),
 }
 WARM_UP = "transformer"
@@ -54,8 +55,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", choices=TASKS, default="cpu")
     parser.add_argument("--candidates", type=int, default=4)
+    parser.add_argument("--jit", choices=("on", "off"), default="off")
     arguments = parser.parse_args()
     gpu, task = arguments.device == "gpu", TASKS[arguments.device]
+    training = task.training.model_copy(update={"jit": arguments.jit})
+    task = task.model_copy(update={"training": training})
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PRIMEVO_CACHE"] = folder
         began = time.perf_counter()

@@ -191,7 +191,7 @@ class TestCandidate:
         assert shown["ancestry"][-1]["id"] == child
         assert shown["static_cost"]["parameters"] > 0
         assert parse(shown["program"]).length == shown["static_cost"]["instructions"]
-        assert set(shown["dna"]) == {"dims", "constants", "subroutines"}
+        assert set(shown["dna"]) == {"dims", "constants", "counts", "every", "subroutines"}
 
     @pytest.mark.parametrize("relative", ["parent", "seed"])
     def test_show_diff(self, campaign: Path, relative: str) -> None:
