@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from primitives.graph import COMBINE, CONCAT, DISPATCH, INPUT, Graph, Node
 from primitives.plan import Setting, Way, inside_of, regions, ways, weight_shape
-from primitives.rewrite import SOFTMAX, Chain, lowered, merged
+from primitives.rewrite import SOFTMAX, Chain, lowered, merged, scored
 from primitives.table import PRIMITIVES, Init, Primitive
 from primitives.types import COUNT, ENTRIES, KEYS, StateType
 
@@ -22,10 +22,11 @@ KERNELS = (
     "assign", "balance", "balance_bias", "collect", "conv", "depthwise_conv", "depthwise_taps",
     "hash_experts", "hide", "importance_loss", "load_loss", "masked_softmax", "merge_branches",
     "narrowed", "noise", "of_experts", "pair_entries", "pair_scores", "project", "project_all",
-    "project_convolve_all", "project_entries", "reciprocal", "reinforce", "repeat_features",
-    "sparsity_loss", "spread_entries", "sum_entries", "sum_experts", "switch_loss",
-    "take_entries", "threshold", "to_blocks", "to_buffers", "to_entries", "to_every_expert",
-    "top_entries", "top_k", "top_positions", "uniform", "visible_mean", "widened", "z_loss",
+    "project_buffers", "project_convolve_all", "project_entries", "reciprocal", "reinforce",
+    "repeat_features", "sparsity_loss", "spread_entries", "sum_entries", "sum_experts",
+    "switch_loss", "take_entries", "threshold", "to_blocks", "to_buffers", "to_entries",
+    "to_every_expert", "top_entries", "top_k", "top_positions", "top_scores", "uniform",
+    "visible_mean", "widened", "z_loss",
 )  # fmt: skip
 """Functions of primitives' kernels, routing and balancing that lines may call: no state may take
 their names."""
@@ -126,9 +127,11 @@ class _Writer:
             if chain.convolution is not None
         }  # fmt: skip
         self.reserved: dict[int, str] = {}
+        self.chosen = scored(nodes)
         weighted = (i for i, node in enumerate(nodes) if _weighted(node))
         self.weights = {place: spec.name for place, spec in zip(weighted, specs, strict=True)}
         self.copied: set[str] = set()
+        self.buffered: set[str] = set()
 
     def write(self, node: Node) -> None:
         position = len(self.variables)
@@ -139,6 +142,9 @@ class _Writer:
         if _weighted(node):
             name = self.weights[position]
             reference = self.owned(position, name)
+        if position in self.chosen:  # part of the line that its top-k is in
+            self.variables.append("")
+            return
         if position in self.inner:  # part of the line that its convolution is in
             self.variables.append("")
             return
@@ -152,6 +158,10 @@ class _Writer:
             return
         if node.op == COMBINE:
             code = self.combined(node)
+        elif node.op == "TOP_K" and node.inputs[0] in self.chosen:
+            score = node.inputs[0]
+            source = self.variables[self.nodes[score].inputs[0]]
+            code = f"top_scores({source}, {self.owned(score, self.weights[score])}, {node.count})"
         elif node.op == CONCAT and node.type.axis == ENTRIES:
             code = f"{self.concatenated(node)}, {self.concatenated_ids(node)}"
         else:
@@ -160,6 +170,8 @@ class _Writer:
             )
             if name in self.copied:
                 code = re.sub(r"\bproject\(", "project_entries(", code)
+            if name in self.buffered and not self.setting.fused:
+                code = re.sub(r"\bproject\(", "project_buffers(", code)
             if self.setting.fused:
                 code = code.replace("depthwise_conv(", "depthwise_taps(")
         self.variables.append(self.names.new(node.name))
@@ -208,8 +220,11 @@ class _Writer:
         if region < 0:
             return reference
         depth = len(self.nodes[region].context)
-        if self.ways[region].kind == "entries":
+        way = self.ways[region]
+        if way.kind == "entries":
             self.copied.add(name)
+        elif way.capacity_factor is not None and len(self.nodes[position].context) == depth:
+            self.buffered.add(name)
         return f"of_experts({reference}, {self.routes[region]}, {depth})"
 
     def dispatch(self, position: int, node: Node) -> None:

@@ -94,29 +94,34 @@ def depthwise_taps(x: Tensor, kernel: Tensor) -> Tensor:
 def project_all(x: Tensor, kernels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """What `project` gives for each of several kernels of one shape, x [batch, T, n] being without
     branches: one product of matrices instead of several."""
-    if len(kernels[0].shape) == 2:
-        return tuple(
-            ops.split(project(x, ops.concatenate(kernels, axis=-1)), len(kernels), axis=-1)
-        )
-    return tuple(ops.split(project(x, ops.concatenate(kernels, axis=0)), len(kernels), axis=1))
+    return _apart(ops.matmul(x, _side_by_side(kernels)), kernels)
 
 
 def project_convolve_all(
     x: Tensor, kernels: tuple[Tensor, ...], taps: tuple[Tensor, ...], depthwise: Any
 ) -> tuple[Tensor, ...]:
     """`depthwise(project(x, kernel), taps)` for each of several kernels of one shape, x [batch, T,
-    n] being without branches: one product of matrices, one convolution, and branches come apart at
-    the end, once."""
-    count, (*branches, n, m) = len(kernels), kernels[0].shape
-    flat = [_channels_last(kernel, n) for kernel in kernels]
-    wide = ops.matmul(x, ops.concatenate(flat, axis=-1) if count > 1 else flat[0])
-    flat = [_channels_last(each, each.shape[-2]) for each in taps]
-    wide = depthwise(wide, ops.concatenate(flat, axis=-1) if count > 1 else flat[0])
+    n] being without branches: one product of matrices and one convolution."""
+    wide = ops.matmul(x, _side_by_side(kernels))
+    return _apart(depthwise(wide, _side_by_side(taps)), kernels)
+
+
+def _side_by_side(kernels: tuple[Tensor, ...]) -> Tensor:
+    """Kernels [*branches, rows, m] as one [rows, kernels branches m]."""
+    rows = kernels[0].shape[-2]
+    flat = [ops.reshape(ops.moveaxis(kernel, -2, 0), (rows, -1)) for kernel in kernels]
+    return ops.concatenate(flat, axis=-1) if len(flat) > 1 else flat[0]
+
+
+def _apart(x: Tensor, kernels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """x [batch, T, kernels branches m] as one [batch, *branches, T, m] for each kernel."""
+    *branches, _, m = kernels[0].shape
     if not branches:
-        return tuple(ops.split(wide, count, axis=-1)) if count > 1 else (wide,)
+        return tuple(ops.split(x, len(kernels), axis=-1)) if len(kernels) > 1 else (x,)
     batch, length = ops.shape(x)[0], ops.shape(x)[1]
-    apart = ops.moveaxis(ops.reshape(wide, (batch, length, count, *branches, m)), 1, -2)
-    return tuple(apart[:, index] for index in range(count))
+    split = ops.reshape(x, (batch, length, len(kernels), *branches, m))
+    inner = range(3, 3 + len(branches))
+    return tuple(ops.unstack(ops.transpose(split, (2, 0, *inner, 1, 3 + len(branches)))))
 
 
 def narrowed(arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -125,13 +130,6 @@ def narrowed(arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 def widened(arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(ops.cast(x, "float32") for x in arrays)
-
-
-def _channels_last(kernel: Tensor, rows: int) -> Tensor:
-    """[*branches, rows, m] -> [rows, branches m]."""
-    if len(kernel.shape) == 2:
-        return kernel
-    return ops.reshape(ops.moveaxis(kernel, -2, 0), (rows, -1))
 
 
 def repeat_features(x: Tensor, n: int) -> Tensor:

@@ -58,6 +58,25 @@ def _reachable(nodes: list[Node]) -> tuple[Node, ...]:
     return tuple(kept)
 
 
+MANY = 128
+"""Scores from which their gradient is worth passing through the chosen ones alone."""
+
+
+def scored(nodes: Sequence[Node]) -> set[int]:
+    """Scores over many experts or keys that a top-k alone reads: the two are computed as one."""
+    readers = Counter(child for node in nodes for child in node.inputs)
+    return {
+        score
+        for node in nodes
+        if node.op == "TOP_K"
+        and nodes[score := node.inputs[0]].op == "SCORE"
+        and readers[score] == 1
+        and nodes[score].count >= MANY
+        and nodes[nodes[score].inputs[0]].type.branches == nodes[score].context
+        and min(nodes[score].context, default=1) > 0
+    }
+
+
 class Chain(NamedTuple):
     """A projection, and the depthwise convolution that alone reads it, if there is one."""
 

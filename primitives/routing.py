@@ -44,6 +44,19 @@ def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, indices
 
 
+def top_scores(x: Tensor, kernel: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`top_k` of x [batch, *heads, T, d] times kernel [*heads, d, n]. The gradient passes through
+    the k chosen products alone: for many n, all of them are computed once and not gone back
+    over."""
+    heads, (d, n) = tuple(kernel.shape[:-2]), kernel.shape[-2:]
+    ids = ops.cast(
+        top_k(ops.matmul(ops.stop_gradient(x), ops.stop_gradient(kernel)), k)[1], "int32"
+    )
+    keys = ops.reshape(ops.swapaxes(kernel, -1, -2), (-1, d))
+    rows = ops.reshape(_owners(ids, n, heads), ops.shape(ids))
+    return ops.matmul(ops.take(keys, rows, axis=0), x[..., None])[..., 0], ids
+
+
 def top_entries(x: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest entries of a sparse state."""
     values, ranks = top_k(x, k)
@@ -139,6 +152,16 @@ def project_entries(x: Tensor, kernel: Tensor) -> Tensor:
     if not branches and x.shape[1] == 1 == kernel.shape[-1]:  # one product of matrices a row
         return ops.matmul(kernel[..., 0], x[:, 0, 0, :, None])[..., None]
     return ops.sum(x[..., 0, :, None] * kernel, axis=-2)[..., None, :]
+
+
+def project_buffers(x: Tensor, kernel: Tensor) -> Tensor:
+    """`project` for few experts' buffers [1, n, slots, d], one by one: CPUs are faster with a few
+    products of large matrices than with a batch of them."""
+    experts = kernel.shape[0]
+    if len(kernel.shape) != 3 or experts is None or experts > 16:
+        return ops.matmul(x, kernel)
+    pairs = zip(ops.unstack(x[0]), ops.unstack(kernel), strict=True)
+    return ops.stack([ops.matmul(rows, matrix) for rows, matrix in pairs])[None]
 
 
 def sum_entries(y: Tensor, gates: Tensor, heads: tuple[int, ...]) -> Tensor:

@@ -159,7 +159,8 @@ def test_the_engine_trains_as_plain_keras_does(tiny_task, name):
     theirs = []
     for batch in windows:
         with tf.GradientTape() as tape:
-            weights = [variable.value for variable in variables]
+            weights = [tf.convert_to_tensor(variable.value) for variable in variables]
+            tape.watch(weights)
             loss, *_ = training_loss(layers, weights, tf.constant(batch), None, "next_token")
         optimizer.apply(tape.gradient(loss, weights), variables)
         theirs.append(float(loss))

@@ -46,10 +46,6 @@ class LazyMoments:
                          for t in self.tables]  # fmt: skip
         self._spec, self._rate = spec, WarmupRsqrt(spec.learning_rate, spec.warmup_steps)
 
-    @property
-    def variables(self) -> list[tf.Variable]:
-        return [*self.tables, *(moment for pair in self._moments for moment in pair)]
-
     def apply(self, gradients: Sequence[tuple[Any, Any]], step: Any) -> None:
         """One step; `step` counts those before it."""
         spec, rate = self._spec, self._rate(step)
