@@ -2,9 +2,10 @@
 
 Read in this order: `dna` (a program as frozen data), `text` and `jsonform` (its two written forms),
 `seeds` (the programs that a search starts from), `types` (what a hidden state is), `table` (the one
-table of primitives), `graph` (a program checked, inlined and hashed), `cost` (what it costs),
-`rewrite` and `emit` (its keras.ops source), `kernels` (the helpers that this source calls) and
-`layer` (that source as a function). Only `kernels` and `layer` import Keras.
+table of primitives), `liveness` and `graph` (a program checked, inlined and hashed), `plan` (how
+routed calls are run), `cost` (what it costs), `rewrite` and `emit` (its keras.ops source),
+`kernels`, `routing` and `balancing` (the helpers that this source calls) and `layer` (that source
+as a function). Only the last four import Keras.
 """
 
 from primitives.dna import DNA, Instruction, Subroutine

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from primitives.dna import DNA, INPUTS, ROUTED, Instruction
+from primitives.dna import DNA, INPUTS, ROUTED
+from primitives.liveness import TRAITS, liveness
 from primitives.table import PRIMITIVES, infer
 from primitives.types import BLOCK, ENTRIES, Inferred, StateType, combine, concatenation, dispatch
 
@@ -111,11 +112,6 @@ def sees_future(graph: Graph) -> str:
     return next((reason for op, reason in _FUTURE.items() if op in graph.ops), "")
 
 
-def live_instructions(dna: DNA) -> tuple[tuple[int, ...], ...]:
-    """For each subroutine, the positions of the instructions that its value depends on."""
-    return tuple(positions for positions, _, _ in _liveness(dna))
-
-
 class _TypeFault(Exception):
     """Carries a reason up through the calls, each of which adds the place where it stands."""
 
@@ -124,77 +120,11 @@ class _TypeFault(Exception):
         self.places: list[tuple[int, int]] = []
 
 
-_Live = tuple[tuple[int, ...], bool, bool]
-"""A subroutine's live positions, and whether its value reads input 1 and input 2."""
-
-
-def _liveness(dna: DNA) -> list[_Live]:
-    subroutines = dna.subroutines
-    below: list[_Live] = []
-    reads: tuple[tuple[bool, bool], ...] = ()
-    for subroutine in reversed(subroutines):
-        live = _live(subroutine.instructions, len(subroutines), reads)
-        below.append(live)
-        reads = (*reads, live[1:])
-    below.reverse()
-    return below
-
-
-@lru_cache(maxsize=1 << 14)
-def _live(
-    instructions: tuple[Instruction, ...], count: int, reads: tuple[tuple[bool, bool], ...]
-) -> _Live:
-    """Of one subroutine, given what those after it read of their inputs, the last of `count` first.
-    A child shares most subroutines with its parent, so that most answers are known."""
-    needed = bytearray(INPUTS + len(instructions))
-    needed[-1] = 1
-    live: list[int] = []
-    for position in range(len(instructions) - 1, -1, -1):
-        if needed[INPUTS + position]:
-            live.append(position)
-            op, in1, in2, _, _, branch, _ = instructions[position]
-            if isinstance(op, str):
-                needed[in1] |= not _TRAITS[op].unread
-                needed[in2] |= _TRAITS[op].binary
-            elif branch == ROUTED:
-                needed[in1] = needed[in2] = 1
-            else:
-                reads1, reads2 = reads[count - 1 - op]
-                needed[in1] |= reads1
-                needed[in2] |= reads2
-    live.reverse()
-    return tuple(live), bool(needed[0]), bool(needed[1])
-
-
 _MASK64 = (1 << 64) - 1
 _RANKS = tuple(struct.pack("<H", rank) for rank in range(2 * MAX_STEPS + 1))
 """Numbers of nodes: a step makes two at most, the op's and the CONCAT of a branched one."""
 
 
-class _Traits(NamedTuple):
-    """What inlining needs of a row of the table."""
-
-    binary: bool
-    commutative: bool
-    weighted: bool
-    sized: bool
-    valued: bool
-    counted: bool
-    unread: bool
-
-
-_TRAITS = {
-    name: _Traits(
-        row.binary,
-        row.commutative,
-        row.weight is not None,
-        "dim" in row.reads,
-        "constant" in row.reads,
-        "count" in row.reads,
-        "in1" not in row.reads,
-    )
-    for name, row in PRIMITIVES.items()
-}
 _FUTURE = {name: row.future for name, row in PRIMITIVES.items() if row.future}
 _COMMUTES = {name for name, row in PRIMITIVES.items() if row.commutative}
 
@@ -228,7 +158,7 @@ def _typed(
     op: str, value: float, context: tuple[int, ...], x: StateType, y: StateType, count: int = 0
 ) -> tuple[Inferred, _Tag]:
     """The type of a primitive's result, or why it has none, and the tag of its node."""
-    traits = _TRAITS[op]
+    traits = TRAITS[op]
     size = int(value) if traits.sized else count
     return infer(op, x, y, size, context), _tag(op, value, context, count)
 
@@ -245,7 +175,7 @@ class _Inlined:
 
     def __init__(self, dna: DNA) -> None:
         self.dna = dna
-        self.live = _liveness(dna)
+        self.live = liveness(dna)
         self.inputs: list[tuple[int, ...]] = [()]
         self.tags: list[_Tag] = [_tag(INPUT, 0, ())]
         self.types: list[StateType] = [BLOCK]
@@ -292,7 +222,7 @@ class _Inlined:
         self, name: str, x: int, y: int, constant: int, dim: int, count: int,
         context: tuple[int, ...], place: tuple[int, int],
     ) -> int:  # fmt: skip
-        binary, commutative, weighted, sized, valued, counted, unread = _TRAITS[name]
+        binary, commutative, weighted, sized, valued, counted, unread = TRAITS[name]
         types = self.types
         if weighted:
             units = self.dna.dims[dim] if sized else self.constant(constant) if valued else 0
