@@ -170,7 +170,8 @@ def test_the_engine_trains_as_plain_keras_does(tiny_task, name):
 
 
 def test_jax_trains_as_tensorflow_does(tiny_task, tmp_path):
-    """Twenty steps from the same weights; JAX in a process of its own, as Keras has one backend."""
+    """Twenty steps from the same weights, of a dense program and of one with experts and a state;
+    JAX in a process of its own, as Keras has one backend."""
     pytest.importorskip("jax", reason="the jax extra is not installed")
     task = tmp_path / "task.json"
     task.write_text(tiny_task.model_dump_json())
@@ -183,14 +184,16 @@ def test_jax_trains_as_tensorflow_does(tiny_task, tmp_path):
         task = Task.model_validate_json(Path({str(task)!r}).read_text())
         training = task.training.model_copy(update={{"backend": "jax"}})
         task = task.model_copy(update={{"training": training}})
-        print(evaluate(load_seed("transformer"), task, Budget("steps", 20), seed=1).val_loss)
+        for name in ("transformer", "deepseek"):
+            print(evaluate(load_seed(name), task, Budget("steps", 20), seed=1).val_loss)
         import keras
         assert keras.backend.backend() == "jax"
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    ours = evaluate(SEED, tiny_task, Budget("steps", 20), seed=1)
-    assert float(done.stdout) == pytest.approx(ours.val_loss, abs=1e-4)
+    programs = (SEED, load_seed("deepseek"))
+    ours = [evaluate(dna, tiny_task, Budget("steps", 20), seed=1).val_loss for dna in programs]
+    assert [float(loss) for loss in done.stdout.split()] == pytest.approx(ours, abs=1e-4)
 
 
 def test_a_process_has_one_backend(tiny_task):
