@@ -122,7 +122,6 @@ CASES: dict[str, tuple[DNA, Task]] = {
     "alternating": (SWITCH, task(2, DENSE, capacity_factor=1.0, routing="blocks")),
     "hash-layer": (load_seed("hash_layer"), task()),
     "peer": (replace(load_seed("peer"), every=MIDDLE), task(layers=2, routing="entries")),
-    "tree": (load_seed("tree"), task(capacity_factor=1.5, routing="blocks")),
     "noisy": (load_seed("noisy_top_k"), task()),
     "masked": (load_seed("expert_choice"), task(objective="masked")),
 }
@@ -204,7 +203,7 @@ def test_every_seed_program_is_the_same_function(tmp_path: Path) -> None:
 
 
 def test_random_programs_are_the_same_function(tmp_path: Path) -> None:
-    for number, dna in enumerate(routed_programs(16, seed=5)):
+    for number, dna in enumerate(routed_programs(8, seed=5)):
         same_function(dna, task(), tmp_path / f"program_{number}.py")
     is_clean(tmp_path)
 

@@ -246,6 +246,6 @@ def test_reinforce_rewards_what_did_better_than_the_mean(tiny_task):
 def test_the_oracle_tells_a_leak_from_none():
     from workers.oracle import oracle
 
-    leaking, causal = (oracle(load_seed(name), 400) for name in ("expert_choice", "switch"))
+    leaking, causal = oracle(load_seed("expert_choice"), 300), oracle(load_seed("switch"), 100)
     assert leaking.leaks and leaking.loss < leaking.bound - 0.005
     assert not causal.leaks and causal.loss > causal.bound - 0.001

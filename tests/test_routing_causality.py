@@ -118,7 +118,7 @@ def furthest(block: Block, trials: int = TRIALS) -> dict[str, list[float]]:
 
 @pytest.mark.parametrize(
     ("program", "factor"),
-    [*product(["top-2"], FACTORS), *product(["noisy", "tree", "product keys"], FACTORS[::2])],
+    [*product(["top-2"], FACTORS), *product(["noisy", "tree", "product keys"], FACTORS[:1])],
 )
 def test_no_later_token_and_no_other_row_moves_a_place_in_training(
     program: str, factor: float
