@@ -195,8 +195,19 @@ def block_source(dna: DNA, it: Task, name: str = "it") -> str:
     return module_source(dna, build(dna), it, 256, names(name), facts)
 
 
-def test_every_seed_program_is_the_same_function(tmp_path: Path) -> None:
-    for name in ROUTED_SEEDS:
+def telling_seeds() -> list[str]:
+    """Routed seed programs that together have every operation that any of them has."""
+    ops = {name: build(load_seed(name)).ops for name in ROUTED_SEEDS}
+    chosen, left = [], set().union(*ops.values())
+    while left:
+        best = max(ops, key=lambda name: len(ops[name] & left))
+        chosen.append(best)
+        left -= ops[best]
+    return chosen
+
+
+def test_seed_programs_are_the_same_function(tmp_path: Path) -> None:
+    for name in telling_seeds():
         it = task(capacity_factor=1.25, objective="masked")
         same_function(load_seed(name), it, tmp_path / f"{name}.py")
     is_clean(tmp_path)
