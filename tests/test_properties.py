@@ -45,7 +45,7 @@ from tests.call_sites import by_site, random_weights
 from tests.random_programs import programs, routed_programs
 from tests.reference_interpreter import Array, Ids, interpret
 
-PROGRAMS = {"dense": 580, "routed": 100}
+PROGRAMS = {"dense": 580, "routed": 150}
 KINDS = ("every", "blocks", "entries")
 LENGTH, WIDTH, VOCABULARY = 6, 8, 99
 CUTS = (1, 3, 5)
