@@ -46,6 +46,8 @@ from tests.random_programs import programs, routed_programs
 from tests.reference_interpreter import Array, Ids, interpret
 
 PROGRAMS = {"dense": 580, "routed": 150}
+TELLING = {"dense": 500, "routed": 129}
+MOVING = {"dense": 400, "routed": 104}
 KINDS = ("every", "blocks", "entries")
 LENGTH, WIDTH, VOCABULARY = 6, 8, 99
 CUTS = (1, 3, 5)
@@ -211,8 +213,8 @@ def test_programs_are_many_and_varied(family: str, trials: list[Trial]) -> None:
     telling = [trial for trial in trials if trial.telling]
     moving = [t for t in telling if not np.allclose(t.outputs[:, 0], t.outputs[:, -1])]
     assert len({trial.graph.hash for trial in trials}) == PROGRAMS[family]
-    assert len(telling) >= 0.86 * PROGRAMS[family]
-    assert len(moving) >= 0.69 * PROGRAMS[family]
+    assert len(telling) >= TELLING[family]
+    assert len(moving) >= MOVING[family]
 
 
 def test_dense_programs_have_every_part() -> None:
