@@ -6,13 +6,16 @@ Counts follow the usual convention: a multiply-add is two FLOPs, any elementwise
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import lru_cache
+from typing import NamedTuple
 
 from primitives.dna import MIDDLE
-from primitives.graph import COMBINE, DISPATCH, Graph
-from primitives.plan import Setting, Way, feature_size, inside_of, regions, ways, weight_shape
+from primitives.graph import COMBINE, Graph, Node
+from primitives.plan import Setting, feature_size, inside_of, regions, ways, weight_shape
 from primitives.table import PRIMITIVES
+from primitives.types import StateType
 
 BYTES = 4
 """Bytes of one float32 activation."""
@@ -37,7 +40,9 @@ def static_cost(
     """Cost of `layers` blocks with the model around them: tied token embedding, learned positions,
     final layer norm. Blocks that do not run the program run `other`. Routed calls count as they are
     lowered for `setting`. Training a token takes about three times its forward FLOPs."""
-    setting = replace(setting or Setting(), sequence_length=sequence_length)
+    setting = setting or Setting()
+    if setting.sequence_length != sequence_length:
+        setting = replace(setting, sequence_length=sequence_length)
     own = len(program_layers(graph.every, layers))
     sums = [own * part for part in _block_cost(graph, d_model, setting)]
     if other is not None and own < layers:
@@ -62,50 +67,61 @@ def program_layers(every: int, layers: int) -> tuple[int, ...]:
 
 def _block_cost(graph: Graph, d_model: int, setting: Setting) -> tuple[float, float, float, float]:
     """Of one block: parameters, FLOPs and activations a token, active parameters."""
-    nodes, around = graph.nodes, regions(graph.nodes)
-    routes = ways(nodes, d_model, setting)
+    nodes, length = graph.nodes, setting.sequence_length
+    shares = _shares(nodes, d_model, setting)
     parameters = flops = elements = active = 0.0
-    features: list[int] = []
-    sizes: list[float] = []
-    for position, node in enumerate(nodes):
-        feature = feature_size(node.type, d_model, setting.sequence_length)
-        rows = _rows(node.type.branches, routes, around, nodes, position)
-        made = feature * rows
-        features.append(feature)
-        sizes.append(made)
-        elements += made
-        if node.op == COMBINE:
-            flops += 2 * sizes[node.inputs[0]]
-        row = PRIMITIVES.get(node.op)
-        if row is None:
-            continue
-        flops += row.flops(features[node.inputs[0]], sizes[node.inputs[0]], made)
-        shape = weight_shape(nodes, node, d_model)
-        if row.weight is not None and row.weight.trainable:
-            size = math.prod(abs(n) for n in node.context) * math.prod(shape)
-            parameters += size
-            active += size * _visited(nodes, around, position)
+    for node, share in zip(nodes, shares, strict=True):
+        first = node.inputs[0] if node.inputs else 0
+        weights, work, size = _node_cost(
+            node.op, node.context, nodes[first].type, node.type, d_model, length
+        )
+        parameters += weights
+        active += weights * share.visited
+        flops += work * shares[first].rows
+        elements += size * share.rows
     return parameters, flops, elements, active
 
 
-def _rows(
-    branches: tuple[int, ...], routes: dict[int, Way], around: list[int], nodes: Any, position: int
-) -> float:
-    """Rows of a state for each token: its heads, and what its routed calls compute."""
-    rows = float(math.prod(n for n in branches if n > 0))
-    region = position if nodes[position].op == DISPATCH else around[position]
-    while region >= 0:
-        rows *= routes[region].rows
-        region = around[inside_of(nodes, region)]
-    return rows
+@lru_cache(maxsize=1 << 16)
+def _node_cost(
+    op: str, context: tuple[int, ...], read: StateType, made: StateType, d_model: int, length: int
+) -> tuple[int, float, float]:
+    """Trainable weights of a node, and its FLOPs and activations a token if each routed call
+    around it ran on one row a token. `read` is the type of its first input."""
+    sizes = [
+        feature_size(state, d_model, length) * math.prod(n for n in state.branches if n > 0)
+        for state in (read, made)
+    ]
+    row = PRIMITIVES.get(op)
+    if row is None:
+        return 0, 2 * sizes[0] if op == COMBINE else 0, sizes[1]
+    weights = 0
+    if row.weight is not None and row.weight.trainable:
+        weights = math.prod(map(abs, context)) * math.prod(weight_shape(op, read, made, d_model))
+    return weights, row.flops(feature_size(read, d_model, length), *sizes), sizes[1]
 
 
-def _visited(nodes: Any, around: list[int], position: int) -> float:
-    """The share of the experts around a weight that a token is routed to."""
-    share, region = 1.0, around[position]
-    while region >= 0:
-        dispatch = nodes[region]
+class _Share(NamedTuple):
+    """Of what routed calls compute: their rows for each token around a node, and the share of its
+    weights that a token meets."""
+
+    rows: float
+    visited: float
+
+
+_ALL = _Share(1.0, 1.0)
+
+
+def _shares(nodes: Sequence[Node], d_model: int, setting: Setting) -> list[_Share]:
+    """Of each node."""
+    routes = ways(nodes, d_model, setting)
+    if not routes:
+        return [_ALL] * len(nodes)
+    around, made = regions(nodes), {-1: _ALL}
+    for position, way in routes.items():
+        dispatch, outer = nodes[position], made[around[inside_of(nodes, position)]]
+        visited = 1.0
         if len(dispatch.inputs) == 2:
-            share *= min(1.0, nodes[dispatch.inputs[1]].type.size / -dispatch.context[-1])
-        region = around[inside_of(nodes, region)]
-    return share
+            visited = min(1.0, nodes[dispatch.inputs[1]].type.size / -dispatch.context[-1])
+        made[position] = _Share(outer.rows * way.rows, outer.visited * visited)
+    return [made[region] for region in around]

@@ -73,7 +73,7 @@ def weight_specs(graph: Graph, d_model: int) -> tuple[WeightSpec, ...]:
     for node in graph.nodes:
         row = PRIMITIVES.get(node.op)
         if row is not None and row.weight is not None:
-            shape = weight_shape(graph.nodes, node, d_model)
+            shape = weight_shape(node.op, graph.nodes[node.inputs[0]].type, node.type, d_model)
             name = names.new(f"{node.name}_{'kernel' if 'CONV' in node.op else node.op.lower()}")
             branches = tuple(abs(n) for n in node.context)
             trained, fan_in = row.weight.trainable, math.prod(shape[:-1])

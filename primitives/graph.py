@@ -194,8 +194,7 @@ class _Inlined:
             raise _TypeFault(f"inlining takes more than {MAX_STEPS} steps; call fewer subroutines")
         place = (index, -1)
         try:
-            for position in self.live[index][0]:
-                op, in1, in2, constant, dim, branch, count = instructions[position]
+            for position, op, in1, in2, branch, value, size in self.live[index].steps:
                 place = (index, position)
                 if branch == ROUTED:
                     node = self.routed(op, states[in1], states[in2], context, place)
@@ -209,7 +208,7 @@ class _Inlined:
                         self.places[node] = place  # the caller's name says more than the callee's
                 else:
                     x, y = states[in1], states[in2]
-                    node = self.primitive(op, x, y, constant, dim, count, inner, place)  # type: ignore[arg-type]
+                    node = self.primitive(op, x, y, value, size, inner, place)  # type: ignore[arg-type]
                 if branch != 1:
                     node = self.concatenate(node, len(context), branch, place)
                 states[INPUTS + position] = node
@@ -219,28 +218,24 @@ class _Inlined:
         return states[-1]
 
     def primitive(
-        self, name: str, x: int, y: int, constant: int, dim: int, count: int,
-        context: tuple[int, ...], place: tuple[int, int],
+        self, name: str, x: int, y: int, value: float, size: int, context: tuple[int, ...],
+        place: tuple[int, int],
     ) -> int:  # fmt: skip
-        binary, commutative, weighted, sized, valued, counted, unread = TRAITS[name]
+        binary, commutative, weighted, _, _, _, unread = TRAITS[name]
         types = self.types
         if weighted:
-            units = self.dna.dims[dim] if sized else self.constant(constant) if valued else 0
-            size = self.dna.counts[count] if counted else 0
-            made, tag = _typed(name, units, context, types[x], BLOCK, size)
+            made, tag = _typed(name, value, context, types[x], BLOCK, size)
             if made.__class__ is str:
                 raise _TypeFault(made)
             return self.add((x,), tag, made, place)  # type: ignore[arg-type]
         if name == "TAKE":
             y = self.supports.get(y, y)  # its indices are all that matters
-        value = self.constant(constant) if valued else 0
-        size = self.dna.counts[count] if counted else 0
         if binary:
             inputs: tuple[int, ...] = (y, x) if commutative and y < x else (x, y)
         else:
             x = 0 if unread else x
             inputs, y = (x,), x
-        key = (name, *inputs, value, size)
+        key = (name, inputs, value, size)
         node = self.known.get(key)
         if node is None:
             made, tag = _typed(name, value, (), types[x], types[y], size)
@@ -252,9 +247,6 @@ class _Inlined:
             node = x if again else self.add(inputs, tag, made, place)  # type: ignore[arg-type]
             self.known[key] = node
         return node
-
-    def constant(self, index: int) -> float:
-        return self.dna.constants[index] + 0.0  # -0.0 + 0.0 is 0.0
 
     def same_entries(self, name: str, x: int, y: int) -> None:
         if name not in _INDEXING and name != "TAKE" and self.supports[x] != self.supports[y]:
@@ -360,19 +352,14 @@ class _Inlined:
 
     def nodes(self, order: list[int]) -> tuple[Node, ...]:
         ranks = {node: rank for rank, node in enumerate(order)}
-        return tuple(
-            Node(
-                self.tags[node].op,
-                tuple(ranks[child] for child in self.inputs[node]),
-                self.tags[node].value,
-                self.tags[node].context,
-                self.types[node],
-                self.name(*self.places[node]),
-                self.tags[node].count,
-                ranks[self.supports[node]] if node in self.supports else -1,
-            )
-            for node in order
-        )
+        supports = {node: ranks[made] for node, made in self.supports.items() if node in ranks}
+        made = []
+        for node in order:
+            op, value, context, _, _, count = self.tags[node]
+            inputs = tuple([ranks[child] for child in self.inputs[node]])
+            name, support = self.name(*self.places[node]), supports.get(node, -1)
+            made.append(Node(op, inputs, value, context, self.types[node], name, count, support))
+        return tuple(made)
 
     def name(self, index: int, position: int) -> str:
         if index < 0:

@@ -1,5 +1,5 @@
-"""Which instructions of a program count: those that its value depends on. Inlining visits no
-others."""
+"""What inlining reads of a program: its live instructions, those that its value depends on, with
+bank values in the place of indices. Inlining visits no others."""
 
 from __future__ import annotations
 
@@ -35,16 +35,28 @@ TRAITS = {
     for name, row in PRIMITIVES.items()
 }
 
-Live = tuple[tuple[int, ...], bool, bool]
-"""A subroutine's live positions, and whether its value reads input 1 and input 2."""
+Banks = tuple[tuple[int, ...], tuple[float, ...], tuple[int, ...]]
+"""A program's dims, constants and counts."""
+
+Step = tuple[int, "str | int", int, int, int, float, int]
+"""A live instruction: position, op, the states that it reads, branch, and the dim or constant and
+the count that its op reads, else 0."""
+
+
+class Live(NamedTuple):
+    """A subroutine's live instructions, and whether its value reads input 1 and input 2."""
+
+    steps: tuple[Step, ...]
+    reads1: bool
+    reads2: bool
 
 
 def liveness(dna: DNA) -> list[Live]:
-    subroutines = dna.subroutines
+    subroutines, banks = dna.subroutines, (dna.dims, dna.constants, dna.counts)
     below: list[Live] = []
     reads: tuple[tuple[bool, bool], ...] = ()
     for subroutine in reversed(subroutines):
-        live = _live(subroutine.instructions, len(subroutines), reads)
+        live = _live(subroutine.instructions, len(subroutines), reads, banks)
         below.append(live)
         reads = (*reads, live[1:])
     below.reverse()
@@ -53,16 +65,19 @@ def liveness(dna: DNA) -> list[Live]:
 
 @lru_cache(maxsize=1 << 14)
 def _live(
-    instructions: tuple[Instruction, ...], count: int, reads: tuple[tuple[bool, bool], ...]
+    instructions: tuple[Instruction, ...],
+    count: int,
+    reads: tuple[tuple[bool, bool], ...],
+    banks: Banks,
 ) -> Live:
     """Of one subroutine, given what those after it read of their inputs, the last of `count` first.
     A child shares most subroutines with its parent, so that most answers are known."""
     needed = bytearray(INPUTS + len(instructions))
     needed[-1] = 1
-    live: list[int] = []
+    live: list[Step] = []
     for position in range(len(instructions) - 1, -1, -1):
         if needed[INPUTS + position]:
-            live.append(position)
+            live.append(_step(position, instructions[position], banks))
             op, in1, in2, _, _, branch, _ = instructions[position]
             if isinstance(op, str):
                 needed[in1] |= not TRAITS[op].unread
@@ -74,4 +89,17 @@ def _live(
                 needed[in1] |= reads1
                 needed[in2] |= reads2
     live.reverse()
-    return tuple(live), bool(needed[0]), bool(needed[1])
+    return Live(tuple(live), bool(needed[0]), bool(needed[1]))
+
+
+def _step(position: int, instruction: Instruction, banks: Banks) -> Step:
+    op, in1, in2, constant, dim, branch, count = instruction
+    value, size = 0.0, 0
+    if isinstance(op, str):
+        traits, (dims, constants, counts) = TRAITS[op], banks
+        if traits.sized:
+            value = dims[dim]
+        elif traits.valued:
+            value = constants[constant] + 0.0  # -0.0 + 0.0 is 0.0
+        size = counts[count] if traits.counted else 0
+    return position, op, in1, in2, branch, value, size

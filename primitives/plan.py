@@ -56,13 +56,13 @@ def feature_size(state: StateType, d_model: int, sequence_length: int) -> int:
     return state.size * d_model // UNITS_PER_WIDTH if state.axis == CHANNELS else state.size
 
 
-def weight_shape(nodes: Sequence[Node], node: Node, d_model: int) -> tuple[int, ...]:
-    """Shape of a node's weight without its branch axes; () where it has none."""
-    row = PRIMITIVES.get(node.op)
+def weight_shape(op: str, read: StateType, made: StateType, d_model: int) -> tuple[int, ...]:
+    """Shape of an op's weight without its branch axes, from the types of its first input and its
+    result; () where it has none."""
+    row = PRIMITIVES.get(op)
     if row is None or row.weight is None:
         return ()
-    inputs = feature_size(nodes[node.inputs[0]].type, d_model, 0)
-    return row.weight.shape(inputs, feature_size(node.type, d_model, 0))
+    return row.weight.shape(feature_size(read, d_model, 0), feature_size(made, d_model, 0))
 
 
 def regions(nodes: Sequence[Node]) -> list[int]:
@@ -83,12 +83,9 @@ def inside_of(nodes: Sequence[Node], dispatch: int) -> int:
 
 def ways(nodes: Sequence[Node], d_model: int, setting: Setting) -> dict[int, Way]:
     """The way of each routed call, by the position of its DISPATCH."""
-    around = regions(nodes)
-    return {
-        position: _way(nodes, around, position, d_model, setting)
-        for position, node in enumerate(nodes)
-        if node.op == DISPATCH
-    }
+    routed = [position for position, node in enumerate(nodes) if node.op == DISPATCH]
+    around = regions(nodes) if routed else []
+    return {position: _way(nodes, around, position, d_model, setting) for position in routed}
 
 
 def _way(
@@ -136,7 +133,8 @@ def _expert_weights(
     """Weights of one expert, those of calls that it makes included."""
     total, depth = 0, len(nodes[dispatch].context)
     for position, node in enumerate(nodes):
-        shape = weight_shape(nodes, node, d_model)
+        read = nodes[node.inputs[0]].type if node.inputs else node.type
+        shape = weight_shape(node.op, read, node.type, d_model)
         if shape and _within(nodes, around, position, dispatch):
             total += math.prod(abs(n) for n in node.context[depth:]) * math.prod(shape)
     return total

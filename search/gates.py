@@ -171,8 +171,8 @@ def seen(child: Child, rules: Rules) -> Verdict:
 
 
 GATES: dict[str, Gate] = {
-    "change": change, "types": types, "causal": causal, "length": length, "seen": seen, "cost":
-cost, }  # fmt: skip
+    gate.__name__: gate for gate in (change, types, length, seen, causal, cost)
+}
 """In the order in which a child meets them: types first makes the graph that the rest asks about,
 and looking up its hash is cheaper than adding up its cost."""
 

@@ -83,7 +83,7 @@ COST = task_cost(graph_of(NEW), TASK)
 
 
 def test_the_chain() -> None:
-    assert list(GATES) == ["change", "types", "causal", "length", "seen", "cost"]
+    assert list(GATES) == ["change", "types", "length", "seen", "causal", "cost"]
 
 
 def test_a_new_well_typed_child_passes() -> None:
