@@ -14,19 +14,19 @@ from dataclasses import dataclass
 
 from primitives.graph import COMBINE, CONCAT, DISPATCH, INPUT, Graph, Node
 from primitives.plan import Setting, Way, inside_of, regions, ways, weight_shape
-from primitives.rewrite import SOFTMAX, Chain, lowered, merged, scored
+from primitives.rewrite import ATTENTION, OVER_RMS, SOFTMAX, Chain, lowered, merged, scored
 from primitives.table import PRIMITIVES, Init, Primitive
 from primitives.types import COUNT, ENTRIES, KEYS, StateType
 
 KERNELS = (
-    "assign", "balance", "balance_bias", "collect", "conv", "depthwise_conv", "depthwise_taps",
-    "hash_experts", "hide", "importance_loss", "load_loss", "masked_softmax", "merge_branches",
-    "narrowed", "noise", "of_experts", "pair_entries", "pair_scores", "project", "project_all",
-    "project_buffers", "project_convolve_all", "project_entries", "reciprocal", "reinforce",
-    "repeat_features", "sparsity_loss", "spread_entries", "sum_entries", "sum_experts",
-    "switch_loss", "take_entries", "threshold", "to_blocks", "to_buffers", "to_entries",
-    "to_every_expert", "top_entries", "top_k", "top_positions", "top_scores", "uniform",
-    "visible_mean", "widened", "z_loss",
+    "assign", "attention", "balance", "balance_bias", "collect", "conv", "depthwise_conv",
+    "depthwise_taps", "flash_attention", "hash_experts", "hide", "importance_loss", "load_loss",
+    "masked_softmax", "merge_branches", "narrowed", "noise", "of_experts", "over_rms",
+    "pair_entries", "pair_scores", "project", "project_all", "project_buffers",
+    "project_convolve_all", "project_entries", "reciprocal", "reinforce", "repeat_features",
+    "sparsity_loss", "spread_entries", "sum_entries", "sum_experts", "switch_loss", "take_entries",
+    "threshold", "to_blocks", "to_buffers", "to_entries", "to_every_expert", "top_entries", "top_k",
+    "top_positions", "top_scores", "uniform", "visible_mean", "widened", "z_loss",
 )  # fmt: skip
 """Functions of primitives' kernels, routing and balancing that lines may call: no state may take
 their names."""
@@ -307,6 +307,10 @@ def expression(
         if node.type.axis == KEYS:
             return f"masked_softmax({names[0]})"
         return f"ops.softmax({names[0]}, axis=-1)"
+    if node.op == OVER_RMS:
+        return f"over_rms({names[0]}, {float(node.value)!r})"
+    if node.op == ATTENTION:
+        return f"attention({', '.join(names)}, {narrow})"
     row = PRIMITIVES[node.op]
     for position, child in enumerate(inputs):
         names[position] = _prepared(row, position, child, names[position], node.type)
@@ -325,6 +329,7 @@ def expression(
         n=inputs[0].type.domain or inputs[0].type.size,
         m=inputs[-1].type.domain or inputs[-1].type.size,
         c=repr(float(node.value)), k=node.count, w=weight, name=name,
+        v=f"{weight}[..., None, :]" if node.context else weight,
     )  # fmt: skip
 
 

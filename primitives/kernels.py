@@ -25,6 +25,67 @@ def masked_softmax(x: Tensor) -> Tensor:
     return ops.softmax(hide(x, float("-inf")), axis=-1)
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor, narrow: bool) -> Tensor:
+    """softmax(q k^T) v over visible keys; q and k [..., T, n], v [..., T, m], of equal outer axes.
+    The gradient needs no mask: weights are 0 where nothing is visible (Dao et al. 2022, eq. 4 of
+    appendix B.4, has its form). Products of a `narrow` one are computed in bfloat16."""
+
+    def product(x: Tensor, y: Tensor, axes: str) -> Tensor:
+        if not narrow:
+            return ops.einsum(axes, x, y)
+        x, y = ops.cast(x, "bfloat16"), ops.cast(y, "bfloat16")
+        return ops.cast(ops.einsum(axes, x, y), "float32")
+
+    @ops.custom_gradient  # type: ignore[untyped-decorator]
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
+        weights = masked_softmax(product(q, k, "...tn,...sn->...ts"))
+        y = product(weights, v, "...ts,...sm->...tm")
+
+        def gradient(*arguments: Tensor, upstream: Tensor = None) -> tuple[Tensor, ...]:
+            dy = arguments[0] if upstream is None else upstream
+            dweights = product(dy, v, "...tm,...sm->...ts")
+            # The two sums are equal; rounded weights must see their own gradients' roundings.
+            along = weights * dweights if narrow else dy * y
+            dscores = weights * (dweights - ops.sum(along, axis=-1, keepdims=True))
+            return (
+                product(dscores, k, "...ts,...sn->...tn"),
+                product(dscores, q, "...ts,...tn->...sn"),
+                product(weights, dy, "...ts,...tm->...sm"),
+            )
+
+        return y, gradient
+
+    return attend(q, k, v)
+
+
+def flash_attention(q: Tensor, k: Tensor, v: Tensor, narrow: bool) -> Tensor:
+    """The same without ever holding the weights, where the backend has a kernel for that."""
+    heads = [ops.reshape(x, (x.shape[0], -1, *x.shape[-2:])) for x in (q, k, v)]
+    q, k, y = (ops.cast(ops.swapaxes(x, 1, 2), "bfloat16") for x in heads)
+    y = ops.dot_product_attention(q, k, y, scale=1.0, is_causal=True)
+    y = ops.cast(ops.swapaxes(y, 1, 2), "float32")
+    return ops.reshape(y, (*v.shape[:-2], *y.shape[-2:]))
+
+
+def over_rms(x: Tensor, floor: float) -> Tensor:
+    """x over the root of its features' mean square, which counts as `floor` at least."""
+
+    @ops.custom_gradient  # type: ignore[untyped-decorator]
+    def normed(x: Tensor) -> tuple[Tensor, Any]:
+        square = ops.mean(ops.square(x), axis=-1, keepdims=True)
+        inverse = ops.rsqrt(ops.maximum(square, floor))
+        y = x * inverse
+
+        def gradient(*arguments: Tensor, upstream: Tensor = None) -> Tensor:
+            dy = arguments[0] if upstream is None else upstream
+            along = ops.mean(dy * y, axis=-1, keepdims=True)
+            return (dy - y * along * ops.cast(square > floor, x.dtype)) * inverse
+
+        return y, gradient
+
+    return normed(x)
+
+
 def visible_mean(x: Tensor) -> Tensor:
     """Mean over visible entries, of which row t has t + 1; x is 0 elsewhere."""
     count = ops.cast(ops.arange(1, ops.shape(x)[-1] + 1), x.dtype)

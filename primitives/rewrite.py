@@ -10,20 +10,41 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from primitives.graph import Graph, Node
-from primitives.types import KEYS
+from primitives.types import CHANNELS, COUNT, KEYS
 
 SOFTMAX = "SOFTMAX"
 """exp(x) over its sum, the largest x subtracted first; over visible entries if x is over S."""
 
 
+OVER_RMS = "OVER RMS"
+"""x over the root of its mean square, which counts as `value` at least: the core of a layer norm,
+whose x is centred, and of an RMS norm."""
+
+ATTENTION = "ATTENTION"
+"""Softmax over visible key positions of the products of queries and keys, times values."""
+
+
 def lowered(graph: Graph) -> tuple[Node, ...]:
-    """The nodes to lower, inputs first: each softmax in one node, unreachable nodes left out."""
+    """The nodes to lower, inputs first: each softmax, norm and attention in one node, unreachable
+    nodes left out."""
     nodes = list(graph.nodes)
     for index, node in enumerate(nodes):
-        scores = _softmax_of(nodes, node)
+        scores, normed = _softmax_of(nodes, node), _over_rms(nodes, node)
         if scores is not None:
             nodes[index] = node._replace(op=SOFTMAX, inputs=(scores,))
+        elif normed is not None:
+            nodes[index] = node._replace(op=OVER_RMS, inputs=node.inputs[:1], value=normed)
+    readers = _readers(nodes := list(_reachable(nodes)))
+    for index, node in enumerate(nodes):
+        read = _attended(nodes, node, readers)
+        if read is not None:
+            nodes[index] = node._replace(op=ATTENTION, inputs=read)
     return _reachable(nodes)
+
+
+def _readers(nodes: Sequence[Node]) -> Counter[int]:
+    """How often each node is read."""
+    return Counter(child for node in nodes for child in node.inputs)
 
 
 def _softmax_of(nodes: list[Node], node: Node) -> int | None:
@@ -36,7 +57,48 @@ def _softmax_of(nodes: list[Node], node: Node) -> int | None:
     exponential = nodes[above]
     if exponential.type.axis == KEYS and exponential.op == "MASK":
         exponential = nodes[exponential.inputs[0]]
-    return exponential.inputs[0] if exponential.op == "EXP" else None
+    if exponential.op != "EXP":
+        return None
+    scores = exponential.inputs[0]
+    return nodes[scores].inputs[0] if nodes[scores].op == "MASK" else scores
+
+
+def _over_rms(nodes: list[Node], node: Node) -> float | None:
+    """The smallest mean square if `node` is x / sqrt(|max(mean(x x), floor)|), floor above 0. Where
+    x is centred, y - mean(y), the mean of x y is that of x x."""
+    if node.op != "DIVIDE" or node.type.axis not in (CHANNELS, COUNT):
+        return None
+    x, root = node.inputs
+    floored = nodes[nodes[root].inputs[0]] if nodes[root].op == "ABS ROOT" else node
+    mean = nodes[floored.inputs[0]]
+    if floored.op != "MAX" or floored.value <= 0 or mean.op != "RED MEAN":
+        return None
+    squares, centred = nodes[mean.inputs[0]], nodes[x]
+    if squares.op == "SQUARE" and squares.inputs == (x,):
+        return floored.value
+    if squares.op != "MULTIPLY" or centred.op != "DIFFERENCE":
+        return None
+    y, subtracted = centred.inputs[0], nodes[centred.inputs[1]]
+    is_mean = subtracted.op == "RED MEAN" and subtracted.inputs == (y,)
+    return floored.value if is_mean and set(squares.inputs) == {x, y} else None
+
+
+def _attended(nodes: list[Node], node: Node, readers: Counter[int]) -> tuple[int, int, int] | None:
+    """Queries, keys and values if `node` is their attention, and nothing else reads the weights."""
+    if node.op != "MAT MUL" or nodes[node.inputs[0]].op != SOFTMAX:
+        return None
+    weights, values = node.inputs
+    scores = nodes[weights].inputs[0]
+    if nodes[scores].op != "T-MAT MUL" or readers[weights] > 1 or readers[scores] > 1:
+        return None
+    queries, keys = nodes[scores].inputs
+    read = (queries, keys, values)
+    plain = all(
+        nodes[each].type.axis in (CHANNELS, COUNT)
+        and nodes[each].type.branches == node.type.branches
+        for each in read
+    )
+    return read if plain else None
 
 
 def _reachable(nodes: list[Node]) -> tuple[Node, ...]:
@@ -64,7 +126,7 @@ MANY = 128
 
 def scored(nodes: Sequence[Node]) -> set[int]:
     """Scores over many experts or keys that a top-k alone reads: the two are computed as one."""
-    readers = Counter(child for node in nodes for child in node.inputs)
+    readers = _readers(nodes)
     return {
         score
         for node in nodes
@@ -92,7 +154,7 @@ def merged(nodes: Sequence[Node]) -> list[tuple[Chain, ...]]:
     """Projections of one state to states of equal shape, such as queries, keys and values, which
     are computed as one; and those that a depthwise convolution follows, even alone, as the two
     are computed before branches come apart."""
-    readers = Counter(child for node in nodes for child in node.inputs)
+    readers = _readers(nodes)
     convolved = {
         node.inputs[0]: position
         for position, node in enumerate(nodes)

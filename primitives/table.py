@@ -205,11 +205,11 @@ _PRIMER_ROWS = (
     _constant("MAX", "tf.math.maximum", "the larger of x and a bank constant (0: ReLU)"),
     _constant("MIN", "tf.math.minimum", "the smaller of x and a bank constant"),
     _learned(
-        "SCALE", "x * tf.Variable()", "ops.multiply({x}, {w}[..., None, :])",
+        "SCALE", "x * tf.Variable()", "ops.multiply({x}, {v})",
         "x times a learned factor a channel", "ones",
     ),
     _learned(
-        "SHIFT", "x + tf.Variable()", "ops.add({x}, {w}[..., None, :])",
+        "SHIFT", "x + tf.Variable()", "ops.add({x}, {v})",
         "x plus a learned offset a channel", "zeros",
     ),
     Primitive(

@@ -172,12 +172,47 @@ class Seeds(keras.random.SeedGenerator):
         return self.seed + ops.convert_to_tensor([self.drawn << 16, 0], self.seed.dtype)
 
 
+def embed(tokens: Any, embedding: Any, positions: Any) -> Any:
+    """Tokens [batch, T] -> x [batch, T, d_model]."""
+    return ops.take(embedding, tokens, axis=0) + positions
+
+
+def head(x: Any, embedding: Any, scale: Any, shift: Any) -> Any:
+    """x [batch, T, d_model] -> logits [batch, T, rows of the embedding]."""
+    x = x - ops.mean(x, axis=-1, keepdims=True)
+    x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + EPSILON)
+    return ops.matmul(x * scale + shift, ops.transpose(embedding))
+
+
+def losses_of(x: Any, embedding: Any, scale: Any, shift: Any, targets: Any) -> Any:
+    """x [batch, T, d_model] and targets [batch, T] -> losses [batch, T] in nats."""
+    scores = head(x, embedding, scale, shift)
+    return ops.sparse_categorical_crossentropy(targets, scores, from_logits=True)
+
+
+class Around(NamedTuple):
+    """What a model has around its blocks: the same for all candidates of a task."""
+
+    embed: Callable[..., Any] = embed
+    losses_of: Callable[..., Any] = losses_of
+
+
+AROUND = Around()
+
+
 def logits(
     layers: Sequence[Layer], weights: Sequence[Any], tokens: Any, training: bool, seed: Any
 ) -> tuple[Any, Left]:
     """Tokens [batch, T] -> logits [batch, T, rows of the embedding]."""
     embedding, positions, scale, shift = weights[: len(OUTER)]
-    x = ops.take(embedding, tokens, axis=0) + positions
+    x, left = _through(layers, weights, embed(tokens, embedding, positions), tokens, training, seed)
+    return head(x, embedding, scale, shift), left
+
+
+def _through(
+    layers: Sequence[Layer], weights: Sequence[Any], x: Any, tokens: Any, training: bool, seed: Any
+) -> tuple[Any, Left]:
+    """x [batch, T, d_model] through every block."""
     first, left = len(OUTER), Left()
     for number, layer in enumerate(layers):
         own = weights[first : first + len(layer.specs)]
@@ -189,9 +224,7 @@ def logits(
         else:
             x, _ = apply(x, own, None, None)
         first += len(layer.specs)
-    x = x - ops.mean(x, axis=-1, keepdims=True)
-    x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + EPSILON)
-    return ops.matmul(x * scale + shift, ops.transpose(embedding)), left
+    return x, left
 
 
 def _joined(left: Left, also: Left, specs: Sequence[WeightSpec], first: int) -> Left:
@@ -207,32 +240,34 @@ def _joined(left: Left, also: Left, specs: Sequence[WeightSpec], first: int) -> 
 
 def token_losses(
     layers: Sequence[Layer], weights: Sequence[Any], windows: Any, training: bool, seed: Any,
-    objective: str,
+    objective: str, around: Around = AROUND,
 ) -> tuple[Any, Any, Left]:  # fmt: skip
     """Losses [batch, T], in nats, of windows [batch, T + 1] of tokens, and how much each counts:
-    all positions, which predict the next token, or those that a masked objective hides."""
+    all the same (None), where they predict the next token, or those that a masked objective
+    hides."""
     windows = ops.cast(windows, "int32")
     tokens, targets = windows[:, :-1], windows[:, 1:]
-    counts = ops.ones_like(targets, dtype="float32")
+    counts = None
     if objective == "masked":
         targets = tokens
         hidden = keras.random.uniform(ops.shape(tokens), seed=Seeds(seed)) < MASKED_SHARE
         tokens = ops.where(hidden, weights[0].shape[0] - 1, tokens)
         counts = ops.cast(hidden, "float32")
-    scores, left = logits(layers, weights, tokens, training, seed)
-    losses = ops.sparse_categorical_crossentropy(targets, scores, from_logits=True)
-    return losses, counts, left
+    embedding, positions, scale, shift = weights[: len(OUTER)]
+    x = around.embed(tokens, embedding, positions)
+    x, left = _through(layers, weights, x, tokens, training, seed)
+    return around.losses_of(x, embedding, scale, shift, targets), counts, left
 
 
 def training_loss(
-    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any, objective: str
-) -> tuple[Any, Any, dict[int, Any]]:
+    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any, objective: str,
+    around: Around = AROUND,
+) -> tuple[Any, Any, dict[int, Any]]:  # fmt: skip
     """(what the gradient is of, mean token loss, new values of states by position of the weight).
     Auxiliary losses count here alone, and so does what REINFORCE adds: the reward of a sampled
     expert is the negative loss of the token, against the batch's mean."""
-    losses, counts, left = token_losses(layers, weights, windows, True, seed, objective)
-    loss = ops.sum(losses * counts) / ops.sum(counts)
-    total = loss
+    losses, counts, left = token_losses(layers, weights, windows, True, seed, objective, around)
+    loss = total = _mean(losses, counts)
     for extra in left.losses:
         total = total + extra
     for chances in left.policies:
@@ -242,8 +277,13 @@ def training_loss(
 
 
 def scoring_loss(
-    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any, objective: str
-) -> tuple[Any, tuple[tuple[Any, Any], ...]]:
+    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any, objective: str,
+    around: Around = AROUND,
+) -> tuple[Any, tuple[tuple[Any, Any], ...]]:  # fmt: skip
     """(mean token loss, loads of each routed call in order) in evaluation mode."""
-    losses, counts, left = token_losses(layers, weights, windows, False, seed, objective)
-    return ops.sum(losses * counts) / ops.sum(counts), left.loads
+    losses, counts, left = token_losses(layers, weights, windows, False, seed, objective, around)
+    return _mean(losses, counts), left.loads
+
+
+def _mean(losses: Any, counts: Any) -> Any:
+    return ops.mean(losses) if counts is None else ops.sum(losses * counts) / ops.sum(counts)

@@ -37,9 +37,9 @@ def make_optimizer(spec: OptimizerSpec, clipped: bool = True) -> keras.optimizer
         return keras.optimizers.Adafactor(
             rate, weight_decay=spec.weight_decay or None, global_clipnorm=clip_norm
         )
-    return keras.optimizers.AdamW(
+    return keras.optimizers.Adam(  # AdamW is Adam with weight decay, which costs a pass even at 0
         rate,
-        weight_decay=spec.weight_decay,
+        weight_decay=spec.weight_decay or None,
         beta_1=spec.beta_1,
         beta_2=spec.beta_2,
         global_clipnorm=clip_norm,

@@ -7,7 +7,6 @@ gradient trains, and tables of which a step touches a few rows have variables of
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,10 +46,11 @@ class Packing:
         values."""
         if not self.together:
             return list(variables)
+        import tensorflow as tf  # packed weights are for its plain graphs
+
         shapes = self.of("weight", self.shapes)
-        ends = list(itertools.accumulate(math.prod(shape) for shape in shapes))
-        parts = ops.split(variables[0], ends[:-1])
-        return [ops.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+        parts = tf.split(variables[0], [math.prod(shape) for shape in shapes])
+        return [_shaped(part, shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def all(
         self, weights: Sequence[Any], states: Sequence[Any] = (), tables: Sequence[Any] = ()
@@ -63,4 +63,9 @@ class Packing:
         """Gradients by the weights as gradients by the variables."""
         if not self.together:
             return list(gradients)
-        return [ops.concatenate([ops.reshape(gradient, (-1,)) for gradient in gradients])]
+        return [ops.concatenate([_shaped(gradient, (-1,)) for gradient in gradients])]
+
+
+def _shaped(x: Any, shape: tuple[int, ...]) -> Any:
+    """x in a shape; as it is where both have one axis."""
+    return x if len(x.shape) == len(shape) == 1 else ops.reshape(x, shape)

@@ -7,6 +7,7 @@ host.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,17 @@ import tensorflow as tf
 
 from primitives.graph import Graph
 from primitives.layer import Array
+from workers.bundles import bundle, bundled, unbundle
 from workers.engine import Loads, Windows, layout, load_sizes
-from workers.model import Apply, model_layers, scoring_loss, training_loss, wrapped
+from workers.model import (
+    AROUND,
+    Apply,
+    Around,
+    model_layers,
+    scoring_loss,
+    training_loss,
+    wrapped,
+)
 from workers.optimizer import make_optimizer
 from workers.tables import LazyMoments, Rows, squared_norm, touched
 from workers.task import Task
@@ -27,11 +37,18 @@ class TensorFlowEngine:
     def __init__(self, graph: Graph, values: Sequence[Array], task: Task, seed: int) -> None:
         self._task, self._seed = task, seed
         self._jit = task.training.jit == "on"
-        self._layers = model_layers(graph, task)
-        self._packing = layout(self._layers, task, values, compiled=self._jit)
+        self._around = AROUND if self._jit else _TRACED
+        self._layers = layers = model_layers(graph, task)
+        self._packing = layout(layers, task, values, compiled=self._jit)
         tables = self._packing.of("table", values)
-        if not (self._jit or tables):
-            self._layers = wrapped(self._layers, _traced_once)
+        self._apart: Callable[[list[Array]], list[Array]] = list
+        if self._packing.together and not tables:
+            self._layers = bundled(layers, _traced_once)
+            values = bundle(layers, values)
+            self._packing = layout(self._layers, task, values, compiled=False)
+            self._apart = partial(unbundle, layers)
+        elif not (self._jit or tables):
+            self._layers = wrapped(layers, _traced_once)
         self._sizes = load_sizes(graph, task)
         self._variables = self._packing.variables(values)
         self._states = [tf.Variable(value) for value in self._packing.of("state", values)]
@@ -69,7 +86,7 @@ class TensorFlowEngine:
     def weights(self) -> list[Array]:
         tables = self._lazy.tables
         everything = self._packing.all(self._tensors(), self._states, tables)
-        return [np.asarray(tensor) for tensor in everything]
+        return self._apart([np.asarray(tensor) for tensor in everything])
 
     def _tensors(self) -> list[Any]:
         values = [tf.convert_to_tensor(variable.value) for variable in self._variables]
@@ -83,7 +100,7 @@ class TensorFlowEngine:
             tables = [Rows(table, tape) for table in self._lazy.tables]
             total, loss, updates = training_loss(
                 self._layers, self._packing.all(weights, states, tables), windows,
-                self._random(step), self._task.training.objective,
+                self._random(step), self._task.training.objective, self._around,
             )  # fmt: skip
         taken = [row for table in tables for _, row in table.taken]
         gradients = tape.gradient(total, [*weights, *taken], unconnected_gradients="zero")
@@ -122,7 +139,7 @@ class TensorFlowEngine:
 
         def score(batch: Any) -> list[Any]:
             objective, seed = self._task.training.objective, tf.zeros([2], tf.int32)
-            loss, loads = scoring_loss(self._layers, weights, batch, seed, objective)
+            loss, loads = scoring_loss(self._layers, weights, batch, seed, objective, self._around)
             return [loss, *(part for load in loads for part in load)]
 
         shapes = [(), *(shape for size in self._sizes for shape in ((size,), ()))]
@@ -133,6 +150,10 @@ class TensorFlowEngine:
             return function
         compiled: Callable[[Any], Any] = tf.function(function, autograph=False, jit_compile=True)
         return compiled
+
+
+_TRACED = Around(*(tf.function(part, autograph=False) for part in AROUND))
+"""Traced by a worker's first candidate, and read by all that follow."""
 
 
 def _traced_once(block: Apply) -> Apply:
