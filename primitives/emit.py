@@ -166,7 +166,7 @@ class _Writer:
             code = f"{self.concatenated(node)}, {self.concatenated_ids(node)}"
         else:
             code = expression(
-                self.nodes, node, self.variables, reference, name, self.ids, self.setting.narrow
+                self.nodes, node, self.variables, reference, name, self.ids, self.setting
             )
             if name in self.copied:
                 code = re.sub(r"\bproject\(", "project_entries(", code)
@@ -294,11 +294,11 @@ def _side_by_side(child: StateType, node: Node, name: str) -> str:
 
 def expression(
     nodes: Sequence[Node], node: Node, variables: Sequence[str], weight: str, name: str = "",
-    ids: dict[int, str] | None = None, narrow: bool = False,
+    ids: dict[int, str] | None = None, setting: Setting | None = None,
 ) -> str:  # fmt: skip
     """The keras.ops expression of one node; `variables` are the names that `nodes` go by, `ids`
-    those of indices by the node that made them; `name` is the weight's; products of a `narrow` one
-    are computed in bfloat16."""
+    those of indices by the node that made them; `name` is the weight's."""
+    narrow = setting is not None and setting.narrow
     inputs = [nodes[child] for child in node.inputs]
     names = [variables[child] for child in node.inputs]
     if node.op == CONCAT:
@@ -310,7 +310,8 @@ def expression(
     if node.op == OVER_RMS:
         return f"over_rms({names[0]}, {float(node.value)!r})"
     if node.op == ATTENTION:
-        return f"attention({', '.join(names)}, {narrow})"
+        flash = "flash_" if setting is not None and setting.flash else ""
+        return f"{flash}attention({', '.join(names)}, {narrow})"
     row = PRIMITIVES[node.op]
     for position, child in enumerate(inputs):
         names[position] = _prepared(row, position, child, names[position], node.type)

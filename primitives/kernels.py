@@ -59,12 +59,13 @@ def attention(q: Tensor, k: Tensor, v: Tensor, narrow: bool) -> Tensor:
 
 
 def flash_attention(q: Tensor, k: Tensor, v: Tensor, narrow: bool) -> Tensor:
-    """The same without ever holding the weights, where the backend has a kernel for that."""
+    """The same without ever holding the weights, for heads that cuDNN's kernel takes."""
+    if q.shape[-1] != v.shape[-1] or q.shape[-1] % 8 or q.shape[-1] > 128:
+        return attention(q, k, v, narrow)
     heads = [ops.reshape(x, (x.shape[0], -1, *x.shape[-2:])) for x in (q, k, v)]
-    q, k, y = (ops.cast(ops.swapaxes(x, 1, 2), "bfloat16") for x in heads)
-    y = ops.dot_product_attention(q, k, y, scale=1.0, is_causal=True)
-    y = ops.cast(ops.swapaxes(y, 1, 2), "float32")
-    return ops.reshape(y, (*v.shape[:-2], *y.shape[-2:]))
+    rows = [ops.cast(ops.swapaxes(x, 1, 2), "bfloat16") for x in heads]
+    y = ops.dot_product_attention(*rows, scale=1.0, is_causal=True)
+    return ops.cast(ops.reshape(ops.swapaxes(y, 1, 2), v.shape), "float32")
 
 
 def over_rms(x: Tensor, floor: float) -> Tensor:

@@ -23,7 +23,8 @@ class Setting:
     training over those that an even split of a sequence would fill; None for as many as come.
     `kind` runs every routed call that can be run so in that way, whatever it costs. `narrow` has
     products of matrices computed in bfloat16 and all else in float32: norms, softmax, routing;
-    `fused` says that a compiler for an accelerator fuses elementwise operations."""
+    `fused` says that a compiler for an accelerator fuses elementwise operations; `flash` that the
+    backend has a kernel for narrow attention."""
 
     batch_size: int = 16
     sequence_length: int = 256
@@ -31,6 +32,7 @@ class Setting:
     kind: Kind | None = None
     narrow: bool = False
     fused: bool = False
+    flash: bool = False
 
     @property
     def tokens(self) -> int:

@@ -21,17 +21,21 @@ def chosen(patch: pytest.MonkeyPatch, devices: set[str], budget: Budget, **train
     [
         (set(), Budget("seconds", 1000), "off float32"),
         ({"gpu"}, Budget("seconds", 10), "off float32"),
-        ({"gpu"}, Budget("seconds", 60), "on float32"),
-        ({"gpu"}, Budget("seconds", 600), "on mixed_bfloat16"),
+        ({"gpu"}, Budget("seconds", 60), "on mixed_bfloat16"),
         ({"gpu"}, Budget("steps", 1000), "off float32"),  # a step is a hundredth of a second
-        ({"gpu"}, Budget("steps", 6000), "on float32"),
-        ({"gpu"}, Budget("tokens", 6000 * 1000), "on float32"),
-        ({"gpu"}, Budget("flops", 1.9e13 * 200), "on mixed_bfloat16"),
+        ({"gpu"}, Budget("steps", 6000), "on mixed_bfloat16"),
+        ({"gpu"}, Budget("tokens", 6000 * 1000), "on mixed_bfloat16"),
+        ({"gpu"}, Budget("flops", 2e13 * 36), "on mixed_bfloat16"),
         ({"tpu"}, Budget("steps", 1), "on mixed_bfloat16"),
     ],
 )
 def test_auto_follows_device_and_budget(monkeypatch, devices, budget, expected):
     assert chosen(monkeypatch, devices, budget) == expected
+
+
+def test_jax_always_compiles_and_so_is_narrow_on_a_gpu(monkeypatch):
+    assert chosen(monkeypatch, {"gpu"}, Budget("steps", 1), backend="jax") == "off mixed_bfloat16"
+    assert chosen(monkeypatch, set(), Budget("steps", 1), backend="jax") == "off float32"
 
 
 def test_what_a_config_says_stays(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import subprocess
 import sys
 
@@ -171,27 +172,39 @@ def test_the_engine_trains_as_plain_keras_does(tiny_task, name):
 
 def test_jax_trains_as_tensorflow_does(tiny_task, tmp_path):
     """Twenty steps from the same weights, of a dense program and of one with experts and a state;
-    JAX in a process of its own, as Keras has one backend."""
+    JAX in a process of its own, as Keras has one backend. A program's second run is compiled by the
+    first."""
     pytest.importorskip("jax", reason="the jax extra is not installed")
     task = tmp_path / "task.json"
     task.write_text(tiny_task.model_dump_json())
     code = f"""if True:
         from pathlib import Path
         from primitives.seeds import load_seed
+        from workers.devices import configure
         from workers.evaluate import evaluate
         from workers.outcome import Budget
+        from workers.poolspec import Layout
         from workers.task import Task
+        configure("jax", Layout(1, 1, 0.0), None)
+        import jax
+        hits = []
+        jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
         task = Task.model_validate_json(Path({str(task)!r}).read_text())
         training = task.training.model_copy(update={{"backend": "jax"}})
         task = task.model_copy(update={{"training": training}})
-        for name in ("transformer", "deepseek"):
+        for name in ("transformer", "deepseek", "transformer"):
+            found = hits.count("/jax/compilation_cache/cache_hits")
             print(evaluate(load_seed(name), task, Budget("steps", 20), seed=1).val_loss)
+        assert hits.count("/jax/compilation_cache/cache_hits") >= found + 2
         import keras
         assert keras.backend.backend() == "jax"
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    kept = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=kept
+    )
     assert done.returncode == 0, done.stderr
-    programs = (SEED, load_seed("deepseek"))
+    programs = (SEED, load_seed("deepseek"), SEED)
     ours = [evaluate(dna, tiny_task, Budget("steps", 20), seed=1).val_loss for dna in programs]
     assert [float(loss) for loss in done.stdout.split()] == pytest.approx(ours, abs=1e-4)
 

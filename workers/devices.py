@@ -15,6 +15,14 @@ from workers.poolspec import Layout
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 """Parameters of glibc's mallopt(3): from which size memory is mapped, and when it is given back."""
 
+_COMPILED = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+    "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES": "all",
+    "JAX_COMPILATION_CACHE_MAX_SIZE": str(1 << 30),
+}
+"""JAX keeps what it compiled, a gigabyte of it, for other workers and later campaigns: a program's
+second run, such as a final one, starts in 1.5 s instead of 10 on an H100."""
+
 QUICK_COMPILE = "--xla_gpu_enable_triton_gemm=false"
 """On an H100 the time to the first step falls from 38 to 9 s, and a step takes 2 % longer."""
 
@@ -105,7 +113,12 @@ def _keep_memory() -> None:
 def _configure_jax(layout: Layout, memory_limit_mb: int | None) -> None:
     """JAX takes its memory limit as a share of the GPU, and its threads from the processors that
     the process may use."""
+    from workers.tokens import cache_folder
+
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    for name, value in _COMPILED.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "compiled"))
     if memory_limit_mb is not None:
         os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = str(memory_limit_mb / _gpu_memory_mb())
     if not layout.gpus and gpu_count():

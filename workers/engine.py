@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -17,6 +17,9 @@ from workers.parameters import Kind, Packing
 from workers.task import Task
 
 Windows = npt.NDArray[np.integer[Any]]
+
+CALL_STEPS = 32
+"""Steps of one compiled call under XLA: its shape is fixed, so shorter calls leave places empty."""
 
 Loads = list[tuple[Array, float]]
 """For each routed call of the model, layer by layer: how many tokens each expert got, and the share
@@ -64,6 +67,23 @@ def layout(layers: Sequence[Layer], task: Task, values: Sequence[Array], compile
         rare = together and copied and len(value) > 2 * tokens
         kinds.append("table" if rare else "weight" if trained else "state")
     return Packing(tuple(value.shape for value in values), tuple(kinds), together)
+
+
+def calls(windows: Windows) -> Iterator[tuple[Array, int]]:
+    """Windows in arrays of CALL_STEPS, the last one filled up, each with how many are real."""
+    for start in range(0, len(windows), CALL_STEPS):
+        part = windows[start : start + CALL_STEPS]
+        filled = np.zeros((CALL_STEPS, *part.shape[1:]), np.int32)
+        filled[: len(part)] = part
+        yield filled, len(part)
+
+
+def summed(made: Sequence[Sequence[Any]], count: int) -> tuple[float, Loads]:
+    """The mean loss over `count` batches and the loads, from what each call gives: the sum of its
+    losses, and for every routed call the tokens of its experts and a sum of shares."""
+    total, *loads = (sum(parts) for parts in zip(*made, strict=True))
+    pairs = zip(loads[::2], loads[1::2], strict=True)
+    return float(total) / count, [(np.asarray(load), float(share) / count) for load, share in pairs]
 
 
 def load_sizes(graph: Graph, task: Task) -> list[int]:

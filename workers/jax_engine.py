@@ -6,7 +6,7 @@ loop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,13 +15,10 @@ import numpy as np
 
 from primitives.graph import Graph
 from primitives.layer import Array
-from workers.engine import Loads, Windows, layout, load_sizes
+from workers.engine import CALL_STEPS, Loads, Windows, calls, layout, load_sizes, summed
 from workers.model import model_layers, scoring_loss, training_loss
 from workers.optimizer import make_optimizer
 from workers.task import Task
-
-CALL_STEPS = 32
-"""Steps of one compiled call: its shape is fixed, so shorter calls leave places empty."""
 
 
 class JaxEngine:
@@ -51,19 +48,15 @@ class JaxEngine:
 
     def train(self, windows: Windows) -> float:
         total = 0.0
-        for part, count in _parts(windows):
+        for part, count in calls(windows):
             self._state, loss = self._train(self._state, part, count)
-            total += float(loss)
-        return total / len(windows)
+            total += loss  # a call waits for the one before it, and the host for the last
+        return float(total) / len(windows)
 
     def score(self, windows: Windows) -> float:
-        made = [self._score(self._state, *part) for part in _parts(windows)]
-        total, *loads = (sum(parts) for parts in zip(*made, strict=True))
-        self.loads = [
-            (np.asarray(loads[i]), float(loads[i + 1]) / len(windows))
-            for i in range(0, len(loads), 2)
-        ]
-        return float(total) / len(windows)
+        made = [self._score(self._state, *call) for call in calls(windows)]
+        loss, self.loads = summed(made, len(windows))
+        return loss
 
     def weights(self) -> list[Array]:
         return [np.asarray(tensor) for tensor in self._all(self._state[0], self._state[2])]
@@ -102,12 +95,3 @@ class JaxEngine:
 
         shapes = [(), *(shape for size in self._sizes for shape in ((size,), ()))]
         return jax.lax.fori_loop(0, count, add, [jnp.zeros(shape) for shape in shapes])
-
-
-def _parts(windows: Windows) -> Iterator[tuple[Array, int]]:
-    """Windows in arrays of CALL_STEPS, the last one filled up, each with how many are real."""
-    for start in range(0, len(windows), CALL_STEPS):
-        part = windows[start : start + CALL_STEPS]
-        filled = np.zeros((CALL_STEPS, *part.shape[1:]), np.int32)
-        filled[: len(part)] = part
-        yield filled, len(part)

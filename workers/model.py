@@ -119,7 +119,9 @@ class Layer(NamedTuple):
 def model_layers(graph: Graph, task: Task) -> tuple[Layer, ...]:
     """The model's blocks; layers with the same program share their functions. `copied` says of each
     weight whether a pass reads only some of its rows."""
-    chosen = replace(setting(task), narrow=mixed(task), fused=bool(accelerators()))
+    kinds, narrow = accelerators(), mixed(task)
+    flash = narrow and "gpu" in kinds and keras.backend.backend() == "jax"
+    chosen = replace(setting(task), narrow=narrow, fused=bool(kinds), flash=flash)
     made: dict[str, Layer] = {}
     graphs = layer_graphs(graph, task.model)
     for each in graphs:

@@ -6,7 +6,7 @@ host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,16 +16,8 @@ import tensorflow as tf
 from primitives.graph import Graph
 from primitives.layer import Array
 from workers.bundles import bundle, bundled, unbundle
-from workers.engine import Loads, Windows, layout, load_sizes
-from workers.model import (
-    AROUND,
-    Apply,
-    Around,
-    model_layers,
-    scoring_loss,
-    training_loss,
-    wrapped,
-)
+from workers.engine import CALL_STEPS, Loads, Windows, calls, layout, load_sizes, summed
+from workers.model import AROUND, Apply, Around, model_layers, scoring_loss, training_loss, wrapped
 from workers.optimizer import make_optimizer
 from workers.tables import LazyMoments, Rows, squared_norm, touched
 from workers.task import Task
@@ -57,31 +49,32 @@ class TensorFlowEngine:
         self._optimizer.build(self._variables)
         self.loads: Loads = []
         batch = (task.training.batch_size, task.model.sequence_length + 1)
-        windows = tf.TensorSpec([None, *batch], tf.int32)
-        self._train = tf.function(self._many_steps, autograph=False).get_concrete_function(windows)
-        self._score = tf.function(self._many_scores, autograph=False).get_concrete_function(windows)
-        self._compile(batch)
-
-    def _compile(self, batch: tuple[int, int]) -> None:
-        """Compiles both functions and changes nothing. A call over no windows is enough for a plain
-        graph; XLA compiles a step when it first runs, so what that step changed is put back."""
-        windows = tf.zeros([int(self._jit), *batch], tf.int32)
-        self._score(windows)
-        kept = [*self._variables, *self._optimizer.variables, *self._states]
-        before = [tf.identity(variable) for variable in kept] if self._jit else []
-        self._train(windows)
-        for variable, value in zip(kept, before, strict=False):
-            variable.assign(value)
+        self._train, self._score = (
+            tf.function(function, autograph=False, jit_compile=self._jit).get_concrete_function(
+                tf.TensorSpec([CALL_STEPS if self._jit else None, *batch], tf.int32),
+                tf.TensorSpec([], tf.int32),
+            )
+            for function in (self._many_steps, self._many_scores)
+        )
+        windows = tf.zeros([CALL_STEPS if self._jit else 0, *batch], tf.int32)
+        for function in (self._score, self._train):  # a call that does no step compiles everything
+            function(windows, tf.constant(0))
 
     def train(self, windows: Windows) -> float:
-        return float(self._train(tf.constant(windows, tf.int32))) / len(windows)
+        total = 0.0
+        for part, count in self._calls(windows):
+            total += self._train(part, count)
+        return float(total) / len(windows)
 
     def score(self, windows: Windows) -> float:
-        total, *loads = self._score(tf.constant(windows, tf.int32))
-        self.loads = [
-            (loads[i].numpy(), float(loads[i + 1]) / len(windows)) for i in range(0, len(loads), 2)
-        ]
-        return float(total) / len(windows)
+        made = [self._score(part, count) for part, count in self._calls(windows)]
+        loss, self.loads = summed(made, len(windows))
+        return loss
+
+    def _calls(self, windows: Windows) -> Iterator[tuple[Any, Any]]:
+        """Under XLA shapes are fixed; a plain graph takes any number of windows."""
+        for part, count in calls(windows) if self._jit else [(windows, len(windows))]:
+            yield tf.constant(part, tf.int32), tf.constant(count)
 
     def weights(self) -> list[Array]:
         tables = self._lazy.tables
@@ -129,10 +122,10 @@ class TensorFlowEngine:
     def _random(self, step: Any) -> Any:
         return tf.stack([tf.cast(step, tf.int32), self._seed & 0x7FFFFFFF])
 
-    def _many_steps(self, windows: Any) -> Any:
-        return _sum_over(windows, [()], self._compiled(lambda batch: [self._step(batch)]))[0]
+    def _many_steps(self, windows: Any, count: Any) -> Any:
+        return _sum_over(windows, count, [()], lambda batch: [self._step(batch)])[0]
 
-    def _many_scores(self, windows: Any) -> Any:
+    def _many_scores(self, windows: Any, count: Any) -> Any:
         states = [tf.identity(state) for state in self._states]
         tables: list[Any] = [Rows(table, None) for table in self._lazy.tables]
         weights = self._packing.all(self._tensors(), states, tables)
@@ -143,13 +136,7 @@ class TensorFlowEngine:
             return [loss, *(part for load in loads for part in load)]
 
         shapes = [(), *(shape for size in self._sizes for shape in ((size,), ()))]
-        return _sum_over(windows, shapes, self._compiled(score))
-
-    def _compiled(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        if not self._jit:
-            return function
-        compiled: Callable[[Any], Any] = tf.function(function, autograph=False, jit_compile=True)
-        return compiled
+        return _sum_over(windows, count, shapes, score)
 
 
 _TRACED = Around(*(tf.function(part, autograph=False) for part in AROUND))
@@ -163,9 +150,12 @@ def _traced_once(block: Apply) -> Apply:
     return traced
 
 
-def _sum_over(windows: Any, shapes: Sequence[tuple[int, ...]], function: Any) -> list[Any]:
-    """The sums of what function(windows[i]) gives, in order, in one device loop."""
-    count = tf.shape(windows)[0]
+def _sum_over(
+    windows: Any, count: Any, shapes: Sequence[tuple[int, ...]], function: Callable[[Any], Any]
+) -> list[Any]:
+    """The sums of what function(windows[i]) gives for the first `count`, in order, in one device
+    loop. Under XLA the loop is compiled whole: a compiled step in a loop that is not takes a third
+    longer."""
 
     def body(index: Any, *totals: Any) -> Any:
         made = function(tf.gather(windows, index))
