@@ -120,8 +120,9 @@ def model_layers(graph: Graph, task: Task) -> tuple[Layer, ...]:
     """The model's blocks; layers with the same program share their functions. `copied` says of each
     weight whether a pass reads only some of its rows."""
     kinds, narrow = accelerators(), mixed(task)
-    flash = narrow and "gpu" in kinds and keras.backend.backend() == "jax"
-    chosen = replace(setting(task), narrow=narrow, fused=bool(kinds), flash=flash)
+    jax = keras.backend.backend() == "jax"
+    flash = narrow and jax and "gpu" in kinds
+    chosen = replace(setting(task), narrow=narrow, fused=jax or bool(kinds), flash=flash)
     made: dict[str, Layer] = {}
     graphs = layer_graphs(graph, task.model)
     for each in graphs:

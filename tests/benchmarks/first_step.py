@@ -1,5 +1,6 @@
 """From a program's text to the end of its first training step, on a warm worker:
 python -m tests.benchmarks.first_step [--device gpu] [--candidates 4] [--jit on]
+    [--backend jax]
 
 Prints one JSON object; each program's line goes to stderr as it ends.
 
@@ -12,7 +13,8 @@ warm_up_s: the same for the transformer seed, which comes first, the framework's
 
 The CPU runs 2 layers of 64 channels on 64 tokens, batch 16, one thread, without XLA; a GPU runs 6
 layers of 256 channels on 256 tokens, batch 32; both in plain graphs, as short budgets are, or with
-`--jit on` under XLA. Primevo's cache folder is a new one.
+`--jit on` under XLA. JAX compiles always, on a GPU with products in bfloat16, as it does for a
+campaign there. Primevo's cache folder is a new one.
 """
 
 from __future__ import annotations
@@ -55,15 +57,19 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", choices=TASKS, default="cpu")
     parser.add_argument("--candidates", type=int, default=4)
+    parser.add_argument("--backend", choices=("tensorflow", "jax"), default="tensorflow")
     parser.add_argument("--jit", choices=("on", "off"), default="off")
     arguments = parser.parse_args()
     gpu, task = arguments.device == "gpu", TASKS[arguments.device]
-    training = task.training.model_copy(update={"jit": arguments.jit})
+    chosen = {"jit": arguments.jit, "backend": arguments.backend}
+    if gpu and arguments.backend == "jax":
+        chosen["precision"] = "mixed_bfloat16"
+    training = task.training.model_copy(update=chosen)
     task = task.model_copy(update={"training": training})
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PRIMEVO_CACHE"] = folder
         began = time.perf_counter()
-        configure("tensorflow", Layout(1, cpu_count() if gpu else 1, float(gpu)), None)
+        configure(arguments.backend, Layout(1, cpu_count() if gpu else 1, float(gpu)), None)
         first_step_s(render(load_seed(WARM_UP)), task)
         warm_up = time.perf_counter() - began
         print(f"warm-up {warm_up:.2f} s", file=sys.stderr)
@@ -73,6 +79,7 @@ def main() -> None:
             print(f"{name} {seconds[name]:.2f} s", file=sys.stderr)
     results = {
         "device": arguments.device,
+        "backend": arguments.backend,
         "first_step_s": seconds,
         "median": round(statistics.median(seconds.values()), 3),
         "warm_up_s": round(warm_up, 3),

@@ -1,8 +1,9 @@
 """The seed programs' models as a practised Keras user writes them, and their training step.
 
-Heads are one reshaped projection, convolutions run over all heads' channels at once, the update is
-Keras' own on one variable a weight, and many steps run in one device call: nothing is left out that
-a careful person would do by hand.
+Heads are one reshaped projection, convolutions run over all heads' channels at once (as shifted
+products under XLA, where Keras' layer takes ten times as long on a GPU), the update is Keras' own
+on one variable a weight, and many steps run in one device call: nothing is left out that a careful
+person would do by hand.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import tensorflow as tf
+import numpy as np
 from keras import layers, ops
 
 from workers.optimizer import make_optimizer
@@ -20,16 +21,29 @@ from workers.task import Task
 HEADS = 8
 
 
+class Shifted(layers.Layer):
+    """A 3x1 depthwise convolution, tap by tap."""
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.kernel = self.add_weight(shape=(3, shape[-1]), initializer="glorot_uniform")
+
+    def call(self, x: Any) -> Any:
+        length = x.shape[1] - 2
+        return sum(x[:, tap : tap + length] * self.kernel[tap] for tap in range(3))
+
+
 class Attention(layers.Layer):
     """Causal self-attention; `dconv` puts a 3x1 depthwise convolution after each projection, and
     `query_from_key` makes each head's queries from its keys."""
 
-    def __init__(self, width: int, dconv: bool, query_from_key: bool) -> None:
+    def __init__(self, width: int, dconv: bool, query_from_key: bool, shifted: bool) -> None:
         super().__init__()
         self.head = width // HEADS
         self.projections = [layers.Dense(width, use_bias=False) for _ in range(3 - query_from_key)]
         self.convolutions = [
-            layers.DepthwiseConv1D(3, use_bias=False) for _ in self.projections if dconv
+            Shifted() if shifted else layers.DepthwiseConv1D(3, use_bias=False)
+            for _ in self.projections
+            if dconv
         ]
         self.query = (
             layers.EinsumDense("bhtc,hcd->bhtd", (HEADS, None, self.head))
@@ -82,13 +96,13 @@ class FeedForward(layers.Layer):
 
 
 class Block(layers.Layer):
-    def __init__(self, name: str, width: int) -> None:
+    def __init__(self, name: str, width: int, shifted: bool) -> None:
         super().__init__()
         primer = name.startswith("primer")
         plus = name == "transformer_pp"
         activation = {"transformer": ops.relu, "transformer_gelu": ops.gelu}.get(name, ops.silu)
         self.norms = [RMSNorm() if plus else layers.LayerNormalization(epsilon=1e-6) for _ in "12"]
-        self.attention = Attention(width, primer, name == "primer")
+        self.attention = Attention(width, primer, name == "primer", shifted)
         self.feed = FeedForward(
             width, (lambda x: ops.square(ops.relu(x))) if primer else activation, plus
         )
@@ -105,9 +119,10 @@ class LanguageModel(keras.Model):
     def __init__(self, name: str, task: Task, vocabulary: int) -> None:
         super().__init__()
         width, length = task.model.d_model, task.model.sequence_length
+        shifted = task.training.jit == "on" or task.training.backend == "jax"
         self.embedding = layers.Embedding(vocabulary, width)
         self.positions = layers.Embedding(length, width)
-        self.blocks = [Block(name, width) for _ in range(task.model.layers)]
+        self.blocks = [Block(name, width, shifted) for _ in range(task.model.layers)]
         self.norm = layers.LayerNormalization(epsilon=1e-6)
         self.length = length
 
@@ -118,16 +133,32 @@ class LanguageModel(keras.Model):
         return ops.matmul(self.norm(x), ops.transpose(self.embedding.embeddings))
 
 
-class HandwrittenEngine:
-    """The same calls as `workers.engine.Engine`, on the model above."""
+def token_loss(logits: Any, targets: Any) -> Any:
+    logits = ops.cast(logits, "float32")
+    return ops.mean(ops.sparse_categorical_crossentropy(targets, logits, from_logits=True))
 
-    def __init__(self, name: str, task: Task, vocabulary: int = 256) -> None:
-        self.model = LanguageModel(name, task, vocabulary)
-        batch = (task.training.batch_size, task.model.sequence_length + 1)
-        self.model(tf.zeros((batch[0], batch[1] - 1), tf.int32))
-        self.optimizer = make_optimizer(task.optimizer)
-        self.optimizer.build(self.model.trainable_variables)
-        step = self._step
+
+def handwritten_engine(name: str, task: Task, vocabulary: int = 256) -> Any:
+    """The same calls as `workers.engine.Engine`, on the model above and Keras' backend."""
+    model = LanguageModel(name, task, vocabulary)
+    model(np.zeros((task.training.batch_size, task.model.sequence_length), np.int32))
+    optimizer = make_optimizer(task.optimizer)
+    optimizer.build(model.trainable_variables)
+    chosen = JaxLoop if keras.backend.backend() == "jax" else TensorFlowLoop
+    return chosen(model, optimizer, task)
+
+
+class TensorFlowLoop:
+    def __init__(self, model: Any, optimizer: Any, task: Task) -> None:
+        import tensorflow as tf
+
+        def step(windows: Any) -> Any:
+            with tf.GradientTape() as tape:
+                loss = token_loss(model(windows[:, :-1]), windows[:, 1:])
+            variables = model.trainable_variables
+            optimizer.apply(tape.gradient(loss, variables), variables)
+            return loss
+
         if task.training.jit == "on":
             step = tf.function(step, autograph=False, jit_compile=True)
 
@@ -138,18 +169,36 @@ class HandwrittenEngine:
             count = tf.shape(windows)[0]
             return tf.while_loop(lambda i, _: i < count, body, [0, 0.0], parallel_iterations=1)[1]
 
+        batch = (task.training.batch_size, task.model.sequence_length + 1)
         windows = tf.TensorSpec([None, *batch], tf.int32)
         self.many = tf.function(many, autograph=False).get_concrete_function(windows)
-        self.many(tf.zeros([1, *batch], tf.int32))
+        self.train(np.zeros((1, *batch)))
 
     def train(self, windows: Any) -> float:
-        return float(self.many(tf.constant(windows, tf.int32))) / len(windows)
+        return float(self.many(np.asarray(windows, np.int32))) / len(windows)
 
-    def _step(self, windows: Any) -> Any:
-        with tf.GradientTape() as tape:
-            logits = ops.cast(self.model(windows[:, :-1]), "float32")
-            losses = ops.sparse_categorical_crossentropy(windows[:, 1:], logits, from_logits=True)
-            loss = ops.mean(losses)
-        variables = self.model.trainable_variables
-        self.optimizer.apply(tape.gradient(loss, variables), variables)
-        return loss
+
+class JaxLoop:
+    def __init__(self, model: Any, optimizer: Any, task: Task) -> None:
+        import jax
+
+        def loss(trained: Any, other: Any, windows: Any) -> Any:
+            logits, _ = model.stateless_call(trained, other, windows[:, :-1])
+            return token_loss(logits, windows[:, 1:])
+
+        def many(state: Any, windows: Any) -> Any:
+            def step(carried: Any, batch: Any) -> Any:
+                trained, other, slots = carried
+                value, gradients = jax.value_and_grad(loss)(trained, other, batch)
+                trained, slots = optimizer.stateless_apply(slots, gradients, trained)
+                return (trained, other, slots), value
+
+            return jax.lax.scan(step, state, windows)
+
+        variables = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
+        self.state = tuple([each.value for each in group] for group in variables)
+        self.many = jax.jit(many, donate_argnums=0)
+
+    def train(self, windows: Any) -> float:
+        self.state, losses = self.many(self.state, np.asarray(windows, np.int32))
+        return float(losses.mean())

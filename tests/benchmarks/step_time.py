@@ -1,5 +1,6 @@
 """A candidate's step against the same model written by hand in Keras:
-python -m tests.benchmarks.step_time [--device gpu] [--precision mixed_bfloat16] [--only NAME ...]
+python -m tests.benchmarks.step_time [--device gpu] [--backend jax] [--precision mixed_bfloat16]
+    [--only NAME ...]
 
 Prints one JSON object: for each dense seed program `ours_ms` and `hand_ms` a training step, medians
 over rounds in which the two take turns in one process, on the same backend, flags and windows;
@@ -41,34 +42,36 @@ ROUNDS = 7
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", choices=TASKS, default="cpu")
+    parser.add_argument("--backend", choices=("tensorflow", "jax"), default="tensorflow")
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
     parser.add_argument("--only", nargs="*", choices=DENSE_SEEDS, default=DENSE_SEEDS)
     given = parser.parse_args()
     gpu = given.device == "gpu"
-    configure("tensorflow", Layout(1, os.cpu_count() or 1 if gpu else 1, float(gpu)), None)
-    result: dict[str, Any] = {"device": given.device, "precision": given.precision}
+    configure(given.backend, Layout(1, os.cpu_count() or 1 if gpu else 1, float(gpu)), None)
+    result: dict[str, Any] = vars(given).copy()
+    del result["only"]
     for name in given.only:
-        result[name] = compare(name, given.device, given.precision)
+        result[name] = compare(name, given.device, given.backend, given.precision)
         print(name, result[name], file=sys.stderr, flush=True)
     print(json.dumps(result))
 
 
-def compare(name: str, device: str, precision: Any) -> dict[str, float]:
+def compare(name: str, device: str, backend: Any, precision: Any) -> dict[str, float]:
     import keras
 
-    from tests.benchmarks.handwritten import HandwrittenEngine
+    from tests.benchmarks.handwritten import handwritten_engine
     from workers.engine import make_engine
     from workers.model import initial_model, model_shape
 
     keras.config.set_dtype_policy(precision)
     task = TASKS[device]
-    training = task.training.model_copy(update={"precision": precision})
+    training = task.training.model_copy(update={"precision": precision, "backend": backend})
     task = task.model_copy(update={"training": training})
     graph = build(load_seed(name))
     assert isinstance(graph, Graph)
     values = initial_model(model_shape(graph, task.model, 256), seed=0)
     ours, setup = timed(lambda: make_engine(graph, values, task))
-    hand, hand_setup = timed(lambda: HandwrittenEngine(name, task))
+    hand, hand_setup = timed(lambda: handwritten_engine(name, task))
     shape = (STEPS[device], task.training.batch_size, task.model.sequence_length + 1)
     windows = np.random.default_rng(0).integers(0, 256, shape)
     rounds = [
