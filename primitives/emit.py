@@ -14,19 +14,30 @@ from dataclasses import dataclass
 
 from primitives.graph import COMBINE, CONCAT, DISPATCH, INPUT, Graph, Node
 from primitives.plan import Setting, Way, inside_of, regions, ways, weight_shape
-from primitives.rewrite import ATTENTION, OVER_RMS, SOFTMAX, Chain, lowered, merged, scored
+from primitives.rewrite import (
+    ATTENTION,
+    CENTRED,
+    OVER_RMS,
+    RELU,
+    SOFTMAX,
+    Chain,
+    lowered,
+    merged,
+    scored,
+)
 from primitives.table import PRIMITIVES, Init, Primitive
 from primitives.types import COUNT, ENTRIES, KEYS, StateType
 
 KERNELS = (
-    "assign", "attention", "balance", "balance_bias", "collect", "conv", "depthwise_conv",
-    "depthwise_taps", "flash_attention", "hash_experts", "hide", "importance_loss", "load_loss",
-    "masked_softmax", "merge_branches", "narrowed", "noise", "of_experts", "over_rms",
-    "pair_entries", "pair_scores", "project", "project_all", "project_buffers",
-    "project_convolve_all", "project_entries", "reciprocal", "reinforce", "repeat_features",
-    "sparsity_loss", "spread_entries", "sum_entries", "sum_experts", "switch_loss", "take_entries",
-    "threshold", "to_blocks", "to_buffers", "to_entries", "to_every_expert", "top_entries", "top_k",
-    "top_positions", "top_scores", "uniform", "visible_mean", "widened", "z_loss",
+    "assign", "attention", "balance", "balance_bias", "centred", "collect", "conv",
+    "depthwise_conv", "depthwise_taps", "flash_attention", "hash_experts", "hide",
+    "importance_loss", "load_loss", "masked_softmax", "merge_branches", "narrowed", "noise",
+    "of_experts", "over_rms", "pair_entries", "pair_scores", "project", "project_all",
+    "project_buffers", "project_convolve_all", "project_entries", "reciprocal", "reinforce",
+    "repeat_features", "sparsity_loss", "spread_entries", "sum_entries", "sum_experts",
+    "switch_loss", "take_entries", "threshold", "to_blocks", "to_buffers", "to_entries",
+    "to_every_expert", "top_entries", "top_k", "top_positions", "top_scores", "uniform",
+    "visible_mean", "widened", "z_loss",
 )  # fmt: skip
 """Functions of primitives' kernels, routing and balancing that lines may call: no state may take
 their names."""
@@ -307,6 +318,10 @@ def expression(
         if node.type.axis == KEYS:
             return f"masked_softmax({names[0]})"
         return f"ops.softmax({names[0]}, axis=-1)"
+    if node.op == RELU:
+        return f"ops.relu({names[0]})"
+    if node.op == CENTRED:
+        return f"centred({names[0]})"
     if node.op == OVER_RMS:
         return f"over_rms({names[0]}, {float(node.value)!r})"
     if node.op == ATTENTION:

@@ -15,9 +15,9 @@ Tensor = Any
 
 def hide(x: Tensor, fill: float) -> Tensor:
     """x [..., T, S] with the invisible entries, s > t, set to `fill`."""
-    length = ops.shape(x)[-1]
-    position = ops.arange(length)
-    return ops.where(position[None, :] <= position[:, None], x, ops.cast(fill, x.dtype))
+    position = ops.arange(ops.shape(x)[-1])
+    visible = position <= ops.expand_dims(position, -1)
+    return ops.where(visible, x, ops.cast(fill, x.dtype))
 
 
 def masked_softmax(x: Tensor) -> Tensor:
@@ -66,6 +66,20 @@ def flash_attention(q: Tensor, k: Tensor, v: Tensor, narrow: bool) -> Tensor:
     rows = [ops.cast(ops.swapaxes(x, 1, 2), "bfloat16") for x in heads]
     y = ops.dot_product_attention(*rows, scale=1.0, is_causal=True)
     return ops.cast(ops.reshape(ops.swapaxes(y, 1, 2), v.shape), "float32")
+
+
+def centred(x: Tensor) -> Tensor:
+    """x less its features' mean."""
+
+    @ops.custom_gradient  # type: ignore[untyped-decorator]
+    def less_mean(x: Tensor) -> tuple[Tensor, Any]:
+        def gradient(*arguments: Tensor, upstream: Tensor = None) -> Tensor:
+            dy = arguments[0] if upstream is None else upstream
+            return dy - ops.mean(dy, axis=-1, keepdims=True)
+
+        return x - ops.mean(x, axis=-1, keepdims=True), gradient
+
+    return less_mean(x)
 
 
 def over_rms(x: Tensor, floor: float) -> Tensor:
@@ -169,10 +183,11 @@ def project_convolve_all(
 
 
 def _side_by_side(kernels: tuple[Tensor, ...]) -> Tensor:
-    """Kernels [*branches, rows, m] as one [rows, kernels branches m]."""
-    rows = kernels[0].shape[-2]
-    flat = [ops.reshape(ops.moveaxis(kernel, -2, 0), (rows, -1)) for kernel in kernels]
-    return ops.concatenate(flat, axis=-1) if len(flat) > 1 else flat[0]
+    """Kernels [*branches, rows, m] of one shape as one [rows, kernels branches m]."""
+    rows, x = kernels[0].shape[-2], kernels[0]
+    if len(kernels) > 1:  # a stack does not take Keras' variables
+        x = ops.concatenate([ops.expand_dims(kernel, 0) for kernel in kernels], axis=0)
+    return ops.reshape(ops.moveaxis(x, -2, 0), (rows, -1))
 
 
 def _apart(x: Tensor, kernels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -16,6 +16,12 @@ SOFTMAX = "SOFTMAX"
 """exp(x) over its sum, the largest x subtracted first; over visible entries if x is over S."""
 
 
+RELU = "RELU"
+"""The larger of x and 0."""
+
+CENTRED = "CENTRED"
+"""x less its mean over the feature axis."""
+
 OVER_RMS = "OVER RMS"
 """x over the root of its mean square, which counts as `value` at least: the core of a layer norm,
 whose x is centred, and of an RMS norm."""
@@ -25,21 +31,29 @@ ATTENTION = "ATTENTION"
 
 
 def lowered(graph: Graph) -> tuple[Node, ...]:
-    """The nodes to lower, inputs first: each softmax, norm and attention in one node, unreachable
-    nodes left out."""
-    nodes = list(graph.nodes)
-    for index, node in enumerate(nodes):
-        scores, normed = _softmax_of(nodes, node), _over_rms(nodes, node)
-        if scores is not None:
-            nodes[index] = node._replace(op=SOFTMAX, inputs=(scores,))
-        elif normed is not None:
-            nodes[index] = node._replace(op=OVER_RMS, inputs=node.inputs[:1], value=normed)
-    readers = _readers(nodes := list(_reachable(nodes)))
+    """The nodes to lower, inputs first: what has a kernel or a gradient of its own in one node,
+    unreachable nodes left out."""
+    nodes = _reachable([_replaced(graph.nodes, node) for node in graph.nodes])
+    readers = _readers(nodes)
+    made = list(nodes)
     for index, node in enumerate(nodes):
         read = _attended(nodes, node, readers)
         if read is not None:
-            nodes[index] = node._replace(op=ATTENTION, inputs=read)
-    return _reachable(nodes)
+            made[index] = node._replace(op=ATTENTION, inputs=read)
+    return _reachable(made)
+
+
+def _replaced(nodes: Sequence[Node], node: Node) -> Node:
+    """The node, or one that computes the same from inputs further back."""
+    if (scores := _softmax_of(nodes, node)) is not None:
+        return node._replace(op=SOFTMAX, inputs=(scores,))
+    if (floor := _over_rms(nodes, node)) is not None:
+        return node._replace(op=OVER_RMS, inputs=node.inputs[:1], value=floor)
+    if _is_centred(nodes, node):
+        return node._replace(op=CENTRED, inputs=node.inputs[:1])
+    if node.op == "MAX" and node.value == 0:
+        return node._replace(op=RELU)
+    return node
 
 
 def _readers(nodes: Sequence[Node]) -> Counter[int]:
@@ -47,7 +61,7 @@ def _readers(nodes: Sequence[Node]) -> Counter[int]:
     return Counter(child for node in nodes for child in node.inputs)
 
 
-def _softmax_of(nodes: list[Node], node: Node) -> int | None:
+def _softmax_of(nodes: Sequence[Node], node: Node) -> int | None:
     """The node z if `node` is exp(z) / sum(exp(z)), masked before or after exp if over S."""
     if node.op != "DIVIDE":
         return None
@@ -63,7 +77,7 @@ def _softmax_of(nodes: list[Node], node: Node) -> int | None:
     return nodes[scores].inputs[0] if nodes[scores].op == "MASK" else scores
 
 
-def _over_rms(nodes: list[Node], node: Node) -> float | None:
+def _over_rms(nodes: Sequence[Node], node: Node) -> float | None:
     """The smallest mean square if `node` is x / sqrt(|max(mean(x x), floor)|), floor above 0. Where
     x is centred, y - mean(y), the mean of x y is that of x x."""
     if node.op != "DIVIDE" or node.type.axis not in (CHANNELS, COUNT):
@@ -73,17 +87,26 @@ def _over_rms(nodes: list[Node], node: Node) -> float | None:
     mean = nodes[floored.inputs[0]]
     if floored.op != "MAX" or floored.value <= 0 or mean.op != "RED MEAN":
         return None
-    squares, centred = nodes[mean.inputs[0]], nodes[x]
-    if squares.op == "SQUARE" and squares.inputs == (x,):
-        return floored.value
-    if squares.op != "MULTIPLY" or centred.op != "DIFFERENCE":
-        return None
-    y, subtracted = centred.inputs[0], nodes[centred.inputs[1]]
-    is_mean = subtracted.op == "RED MEAN" and subtracted.inputs == (y,)
-    return floored.value if is_mean and set(squares.inputs) == {x, y} else None
+    squares = nodes[mean.inputs[0]]
+    alone = squares.op == "SQUARE" and squares.inputs == (x,)
+    centred = (
+        squares.op == "MULTIPLY"
+        and _is_centred(nodes, nodes[x])
+        and set(squares.inputs) == {x, nodes[x].inputs[0]}
+    )
+    return floored.value if alone or centred else None
 
 
-def _attended(nodes: list[Node], node: Node, readers: Counter[int]) -> tuple[int, int, int] | None:
+def _is_centred(nodes: Sequence[Node], node: Node) -> bool:
+    if node.op != "DIFFERENCE" or node.type.axis not in (CHANNELS, COUNT):
+        return False
+    x, mean = node.inputs
+    return nodes[mean].op == "RED MEAN" and nodes[mean].inputs == (x,)
+
+
+def _attended(
+    nodes: Sequence[Node], node: Node, readers: Counter[int]
+) -> tuple[int, int, int] | None:
     """Queries, keys and values if `node` is their attention, and nothing else reads the weights."""
     if node.op != "MAT MUL" or nodes[node.inputs[0]].op != SOFTMAX:
         return None
@@ -101,7 +124,7 @@ def _attended(nodes: list[Node], node: Node, readers: Counter[int]) -> tuple[int
     return read if plain else None
 
 
-def _reachable(nodes: list[Node]) -> tuple[Node, ...]:
+def _reachable(nodes: Sequence[Node]) -> tuple[Node, ...]:
     needed = [False] * len(nodes)
     needed[0] = needed[-1] = True
     for index in range(len(nodes) - 1, -1, -1):

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from primitives.graph import build
-from primitives.kernels import attention, flash_attention, over_rms
-from primitives.rewrite import ATTENTION, OVER_RMS, lowered
+from primitives.kernels import attention, centred, flash_attention, over_rms
+from primitives.rewrite import ATTENTION, CENTRED, OVER_RMS, RELU, lowered
 from primitives.seeds import load_seed
 from primitives.text import parse
 from tests.random_programs import DENSE_SEEDS
@@ -66,11 +66,20 @@ def test_over_rms_and_its_gradient(scale):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_centred_and_its_gradient():
+    x, upstream = drawn(2, 5, 8), drawn(2, 5, 8) - 0.5
+    ours = gradients(centred, [x], upstream)
+    theirs = gradients(lambda x: x - tf.reduce_mean(x, -1, keepdims=True), [x], upstream)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", DENSE_SEEDS)
 def test_seed_programs_have_them(name):
     ops = [node.op for node in lowered(build(load_seed(name)))]
     assert (ops.count(ATTENTION), ops.count(OVER_RMS)) == (1, 2)
-    assert not {"RED SUM", "DIVIDE", "ABS ROOT", "T-MAT MUL", "MAT MUL"} & set(ops)
+    assert ops.count(CENTRED) == (0 if name == "transformer_pp" else 2)
+    assert not {"RED SUM", "RED MEAN", "DIVIDE", "ABS ROOT", "T-MAT MUL", "MAT MUL"} & set(ops)
 
 
 BANKS = "dims d0=8\nconstants c0=1e-06 c1=0.0 c2=-1.0\n"
@@ -89,6 +98,11 @@ ATTEND = (
         (f"  s = SQUARE(x)\n{NORM}".replace("=c0", "=c2"), "DIVIDE"),
         (f"  z = SIN(x)\n  s = SQUARE(z)\n{NORM}", "DIVIDE"),
         (f"  z = SIN(x)\n  s = MULTIPLY(x, z)\n{NORM}", "DIVIDE"),
+        ("  z = SIN(x)\n  m = RED MEAN(x)\n  out = DIFFERENCE(x, m)\n", CENTRED),
+        ("  z = SIN(x)\n  m = RED MEAN(z)\n  out = DIFFERENCE(x, m)\n", "DIFFERENCE"),
+        ("  m = RED MEAN(x)\n  out = DIFFERENCE(m, x)\n", "DIFFERENCE"),
+        ("  out = MAX(x) constant=c1\n", RELU),
+        ("  out = MAX(x) constant=c0\n", "MAX"),
         (f"  q = SIN(x)\n{ATTEND}  out = MAT MUL(w, x)\n", ATTENTION),
         (f"  q = SIN(x)\n{ATTEND}  out = MAT MUL(v, x)\n", "MAT MUL"),
         (f"  q = SIN(x)\n{ATTEND}  a = MAT MUL(w, x)\n  out = MAT MUL(w, a)\n", "MAT MUL"),

@@ -20,6 +20,7 @@ from primitives.balancing import Run
 from primitives.cost import program_layers
 from primitives.emit import WeightSpec, weight_specs
 from primitives.graph import Graph
+from primitives.kernels import centred
 from primitives.layer import Array, Lowered, initial_weights, lower
 from workers.devices import accelerators
 from workers.programs import other_graph, setting
@@ -182,7 +183,7 @@ def embed(tokens: Any, embedding: Any, positions: Any) -> Any:
 
 def head(x: Any, embedding: Any, scale: Any, shift: Any) -> Any:
     """x [batch, T, d_model] -> logits [batch, T, rows of the embedding]."""
-    x = x - ops.mean(x, axis=-1, keepdims=True)
+    x = centred(x)
     x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + EPSILON)
     return ops.matmul(x * scale + shift, ops.transpose(embedding))
 
