@@ -48,24 +48,15 @@ from search.models import Evaluation
 from search.proposal import derive
 from search.store import Store
 from tests.benchmarks.children import children
+from tests.benchmarks.first_step import TASKS
 from workers.devices import configure, cpu_count, gpu_count
 from workers.evaluate import evaluate
 from workers.outcome import Budget
 from workers.pool import Pool
 from workers.poolspec import Layout, PoolSpec, layout
-from workers.task import ModelSpec, Task, TrainingSpec
+from workers.task import Task
 from workers.tokens import load_tokens
 
-TASKS = {
-    "cpu": Task(
-        model=ModelSpec(d_model=64, layers=2, sequence_length=64),
-        training=TrainingSpec(batch_size=16),
-    ),
-    "gpu": Task(
-        model=ModelSpec(d_model=256, layers=6, sequence_length=256),
-        training=TrainingSpec(batch_size=32),
-    ),
-}
 SEED = 0
 
 Ends = list[tuple[float, str, float]]
