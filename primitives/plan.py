@@ -23,8 +23,8 @@ class Setting:
     training over those that an even split of a sequence would fill; None for as many as come.
     `kind` runs every routed call that can be run so in that way, whatever it costs. `narrow` has
     products of matrices computed in bfloat16 and all else in float32: norms, softmax, routing;
-    `fused` says that a compiler fuses elementwise operations; `flash` that the
-    backend has a kernel for narrow attention."""
+    `fused` says that a compiler fuses elementwise operations; `flash` that the backend has a kernel
+    for narrow attention."""
 
     batch_size: int = 16
     sequence_length: int = 256

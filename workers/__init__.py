@@ -5,8 +5,8 @@ Read in this order:
 1. `task.py`, `outcome.py`: what a candidate is given and what comes back, as plain data.
 2. `corpora.py`, `tokens.py`: where text comes from, and how it becomes memory-mapped tokens.
 3. `programs.py`: what a task makes of a program: whether it may have it, what it costs.
-4. `model.py`, `parameters.py`, `optimizer.py`, `tables.py`: the model around a block, and its
-   weights as an optimiser's variables.
+4. `model.py`, `bundles.py`, `parameters.py`, `optimizer.py`, `tables.py`: the model around a block,
+   and its weights as an optimiser's variables.
 5. `engine.py`, with `tensorflow_engine.py` and `jax_engine.py` behind it, `compilation.py`,
    `usage.py` and `evaluate.py`: compiled training steps, how they are compiled, how experts were
    used, and a run under a budget. `oracle.py`: a run on random tokens.

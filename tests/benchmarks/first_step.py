@@ -1,6 +1,5 @@
 """From a program's text to the end of its first training step, on a warm worker:
-python -m tests.benchmarks.first_step [--device gpu] [--candidates 4] [--jit on]
-    [--backend jax]
+python -m tests.benchmarks.first_step [--device gpu] [--candidates 4] [--jit on] [--backend jax]
 
 Prints one JSON object; each program's line goes to stderr as it ends.
 
