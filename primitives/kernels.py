@@ -27,8 +27,9 @@ def masked_softmax(x: Tensor) -> Tensor:
 
 def attention(q: Tensor, k: Tensor, v: Tensor, narrow: bool) -> Tensor:
     """softmax(q k^T) v over visible keys; q and k [..., T, n], v [..., T, m], of equal outer axes.
-    The gradient needs no mask: weights are 0 where nothing is visible (Dao et al. 2022, eq. 4 of
-    appendix B.4, has its form). Products of a `narrow` one are computed in bfloat16."""
+    The gradient needs no mask: weights are 0 where nothing is visible; its row sums are taken over
+    features instead of keys, as in FlashAttention (Dao et al. 2022). Products of a `narrow` one are
+    computed in bfloat16."""
 
     def product(x: Tensor, y: Tensor, axes: str) -> Tensor:
         if not narrow:
