@@ -1,17 +1,17 @@
-"""What a program says and what it means.
+"""What a program says and what it means. Folders import downwards only, in this order:
 
-Read in this order: `dna` (a program as frozen data), `text` and `jsonform` (its two written forms),
-`seeds` (the programs that a search starts from), `types` (what a hidden state is), `table` (the one
-table of primitives), `liveness` and `graph` (a program checked, inlined and hashed), `plan` (how
-routed calls are run), `cost` (what it costs), `rewrite` and `emit` (its keras.ops source),
-`kernels`, `routing` and `balancing` (the helpers that this source calls) and `layer` (that source
-as a function). Only the last four import Keras.
+- `ops`: the types of hidden states, and the one table of primitives.
+- `language`: a program as frozen data (the DNA), and its text and JSON forms.
+- `graph`: a program checked, inlined, brought to canonical form and hashed.
+- `programs`: the programs that a search starts from, as data files.
+- `kernels`: the functions that lowered programs call. Keras is imported here, and not above.
+- `lowering`: a graph as keras.ops source, how its routed calls are dispatched, what it costs.
 """
 
-from primitives.dna import DNA, Instruction, Subroutine
 from primitives.errors import ProgramError
-from primitives.graph import Graph, IllTyped, build
-from primitives.text import parse, render
+from primitives.graph.build import Graph, IllTyped, build
+from primitives.language.dna import DNA, Instruction, Subroutine
+from primitives.language.text import parse, render
 
 __all__ = [
     "DNA", "Graph", "IllTyped", "Instruction", "ProgramError", "Subroutine",

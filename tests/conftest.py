@@ -25,7 +25,7 @@ def token_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def ray_session(token_cache: None) -> Iterator[None]:
     """A Ray with 4 logical CPUs that every Pool of this process joins, since each start costs
     seconds."""
-    from workers.cluster import OBJECT_STORE_BYTES, ray
+    from workers.pool.cluster import OBJECT_STORE_BYTES, ray
 
     ray.init(
         address="local",
@@ -43,7 +43,7 @@ def ray_session(token_cache: None) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_task() -> Any:
     """One layer of 16 channels on the installed corpus: a step takes milliseconds."""
-    from workers.task import DataSpec, ModelSpec, OptimizerSpec, Task, TrainingSpec
+    from workers.spec.task import DataSpec, ModelSpec, OptimizerSpec, Task, TrainingSpec
 
     return Task(
         data=DataSpec(max_documents=40),

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,62 @@ def test_imports_run_downwards(package: str) -> None:
     upwards = set(BELOW) - BELOW[package]
     found = {str(path): upwards & set(imports(path)) for path in files}
     assert {path: names for path, names in found.items() if names} == {}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the three packages by its dotted name."""
+    paths = [path for package in BELOW for path in (ROOT / package).rglob("*.py")]
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in paths
+    }
+
+
+def imported(module: str, path: Path, known: set[str]) -> set[str]:
+    """The project's modules that a module imports anywhere, also inside functions and for types
+    alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (inner & known) or {node.module}
+    return found & known - {module}
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """One circle of a directed graph, or an empty list."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    known = modules()
+    graph = {name: imported(name, path, set(known)) for name, path in known.items()}
+    assert circle({"a": {"b"}, "b": {"a"}}), "the check itself finds circles"
+    assert circle(graph) == []
+
+
+def test_no_folders_import_each_other_in_a_circle() -> None:
+    """Folders are layers, too: primitives.language and primitives.graph, for example."""
+    known = modules()
+    graph: dict[str, set[str]] = {}
+    for name, path in known.items():
+        folder = folder_of(name, path)
+        below = {folder_of(each, known[each]) for each in imported(name, path, set(known))}
+        graph.setdefault(folder, set()).update(below - {folder})
+    del graph["primitives"], graph["workers"], graph["search"]  # they re-export what is below
+    assert circle(graph) == []
+
+
+def folder_of(module: str, path: Path) -> str:
+    """`search.cli` for all that lies below it."""
+    parts = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    return ".".join(parts[:2])
 
 
 def test_search_never_imports_a_framework() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from primitives.seeds import seed_names
+from primitives.programs.seeds import seed_names
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,8 +73,8 @@ def test_seed_programs_are_found(installed: Installed) -> None:
 
 def test_migrations_are_found(installed: Installed) -> None:
     script = """
-import search.store
-search.store.Store.open("sqlite:///new.db").close()
+import search.storage.store
+search.storage.store.Store.open("sqlite:///new.db").close()
 import sqlite3
 rows = sqlite3.connect("new.db").execute("select name from sqlite_master where type = 'table'")
 print(sorted(name for name, in rows))

@@ -6,14 +6,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from primitives.dna import DNA
-from primitives.seeds import load_seed
-from search.config import BudgetSpec, LimitsSpec, SearchSpec
-from search.gates import PASSED, Child, Limits, Parent, Rules, judge, task_cost
-from search.history import Proposed, State
-from search.mutation import mutate
-from search.programs import checked
-from workers.task import Task
+from primitives.language.dna import DNA
+from primitives.programs.seeds import load_seed
+from search.campaign.gates import PASSED, Child, Limits, Parent, Rules, judge, task_cost
+from search.campaign.history import State
+from search.config.programfile import checked
+from search.config.schema import BudgetSpec, LimitsSpec, SearchSpec
+from search.evolution.mutation import mutate
+from search.storage.events import Proposed
+from workers.spec.task import Task
 
 
 def children(task: Task) -> Iterator[DNA]:

@@ -25,17 +25,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from primitives.dna import DNA
-from primitives.graph import Graph, build
-from primitives.seeds import load_seed
-from primitives.text import parse, render
-from search.config import BudgetSpec, CampaignConfig, FinalSpec, SearchSpec
-from search.controller import Controller
-from search.history import Ended, Proposed, fold
-from search.mutation import mutate
-from search.store import CampaignRow, Entry, NewCandidate, NewEvaluation, Store
-from tests.instant import InstantEvaluator, outcome_of
-from workers.outcome import Budget, Job
+from primitives.graph.build import Graph, build
+from primitives.language.dna import DNA
+from primitives.language.text import parse, render
+from primitives.programs.seeds import load_seed
+from search.campaign.controller import Controller
+from search.campaign.history import fold
+from search.config.schema import BudgetSpec, CampaignConfig, FinalSpec, SearchSpec
+from search.evolution.mutation import mutate
+from search.storage.events import Ended, Proposed
+from search.storage.store import CampaignRow, Entry, NewCandidate, NewEvaluation, Store
+from tests.search.instant import InstantEvaluator, outcome_of
+from workers.spec.outcome import Budget, Job
 
 LENGTH = 60
 WALKS = 20

@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from primitives.graph import Graph, build
-from primitives.text import parse
-from workers.devices import configure
-from workers.poolspec import Layout
-from workers.task import ModelSpec, OptimizerSpec, Task, TrainingSpec
+from primitives.graph.build import Graph, build
+from primitives.language.text import parse
+from workers.machine.devices import configure
+from workers.spec.pool import Layout
+from workers.spec.task import ModelSpec, OptimizerSpec, Task, TrainingSpec
 
 BATCH, LENGTH, WIDTH = 16, 256, 128
 STEPS, ROUNDS = 3, 7
@@ -153,8 +153,8 @@ MEASURES: dict[str, Callable[[], dict[str, float]]] = {
 
 
 def engine(text: str, **training: Any) -> Any:
-    from workers.engine import make_engine
-    from workers.model import initial_model, model_shape
+    from workers.engines.engine import make_engine
+    from workers.model.model import initial_model, model_shape
 
     task = Task(
         model=ModelSpec(d_model=WIDTH, layers=1, sequence_length=LENGTH),

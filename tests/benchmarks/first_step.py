@@ -30,14 +30,14 @@ from itertools import islice
 
 import numpy as np
 
-from primitives.graph import Graph, build
-from primitives.seeds import load_seed
-from primitives.text import parse, render
+from primitives.graph.build import Graph, build
+from primitives.language.text import parse, render
+from primitives.programs.seeds import load_seed
 from tests.benchmarks.children import children
-from tests.random_programs import DENSE_SEEDS
-from workers.devices import configure, cpu_count
-from workers.poolspec import Layout
-from workers.task import ModelSpec, Task, TrainingSpec
+from tests.reference.random_programs import DENSE_SEEDS
+from workers.machine.devices import configure, cpu_count
+from workers.spec.pool import Layout
+from workers.spec.task import ModelSpec, Task, TrainingSpec
 
 TASKS = {
     "cpu": Task(
@@ -87,8 +87,8 @@ def main() -> None:
 
 
 def first_step_s(text: str, task: Task) -> float:
-    from workers.engine import make_engine
-    from workers.model import initial_model, model_shape
+    from workers.engines.engine import make_engine
+    from workers.model.model import initial_model, model_shape
 
     shape = (1, task.training.batch_size, task.model.sequence_length + 1)
     windows = np.random.default_rng(0).integers(0, 256, shape)

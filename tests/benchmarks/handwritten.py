@@ -15,8 +15,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from workers.optimizer import make_optimizer
-from workers.task import Task
+from workers.engines.optimizer import make_optimizer
+from workers.spec.task import Task
 
 HEADS = 8
 
@@ -139,7 +139,7 @@ def token_loss(logits: Any, targets: Any) -> Any:
 
 
 def handwritten_engine(name: str, task: Task, vocabulary: int = 256) -> Any:
-    """The same calls as `workers.engine.Engine`, on the model above and Keras' backend."""
+    """The same calls as `workers.engines.engine.Engine`, on the model above and Keras' backend."""
     model = LanguageModel(name, task, vocabulary)
     model(np.zeros((task.training.batch_size, task.model.sequence_length), np.int32))
     optimizer = make_optimizer(task.optimizer)

@@ -21,10 +21,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from search.controller import Controller
-from search.store import Store
-from tests.instant import launch, outcome_of
-from workers.outcome import Job, Report
+from search.campaign.controller import Controller
+from search.storage.store import Store
+from tests.search.instant import launch, outcome_of
+from workers.spec.outcome import Job, Report
 
 EVALUATION_S = 1.0
 ROUNDS = 10

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from primitives.graph import Graph, build
-from primitives.seeds import load_seed
-from tests.random_programs import DENSE_SEEDS
-from workers.devices import configure
-from workers.poolspec import Layout
-from workers.task import ModelSpec, Task, TrainingSpec
+from primitives.graph.build import Graph, build
+from primitives.programs.seeds import load_seed
+from tests.reference.random_programs import DENSE_SEEDS
+from workers.machine.devices import configure
+from workers.spec.pool import Layout
+from workers.spec.task import ModelSpec, Task, TrainingSpec
 
 TASKS = {
     "cpu": Task(training=TrainingSpec(jit="off")),
@@ -60,8 +60,8 @@ def compare(name: str, device: str, backend: Any, precision: Any) -> dict[str, f
     import keras
 
     from tests.benchmarks.handwritten import handwritten_engine
-    from workers.engine import make_engine
-    from workers.model import initial_model, model_shape
+    from workers.engines.engine import make_engine
+    from workers.model.model import initial_model, model_shape
 
     keras.config.set_dtype_policy(precision)
     task = TASKS[device]

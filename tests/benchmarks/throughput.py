@@ -9,7 +9,7 @@ ours: the campaign's own machinery. The controller runs a campaign on a new SQLi
     are not (`tests.benchmarks.scaling` times those).
 tune: `tune.Tuner` as it comes, which starts a process for each trial. A trial is a function that
     sets the framework up as a worker does (same threads, same XLA flags), calls
-    `workers.evaluate.evaluate` once, and reports.
+    `workers.training.evaluate.evaluate` once, and reports.
 
 {ours,tune}_per_hour: candidates over the time from the W-th end to the last: the first W, one for
     each worker, are a warm-up beside the N that count. A candidate that does not complete (it
@@ -41,21 +41,21 @@ from typing import Any
 
 from sqlalchemy import select
 
-from primitives.text import parse, render
-from search.config import BudgetSpec, CampaignConfig, FinalSpec, SearchSpec
-from search.controller import Controller
-from search.models import Evaluation
-from search.proposal import derive
-from search.store import Store
+from primitives.language.text import parse, render
+from search.campaign.controller import Controller
+from search.campaign.proposal import derive
+from search.config.schema import BudgetSpec, CampaignConfig, FinalSpec, SearchSpec
+from search.storage.models import Evaluation
+from search.storage.store import Store
 from tests.benchmarks.children import children
 from tests.benchmarks.first_step import TASKS
-from workers.devices import configure, cpu_count, gpu_count
-from workers.evaluate import evaluate
-from workers.outcome import Budget
-from workers.pool import Pool
-from workers.poolspec import Layout, PoolSpec, layout
-from workers.task import Task
-from workers.tokens import load_tokens
+from workers.data.tokens import load_tokens
+from workers.machine.devices import configure, cpu_count, gpu_count
+from workers.pool.pool import Pool
+from workers.spec.outcome import Budget
+from workers.spec.pool import Layout, PoolSpec, layout
+from workers.spec.task import Task
+from workers.training.evaluate import evaluate
 
 SEED = 0
 

@@ -19,16 +19,16 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from primitives.graph import Graph, build
-from primitives.seeds import load_seed
-from primitives.text import render
-from search.mutation import mutate
-from tests.random_programs import DENSE_SEEDS
-from workers.outcome import Budget, Job
-from workers.pool import Pool
-from workers.poolspec import PoolSpec
-from workers.task import ModelSpec, Task, TrainingSpec
-from workers.tokens import load_tokens
+from primitives.graph.build import Graph, build
+from primitives.language.text import render
+from primitives.programs.seeds import load_seed
+from search.evolution.mutation import mutate
+from tests.reference.random_programs import DENSE_SEEDS
+from workers.data.tokens import load_tokens
+from workers.pool.pool import Pool
+from workers.spec.outcome import Budget, Job
+from workers.spec.pool import PoolSpec
+from workers.spec.task import ModelSpec, Task, TrainingSpec
 
 PROGRAMS = 10
 TASK = Task(model=ModelSpec(d_model=32, sequence_length=32), training=TrainingSpec(batch_size=16))

@@ -8,7 +8,7 @@ from typing import Any
 
 from typer.testing import CliRunner, Result
 
-from search.cli import app
+from search.cli.app import app
 
 ROOT = Path(__file__).parent.parent.parent
 

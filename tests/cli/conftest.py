@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from search import running
+from search.cli import running
 from tests.cli.command import CONFIG, primevo
 from tests.cli.instant import InstantPool
 

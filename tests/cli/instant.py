@@ -9,16 +9,16 @@ import os
 from types import TracebackType
 from typing import Self
 
-from search import running
-from search.cli import main
-from tests.instant import InstantEvaluator
-from workers.outcome import Job
-from workers.poolspec import PoolSpec
-from workers.task import Task
+from search.cli import running
+from search.cli.app import main
+from tests.search.instant import InstantEvaluator
+from workers.spec.outcome import Job
+from workers.spec.pool import PoolSpec
+from workers.spec.task import Task
 
 
 class InstantPool(InstantEvaluator):
-    """Takes the place of `workers.pool.Pool`."""
+    """Takes the place of `workers.pool.pool.Pool`."""
 
     def __init__(self, task: Task, spec: PoolSpec) -> None:
         super().__init__(delay_s=float(os.environ.get("INSTANT_DELAY_S", "0")))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from primitives.seeds import seed_text
-from primitives.text import parse
-from search import running
-from search.queries import RECORD_FIELDS
+from primitives.language.text import parse
+from primitives.programs.seeds import seed_text
+from search.campaign.queries import RECORD_FIELDS
+from search.cli import running
 from tests.cli.command import ROOT, data, primevo, refusal
 from tests.cli.instant import InstantPool
 
@@ -40,7 +40,7 @@ class TestHelp:
             "rich", "yaml",
         }  # fmt: skip
         result = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "search.cli", "--help"],
+            [sys.executable, "-X", "importtime", "-m", "search.cli.app", "--help"],
             cwd=ROOT, capture_output=True, text=True,
         )  # fmt: skip
         assert result.returncode == 0
@@ -58,7 +58,7 @@ class TestHelp:
         times = []
         for _ in range(5):
             before = spent()
-            command = [sys.executable, "-m", "search.cli", "--help"]
+            command = [sys.executable, "-m", "search.cli.app", "--help"]
             subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
             times.append(spent() - before)
         assert min(times) < 0.4

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from search import running
+from search.cli import running
 from tests.cli.command import CONFIG, ROOT, data, primevo, refusal
 from tests.cli.instant import InstantPool
 

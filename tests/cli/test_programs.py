@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from primitives.dna import DNA
-from primitives.seeds import seed_names, seed_text
-from primitives.table import PRIMITIVES
-from primitives.text import parse
-from search import running
+from primitives.language.dna import DNA
+from primitives.language.text import parse
+from primitives.ops.table import PRIMITIVES
+from primitives.programs.seeds import seed_names, seed_text
+from search.cli import running
 from tests.cli.command import CONFIG, data, primevo, refusal
 from tests.cli.instant import InstantPool
 
@@ -73,7 +73,7 @@ class TestTraining:
             asked.update(origin, dna=dna)
             return [directory / "card.json"]
 
-        monkeypatch.setattr("workers.export.export_candidate", export_candidate)
+        monkeypatch.setattr("workers.export.export.export_candidate", export_candidate)
         assert primevo("export", "small", 2, "--to", "layer").stdout == "layer/card.json\n"
         assert asked["dna"] == parse(data("show", "small", 2)["program"])
         assert asked["task"].model.d_model == 32
@@ -152,7 +152,7 @@ class TestLooking:
         assert "nowhere" in refusal(2, "init", "--to", "nowhere/x.yaml")
 
     def test_doctor(self, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("search.doctor._devices", lambda: "not started here")
+        monkeypatch.setattr("search.cli.doctor._devices", lambda: "not started here")
         findings = {row["check"]: row for row in data("doctor")}
         for check in ("Python", "primevo", "tensorflow", "ray", "corpus sotu", "token cache"):
             assert findings[check]["ok"], findings[check]
@@ -162,7 +162,7 @@ class TestLooking:
     def test_doctor_fails_where_something_is_wrong(
         self, empty: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("search.doctor._devices", lambda: 1 / 0)
+        monkeypatch.setattr("search.cli.doctor._devices", lambda: 1 / 0)
         (empty / "primevo.db").write_text("no database" * 100)
         monkeypatch.setenv("PRIMEVO_CACHE", "/proc/primevo")
         result = primevo("doctor", "-o", "json", code=1)

@@ -1,0 +1,1 @@
+"""From a program to its canonical graph. Read `liveness`, then `build`."""

@@ -1,0 +1,1 @@
+"""Programs as data. Read `dna`, then its written forms, `text` and `jsonform`."""

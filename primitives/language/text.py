@@ -1,0 +1,222 @@
+"""The written form of a program, for people: one instruction a line, hidden states by name.
+
+    dims d0=8 d1=1 d2=32
+    constants c0=0.0 c1=0.25
+    counts n0=8 n1=2
+    every 2
+
+    main(x, y):
+      normed = layer_norm(x)
+      heads = attention(normed) branch=8
+      mixed = CONV 1X1(heads) dim=d0
+      attended = ADD(x, mixed)
+      gates = router(attended)
+      fed = expert(attended, gates) branch=routed
+      joined = ADD(attended, fed)
+
+A `#` starts a comment. `counts` and `every` (1, 2, 4 or middle: which blocks of the model run the
+program) may be left out, and so may input 2 where it equals input 1, and `constant`, `dim`,
+`count` and `branch` where they are c0, d0, n0 and 1. Later subroutines are called by name. Names of
+states are for readers: they are not compared. `parse(render(dna)) == dna` for every well-formed
+DNA.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+from primitives.errors import ProgramError, unknown
+from primitives.language.dna import (
+    BANKS,
+    BRANCHES,
+    DNA,
+    HEADER,
+    INPUTS,
+    MIDDLE,
+    ROUTED,
+    Instruction,
+    Subroutine,
+    first_fault,
+)
+from primitives.ops.table import PRIMITIVES
+
+_HEADER = re.compile(r"(?P<name>\w+)\s*\(\s*(?P<x>\w+)\s*,\s*(?P<y>\w+)\s*\)\s*:\s*\Z")
+_LINE = re.compile(
+    r"(?P<state>\w+)\s*=\s*(?P<op>[\w -]+?)\s*\(\s*(?P<x>\w+)\s*(?:,\s*(?P<y>\w+)\s*)?\)"
+    r"\s*(?P<fields>.*)\Z"
+)
+_Number = TypeVar("_Number", int, float)
+_FORM = "allowed: NAME = OP(INPUT[, INPUT]) [constant=cN] [dim=dN] [count=nN] [branch=N]"
+
+
+def render(dna: DNA) -> str:
+    """The program as text."""
+    dims = " ".join(f"d{i}={value}" for i, value in enumerate(dna.dims))
+    constants = " ".join(f"c{i}={value!r}" for i, value in enumerate(dna.constants))
+    parts = [f"dims {dims}\nconstants {constants}\n"]
+    if dna.counts:
+        parts[0] += f"counts {' '.join(f'n{i}={value}' for i, value in enumerate(dna.counts))}\n"
+    if dna.every != 1:
+        parts[0] += f"every {'middle' if dna.every == MIDDLE else dna.every}\n"
+    for subroutine in dna.subroutines:
+        x, y = subroutine.states[:INPUTS]
+        lines = [f"{subroutine.name}({x}, {y}):"]
+        for position, instruction in enumerate(subroutine.instructions):
+            lines.append(f"  {_line(dna, subroutine.states, position, instruction)}")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _line(dna: DNA, states: tuple[str, ...], position: int, instruction: Instruction) -> str:
+    op, in1, in2, constant, dim, branch, count = instruction
+    reads: tuple[str, ...] = ()
+    if isinstance(op, str):
+        name, reads = op, PRIMITIVES[op].reads
+    else:
+        name = dna.subroutines[op].name
+    second = f", {states[in2]}" if "in2" in reads or in2 != in1 else ""
+    text = f"{states[INPUTS + position]} = {name}({states[in1]}{second})"
+    if "constant" in reads or constant:
+        text += f" constant=c{constant}"
+    if "dim" in reads or dim:
+        text += f" dim=d{dim}"
+    if "count" in reads or count:
+        text += f" count=n{count}"
+    if branch == ROUTED:
+        return f"{text} branch=routed"
+    return text if branch == 1 else f"{text} branch={branch}"
+
+
+def parse(text: str, source: str = "<program>") -> DNA:
+    """The DNA that `text` says; ProgramError gives source:line, what is wrong, what is allowed."""
+    return _Parser(text, source).parse()
+
+
+class _Parser:
+    def __init__(self, text: str, source: str) -> None:
+        self.source = source
+        self.lines = [
+            (number, line)
+            for number, raw in enumerate(text.splitlines(), 1)
+            if (line := raw.split("#", 1)[0].strip())
+        ]
+        self.number = 1
+        self.places: dict[tuple[int, int], int] = {}
+        headers = [match for _, line in self.lines if (match := _HEADER.match(line))]
+        self.callees = {match["name"]: index for index, match in enumerate(headers)}
+
+    def parse(self) -> DNA:
+        if len(self.lines) < 3:
+            raise self.error("a program is two banks, dims and constants, and its subroutines")
+        dims = self.bank(0, "dims", "d", int)
+        constants = self.bank(1, "constants", "c", float)
+        counts, every = self.bank(2, "counts", "n", int, optional=True), self.every()
+        subroutines: list[Subroutine] = []
+        name, states, instructions = "", [""], list[Instruction]()
+        for number, line in self.lines[2:]:
+            self.number = number
+            header = _HEADER.match(line)
+            if header:
+                if name:
+                    subroutines.append(Subroutine(name, tuple(instructions), tuple(states)))
+                name, states, instructions = header["name"], [header["x"], header["y"]], []
+                self.places[len(subroutines), HEADER] = self.number
+            elif not name:
+                raise self.error(f"expected a subroutine's header, NAME(X, Y):, got '{line}'")
+            else:
+                self.places[len(subroutines), len(instructions)] = self.number
+                instructions.append(self.instruction(line, name, states))
+        subroutines.append(Subroutine(name, tuple(instructions), tuple(states)))
+        dna = DNA(dims, constants, tuple(subroutines), counts, every)
+        fault = first_fault(dna)
+        if fault is not None:
+            self.number = self.places[fault.subroutine, fault.position]
+            raise self.error(fault.text)
+        return dna
+
+    def every(self) -> int:
+        self.number, line = self.lines[2]
+        self.places[BANKS, 3] = self.number
+        word, _, value = line.partition(" ")
+        if word != "every":
+            return 1
+        del self.lines[2]
+        if value == "middle":
+            return MIDDLE
+        if not value.isdecimal() or int(value) == MIDDLE:
+            raise self.error(f"cannot read '{line}'; allowed: every 1, 2, 4 or middle")
+        return int(value)
+
+    def bank(
+        self, row: int, word: str, letter: str, kind: type[_Number], optional: bool = False
+    ) -> tuple[_Number, ...]:
+        self.number, line = self.lines[row]
+        self.places[BANKS, row] = self.number
+        first, *entries = line.split()
+        if optional:
+            if first != word:
+                return ()
+            if not entries:
+                raise self.error(f"the bank needs at least one value: {word} {letter}0=8")
+            del self.lines[row]
+        if first != word:
+            raise self.error(f"expected the bank '{word} {letter}0=...', got '{line}'")
+        values: list[_Number] = []
+        for index, entry in enumerate(entries):
+            label, _, value = entry.partition("=")
+            if label != f"{letter}{index}":
+                raise self.error(f"expected {letter}{index}=VALUE in the bank, got '{entry}'")
+            try:
+                values.append(kind(value))
+            except ValueError:
+                raise self.error(f"'{value}' is not a {kind.__name__} in '{entry}'") from None
+        return tuple(values)
+
+    def instruction(self, line: str, name: str, states: list[str]) -> Instruction:
+        match = _LINE.match(line)
+        if not match:
+            raise self.error(f"cannot read '{line}'; {_FORM}")
+        if match["state"] in states:
+            raise self.error(f"hidden state '{match['state']}' of '{name}' is made twice")
+        in1 = self.state(match["x"], states)
+        in2 = in1 if match["y"] is None else self.state(match["y"], states)
+        fields = self.fields(match["fields"])
+        instruction = Instruction(self.op(match["op"], name), in1, in2, **fields)
+        states.append(match["state"])
+        return instruction
+
+    def op(self, word: str, caller: str) -> str | int:
+        if word in PRIMITIVES:
+            return word
+        if word not in self.callees:
+            raise self.error(unknown("op", word, [*PRIMITIVES, *self.callees]))
+        if self.callees[word] <= self.callees[caller]:
+            raise self.error(f"'{caller}' may only call subroutines below it; '{word}' is not")
+        return self.callees[word]
+
+    def state(self, word: str, states: list[str]) -> int:
+        if word not in states:
+            raise self.error(unknown("hidden state", word, states))
+        return states.index(word)
+
+    def fields(self, text: str) -> dict[str, int]:
+        result: dict[str, int] = {}
+        for entry in text.split():
+            key, _, value = entry.partition("=")
+            letter = {"constant": "c", "dim": "d", "count": "n", "branch": ""}.get(key)
+            if letter is None or key in result:
+                raise self.error(f"cannot read field '{entry}'; {_FORM}")
+            if entry == "branch=routed":
+                result[key] = ROUTED
+                continue
+            digits = value.removeprefix(letter)
+            if not digits.isdecimal() or (letter and digits == value):
+                raise self.error(f"cannot read field '{entry}'; expected {key}={letter}N")
+            result[key] = int(digits)
+            if key == "branch" and result[key] not in BRANCHES:
+                raise self.error(unknown(key, value, (*map(str, BRANCHES), "routed")))
+        return result
+
+    def error(self, fault: str) -> ProgramError:
+        return ProgramError(f"{self.source}:{self.number}: {fault}")

@@ -1,0 +1,136 @@
+"""What a block costs, known without running it.
+
+Counts follow the usual convention: a multiply-add is two FLOPs, any elementwise function one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
+
+from primitives.graph.build import COMBINE, Graph, Node
+from primitives.language.dna import MIDDLE
+from primitives.lowering.dispatch import (
+    LoweringOptions,
+    feature_size,
+    inside_of,
+    regions,
+    strategies,
+    weight_shape,
+)
+from primitives.ops.table import PRIMITIVES
+from primitives.ops.types import StateType
+
+BYTES = 4
+"""Bytes of one float32 activation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Static cost of the whole model: trainable parameters, forward FLOPs a token, the bytes of
+    activations that training keeps for one sequence, and of the parameters those that work on one
+    token: all but the weights of experts that it is not routed to."""
+
+    parameters: int
+    flops_per_token: int
+    activation_bytes: int
+    active_parameters: int
+
+
+def static_cost(
+    graph: Graph, d_model: int, layers: int, sequence_length: int, vocabulary: int,
+    options: LoweringOptions | None = None, other: Graph | None = None,
+) -> Cost:  # fmt: skip
+    """Cost of `layers` blocks with the model around them: tied token embedding, learned positions,
+    final layer norm. Blocks that do not run the program run `other`. Routed calls count as they are
+    lowered for `options`. Training a token takes about three times its forward FLOPs."""
+    options = options or LoweringOptions()
+    if options.sequence_length != sequence_length:
+        options = replace(options, sequence_length=sequence_length)
+    own = len(program_layers(graph.every, layers))
+    sums = [own * part for part in _block_cost(graph, d_model, options)]
+    if other is not None and own < layers:
+        rest = _block_cost(other, d_model, options)
+        sums = [total + (layers - own) * part for total, part in zip(sums, rest, strict=True)]
+    parameters, flops, elements, active = sums
+    outer = (vocabulary + sequence_length + 2) * d_model
+    head_flops = 2 * vocabulary * d_model
+    activations = elements + vocabulary + 2 * d_model
+    return Cost(
+        round(parameters) + outer, round(flops) + head_flops,
+        round(activations * sequence_length) * BYTES, round(active) + outer,
+    )  # fmt: skip
+
+
+def program_layers(every: int, layers: int) -> tuple[int, ...]:
+    """Which of so many layers run a program: the last of every `every`, or the middle one."""
+    if every == MIDDLE:
+        return (layers // 2,)
+    return tuple(range(layers))[every - 1 :: every]
+
+
+def _block_cost(
+    graph: Graph, d_model: int, options: LoweringOptions
+) -> tuple[float, float, float, float]:
+    """Of one block: parameters, FLOPs and activations a token, active parameters."""
+    nodes, length = graph.nodes, options.sequence_length
+    shares = _shares(nodes, d_model, options)
+    parameters = flops = elements = active = 0.0
+    for node, share in zip(nodes, shares, strict=True):
+        first = node.inputs[0] if node.inputs else 0
+        weights, work, size = _node_cost(
+            node.op, node.context, nodes[first].type, node.type, d_model, length
+        )
+        parameters += weights
+        active += weights * share.visited
+        flops += work * shares[first].rows
+        elements += size * share.rows
+    return parameters, flops, elements, active
+
+
+@lru_cache(maxsize=1 << 16)
+def _node_cost(
+    op: str, context: tuple[int, ...], read: StateType, made: StateType, d_model: int, length: int
+) -> tuple[int, float, float]:
+    """Trainable weights of a node, and its FLOPs and activations a token if each routed call
+    around it ran on one row a token. `read` is the type of its first input."""
+    sizes = [
+        feature_size(state, d_model, length) * math.prod(n for n in state.branches if n > 0)
+        for state in (read, made)
+    ]
+    row = PRIMITIVES.get(op)
+    if row is None:
+        return 0, 2 * sizes[0] if op == COMBINE else 0, sizes[1]
+    weights = 0
+    if row.weight is not None and row.weight.trainable:
+        weights = math.prod(map(abs, context)) * math.prod(weight_shape(op, read, made, d_model))
+    return weights, row.flops(feature_size(read, d_model, length), *sizes), sizes[1]
+
+
+class _Share(NamedTuple):
+    """Of what routed calls compute: their rows for each token around a node, and the share of its
+    weights that a token meets."""
+
+    rows: float
+    visited: float
+
+
+_ALL = _Share(1.0, 1.0)
+
+
+def _shares(nodes: Sequence[Node], d_model: int, options: LoweringOptions) -> list[_Share]:
+    """Of each node."""
+    routes = strategies(nodes, d_model, options)
+    if not routes:
+        return [_ALL] * len(nodes)
+    around, made = regions(nodes), {-1: _ALL}
+    for position, strategy in routes.items():
+        dispatch, outer = nodes[position], made[around[inside_of(nodes, position)]]
+        visited = 1.0
+        if len(dispatch.inputs) == 2:
+            visited = min(1.0, nodes[dispatch.inputs[1]].type.size / -dispatch.context[-1])
+        made[position] = _Share(outer.rows * strategy.rows, outer.visited * visited)
+    return [made[region] for region in around]

@@ -1,0 +1,155 @@
+"""How a routed call is run: chosen here from static cost, never by the program.
+
+Nodes between a DISPATCH and its COMBINE are the call's region: they work on experts' tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from primitives.graph.build import COMBINE, DISPATCH, Node
+from primitives.ops.table import PRIMITIVES
+from primitives.ops.types import CHANNELS, KEYS, UNITS_PER_WIDTH, StateType
+
+Kind = Literal["every", "blocks", "entries"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoweringOptions:
+    """What a block is lowered for: tokens of a batch, and how many places an expert's buffer has in
+    training over those that an even split of a sequence would fill; None for as many as come.
+    `kind` runs every routed call by that strategy where it can, whatever it costs. `narrow` has
+    products of matrices computed in bfloat16 and all else in float32: norms, softmax, routing;
+    `fused` says that a compiler fuses elementwise operations; `flash` that the backend has a kernel
+    for narrow attention."""
+
+    batch_size: int = 16
+    sequence_length: int = 256
+    capacity_factor: float | None = None
+    kind: Kind | None = None
+    narrow: bool = False
+    fused: bool = False
+    flash: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return self.batch_size * self.sequence_length
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """How one routed call runs: every expert on every token, tokens in blocks (or, in training, in
+    buffers of a capacity factor), or every entry with a copy of its expert's weights. `rows` is how
+    many rows an expert's body is computed on for each token."""
+
+    kind: Kind
+    rows: float
+    block: int = 1
+    capacity_factor: float | None = None
+
+
+def feature_size(state: StateType, d_model: int, sequence_length: int) -> int:
+    """Scalars on a state's feature axis."""
+    if state.axis == KEYS:
+        return sequence_length
+    return state.size * d_model // UNITS_PER_WIDTH if state.axis == CHANNELS else state.size
+
+
+def weight_shape(op: str, read: StateType, made: StateType, d_model: int) -> tuple[int, ...]:
+    """Shape of an op's weight without its branch axes, from the types of its first input and its
+    result; () where it has none."""
+    row = PRIMITIVES.get(op)
+    if row is None or row.weight is None:
+        return ()
+    return row.weight.shape(feature_size(read, d_model, 0), feature_size(made, d_model, 0))
+
+
+def regions(nodes: Sequence[Node]) -> list[int]:
+    """For each node the position of the DISPATCH of the innermost routed call around it, or -1."""
+    around: list[int] = []
+    for position, node in enumerate(nodes):
+        inside = around[node.inputs[0]] if node.inputs else -1
+        if node.op == COMBINE:
+            inside = around[inside_of(nodes, inside)]
+        around.append(position if node.op == DISPATCH else inside)
+    return around
+
+
+def inside_of(nodes: Sequence[Node], dispatch: int) -> int:
+    """The node whose value a DISPATCH sends out."""
+    return nodes[dispatch].inputs[0]
+
+
+def strategies(
+    nodes: Sequence[Node], d_model: int, options: LoweringOptions
+) -> dict[int, Strategy]:
+    """The strategy of each routed call, by the position of its DISPATCH."""
+    routed = [position for position, node in enumerate(nodes) if node.op == DISPATCH]
+    around = regions(nodes) if routed else []
+    return {position: _strategy(nodes, around, position, d_model, options) for position in routed}
+
+
+def _strategy(
+    nodes: Sequence[Node],
+    around: Sequence[int],
+    dispatch: int,
+    d_model: int,
+    options: LoweringOptions,
+) -> Strategy:
+    node = nodes[dispatch]
+    experts = -node.context[-1]
+    every = Strategy("every", experts)
+    if len(node.inputs) == 1 or around[node.inputs[0]] >= 0:
+        return every  # gates for all experts; or slots of another call, some of which are empty
+    entries = nodes[node.inputs[1]].type.size
+    block = _block_size(options.tokens * entries / experts)
+    padding = experts * (block - 1) / options.tokens
+    blocks = Strategy("blocks", entries + padding, block)
+    if options.capacity_factor is not None:
+        factor = options.capacity_factor
+        rows = min(factor * entries, experts * entries)
+        blocks = Strategy("blocks", rows, block, factor)
+    copies = Strategy("entries", entries)
+    choices = {"every": every, "blocks": blocks, "entries": copies}
+    if options.kind is not None:
+        return choices[options.kind]
+    weights = _expert_weights(nodes, around, dispatch, d_model)
+    owned = entries / block + experts / options.tokens if blocks.capacity_factor is None else 0
+
+    def cost(strategy: Strategy) -> float:
+        """FLOPs a token of bodies, and twice what is copied: weights and tokens on their way. To
+        place an entry in a block, it is counted against every expert: some 100 FLOPs' time each."""
+        copied = {"every": 0.0, "blocks": owned, "entries": entries}[strategy.kind] * weights
+        moved = 0 if strategy.kind == "every" else 8 * d_model * entries
+        placed = 100 * entries * experts if strategy.kind == "blocks" else 0
+        return 2 * strategy.rows * weights + 2 * copied + 2 * moved + placed
+
+    return min(choices.values(), key=cost)
+
+
+def _block_size(tokens: float) -> int:
+    """For experts with so many tokens on average: padding stays near an eighth."""
+    return int(2 ** max(2, min(7, math.floor(math.log2(max(tokens, 1))) - 2)))
+
+
+def _expert_weights(
+    nodes: Sequence[Node], around: Sequence[int], dispatch: int, d_model: int
+) -> int:
+    """Weights of one expert, those of calls that it makes included."""
+    total, depth = 0, len(nodes[dispatch].context)
+    for position, node in enumerate(nodes):
+        read = nodes[node.inputs[0]].type if node.inputs else node.type
+        shape = weight_shape(node.op, read, node.type, d_model)
+        if shape and _within(nodes, around, position, dispatch):
+            total += math.prod(abs(n) for n in node.context[depth:]) * math.prod(shape)
+    return total
+
+
+def _within(nodes: Sequence[Node], around: Sequence[int], position: int, dispatch: int) -> bool:
+    region = around[position]
+    while region > dispatch:
+        region = around[inside_of(nodes, region)]
+    return region == dispatch

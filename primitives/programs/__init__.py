@@ -1,0 +1,1 @@
+"""The seed programs, one `.dna` file each; `seeds` reads them."""

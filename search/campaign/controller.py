@@ -1,0 +1,290 @@
+"""The loop of a campaign: collect what ended, propose what comes next, record both, dispatch.
+
+Everything that a step decided is committed in one transaction before a job of it leaves the
+process, and the state is nothing but a fold over what was recorded. So a controller may be killed
+at any point: run again, it dispatches the candidates that have no outcome, under the same numbers,
+and goes on. With one worker and a budget in steps it ends where an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import NamedTuple, Protocol
+
+from primitives.language.dna import DNA
+from primitives.language.text import parse, render
+from search.campaign.gates import Limits, Rules, task_cost
+from search.campaign.history import fold
+from search.campaign.pace import Pace
+from search.campaign.progress import Progress, phase, progress
+from search.campaign.proposal import ProgramCache, derive, final_seed, propose
+from search.config.programfile import checked, load_program, spaced
+from search.config.schema import CampaignConfig
+from search.errors import PrimevoError, UsageError
+from search.storage.events import Ended, Heartbeat, Kind, Proposed
+from search.storage.store import (
+    CampaignRow,
+    CopiedEvaluation,
+    Entry,
+    NewCandidate,
+    NewEvaluation,
+    Store,
+)
+from workers.spec.outcome import Budget, Hurdle, Job, Report
+
+POLL_S = 0.5
+"""How often a request to stop is looked for, and the longest wait for an outcome."""
+
+BEAT_S = 1.0
+SHOW_S = 0.1
+
+BATCH = 64
+"""Proposals in one transaction, where duplicates leave the workers free."""
+
+
+class Evaluator(Protocol):
+    """Runs jobs and reports how they ended, each once, in any order. The caller closes it."""
+
+    def capacity(self) -> int:
+        """How many jobs run side by side."""
+
+    def submit(self, job: Job) -> None:
+        """Takes a job; returns at once."""
+
+    def wait(self, timeout_s: float) -> list[Report]:
+        """What has ended, as soon as something has; empty when the time is up."""
+
+    def why_waiting(self) -> str | None:
+        """Why submitted jobs stand still; None when they do not."""
+
+
+Show = Callable[[Progress, Heartbeat], None]
+
+
+class Planned(NamedTuple):
+    """A recorded run that has not been dispatched. `dna` is the program's text."""
+
+    id: int
+    kind: Kind
+    seed: int
+    dna: str
+
+
+class Controller:
+    """Runs one campaign. `show` is given snapshots, at most ten a second."""
+
+    def __init__(
+        self,
+        store: Store,
+        campaign: CampaignRow,
+        evaluator: Evaluator,
+        show: Show | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._campaign, self._evaluator = store, campaign, evaluator
+        self._show, self._clock = show, clock
+        self._config = CampaignConfig.model_validate_json(campaign.config)
+        self._queue: deque[Planned] = deque()
+        self._running: dict[tuple[int, int], float] = {}
+        self._entries: list[Entry] = []
+        self._finals_planned = self._draining = False
+        self._polled = self._beaten = self._shown = float("-inf")
+
+    def drain(self) -> None:
+        """Starts nothing more; `run` returns when what is running has ended. Safe to call from a
+        signal handler."""
+        self._draining = True
+
+    def run(self) -> Progress:
+        """Runs the campaign from wherever it stands until it is done or drained.
+
+        Raises a PrimevoError where another process runs it, the database fails, no seed program
+        completes, or no child passes the gates.
+        """
+        with self._store.holding(self._campaign):
+            self._begin()
+            while True:
+                try:
+                    self._plan()
+                finally:  # whatever stops the planning, what was collected is kept
+                    self._commit()
+                self._dispatch()
+                self._tell()
+                if self._running:
+                    self._collect(0.0 if self._may_propose() else POLL_S)
+                elif self._draining or phase(self._state) == "done":
+                    break
+                elif self._evaluator.capacity() == 0:
+                    time.sleep(POLL_S)
+            if phase(self._state) == "done":
+                self._store.finish(self._campaign.id)
+            self._tell(now=True)
+        return progress(self._state)
+
+    def _begin(self) -> None:
+        """State, queue and rules from what is recorded; a new campaign sows its seed programs."""
+        spec, id = self._config.search, self._campaign.id
+        self._state = fold(spec, self._store.events(id))
+        self._programs = ProgramCache(
+            lambda number: parse(self._store.dna(id, number), f"candidate {number}"),
+            capacity=2 * spec.population + self._evaluator.capacity(),
+        )
+        self._pace = Pace(self._state, self._clock())
+        if self._state.candidates == 0:
+            self._sow()
+        else:
+            for number in self._state.pending:
+                self._queue.append(self._search_run(number, self._store.dna(id, number)))
+        cost = task_cost(checked(self._programs[1], "the first seed program"), self._config.task)
+        limits = Limits.relative_to(cost, spec.limits)
+        self._rules = Rules(limits, self._config.task, self._state)
+
+    def _sow(self) -> None:
+        """The seed programs are the first candidates."""
+        known: dict[str, str] = {}
+        for number, name in enumerate(self._config.search.seeds, 1):
+            dna = spaced(load_program(name)[1], self._config.search.every)
+            graph = checked(dna, name)
+            if graph.hash in known:
+                twin = known[graph.hash]
+                raise UsageError(f"search.seeds: {name} and {twin} are one program; leave one out")
+            known[graph.hash] = name
+            self._add(dna, Proposed(number, None, "seed", graph.hash, None, {}))
+
+    def _plan(self) -> None:
+        """Children for the free workers; the final runs, once, when the search has ended."""
+        if self._state.seeds_done and not self._state.population:
+            ends = (f"candidate {end.id}: {end.status}" for end in self._state.results.values())
+            raise PrimevoError(f"no seed program could be trained; {'; '.join(ends)}")
+        while self._may_propose() and len(self._entries) < BATCH:
+            number = self._state.candidates + 1
+            child = propose(self._rules, self._programs, Random(f"{self._campaign.seed}/{number}"))
+            event = Proposed(
+                number, child.parent_id, child.mutation, child.hash, child.original,
+                child.rejections,
+            )  # fmt: skip
+            self._add(child.dna, event)
+        if self._state.searched and not self._finals_planned:
+            self._finals_planned = True
+            self._queue.extend(self._final_runs())
+
+    def _may_propose(self) -> bool:
+        state, busy = self._state, len(self._running) + len(self._queue)
+        return (
+            not self._draining
+            and state.candidates < state.spec.candidates
+            and state.seeds_done
+            and busy < self._evaluator.capacity()
+        )
+
+    def _add(self, dna: DNA, event: Proposed) -> None:
+        """A new candidate: to be trained, or ended at once where its outcome is known."""
+        text = render(dna)
+        self._programs[event.id] = dna
+        entries: list[Entry] = [NewCandidate(event, text)]
+        if event.duplicate_of is None:
+            self._queue.append(self._search_run(event.id, text))
+        else:
+            twin = self._state.results[event.duplicate_of]
+            end = twin._replace(sequence=self._state.sequence + 1, id=event.id)
+            entries.append(CopiedEvaluation(end, twin.id))
+        self._entries += entries
+        for entry in entries:
+            self._state.apply(entry.event)
+
+    def _search_run(self, id: int, text: str) -> Planned:
+        return Planned(id, "search", derive(self._campaign.seed, id), text)
+
+    def _final_runs(self) -> list[Planned]:
+        """Those still to do. All programs get the same seeds, which makes the comparison paired."""
+        count = self._config.search.final.seeds
+        return [
+            Planned(id, "final", seed, self._store.dna(self._campaign.id, id))
+            for seed in (final_seed(self._campaign.seed, index) for index in range(count))
+            for id in self._state.finalists
+            if (id, seed) not in self._state.finals
+        ]
+
+    def _commit(self) -> None:
+        if self._entries:
+            self._store.record(self._campaign.id, self._entries)
+            self._entries = []
+
+    def _dispatch(self) -> None:
+        while self._queue and not self._draining:
+            if len(self._running) >= self._evaluator.capacity():
+                return
+            run = self._queue.popleft()
+            self._running[run.id, run.seed] = self._clock()
+            self._evaluator.submit(self._job(run))
+
+    def _job(self, run: Planned) -> Job:
+        """The first of a finalist's runs keeps its weights: they are what is exported."""
+        final, weights = run.kind == "final", None
+        if final and run.seed == final_seed(self._campaign.seed, 0):
+            weights = str(self._config.weights_file(self._campaign.name, run.id))
+        return Job(run.id, run.dna, self._budget(run), run.seed, test=final, weights=weights)
+
+    def _budget(self, run: Planned) -> Budget:
+        """The hurdles' bars are those of the moment. A seed program is never stopped: it is what
+        children are compared with."""
+        spec = self._config.search
+        if run.kind == "final":
+            amount = spec.budget.full * spec.final.budget
+            whole = spec.budget.unit in ("steps", "tokens")
+            return Budget(spec.budget.unit, float(round(amount)) if whole else amount)
+        if run.id <= len(spec.seeds):
+            bars = tuple(Hurdle(point) for point in spec.budget.points)
+        else:
+            bars = self._state.hurdles.bars()
+        return Budget(spec.budget.unit, spec.budget.full, bars)
+
+    def _collect(self, timeout_s: float) -> None:
+        for report in self._evaluator.wait(timeout_s):
+            job, outcome = report.job, report.outcome
+            began = self._running.pop((job.id, job.seed))
+            kind: Kind = "final" if job.test else "search"
+            end = Ended.of(self._state.sequence + 1, job.id, kind, job.seed, outcome)
+            self._entries.append(NewEvaluation(end, job.budget, outcome, report.worker))
+            self._state.apply(end)
+            if end.status == "completed" and end.hurdles_passed == len(job.budget.hurdles):
+                self._pace.completed_in_full(self._clock() - began)
+
+    def _tell(self, now: bool = False) -> None:
+        """Looks for a request to stop, leaves a heartbeat and shows progress, each when due."""
+        clock = self._clock()
+        if clock - self._polled >= POLL_S:
+            self._polled = clock
+            self._draining |= self._store.stop_requested(self._campaign.id)
+        beat_due, show_due = clock - self._beaten >= BEAT_S, clock - self._shown >= SHOW_S
+        if not (beat_due or show_due or now):
+            return
+        beat = self._heartbeat(clock)
+        if beat_due or now:
+            self._beaten = clock
+            self._store.beat(self._campaign.id, beat)
+        if self._show is not None:
+            self._shown = clock
+            self._show(progress(self._state), beat)
+
+    def _heartbeat(self, clock: float) -> Heartbeat:
+        capacity = self._evaluator.capacity()
+        waiting = self._evaluator.why_waiting() or ""
+        if self._draining and self._running:
+            waiting = f"draining: {len(self._running)} still in training"
+        elif not waiting and not self._state.seeds_done and len(self._running) < capacity:
+            waiting = "for the seed programs, which every child descends from"
+        return Heartbeat(
+            at=time.time(),
+            running=len(self._running),
+            capacity=capacity,
+            waiting=waiting,
+            eta_s=self._pace.eta_s(self._state, capacity, clock),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )

@@ -1,0 +1,198 @@
+"""What a child must get past before it is trained: change, types, length, seen before, cost.
+
+A gate answers with a value: pass, rejected (mutate again), or the earlier candidate whose outcome
+the child takes over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+
+from primitives.graph.build import Graph, IllTyped, build
+from primitives.language.dna import DNA
+from primitives.lowering.cost import Cost
+from search.campaign.history import State
+from search.config.programfile import BYTES
+from search.config.schema import LimitsSpec
+from workers.spec import fit
+from workers.spec.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """On to the next gate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Not worth training; `reason` is one of few, so that they can be counted."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """The same function as candidate `original`, whose outcome is known."""
+
+    original: int
+
+
+Verdict = Passed | Rejected | Reuse
+PASSED = Passed()
+
+
+class Parent:
+    """The program that children are mutated from, with what they are compared by."""
+
+    def __init__(self, dna: DNA, hash: str) -> None:
+        self.dna, self.hash = dna, hash
+
+    @cached_property
+    def reached(self) -> set[int]:
+        """The subroutines that MAIN calls, directly or not. Calls go to later ones only."""
+        reached = {0}
+        for index, subroutine in enumerate(self.dna.subroutines):
+            if index in reached:
+                reached.update(row.op for row in subroutine.instructions if isinstance(row.op, int))
+        return reached
+
+
+class Child:
+    """A program at the gates; its graph is built once, when the first gate asks for it."""
+
+    def __init__(self, dna: DNA, parent: Parent) -> None:
+        self.dna, self.parent = dna, parent
+
+    @cached_property
+    def built(self) -> Graph | IllTyped:
+        return build(self.dna)
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of a child that passed the types gate."""
+        assert isinstance(self.built, Graph)
+        return self.built
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Static limits in absolute numbers; 0 and infinity where there is none."""
+
+    max_instructions: int
+    min_parameters: float = 0.0
+    max_parameters: float = inf
+    max_flops: float = inf
+
+    @classmethod
+    def relative_to(cls, cost: Cost, spec: LimitsSpec) -> Limits:
+        """The configured limits, which are multiples of the first seed program's cost."""
+
+        def times(factor: float | None, base: int, absent: float) -> float:
+            return absent if factor is None else factor * base
+
+        return cls(
+            spec.max_instructions,
+            times(spec.parameters_min, cost.parameters, 0.0),
+            times(spec.parameters_max, cost.parameters, inf),
+            times(spec.flops_max, cost.flops_per_token, inf),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the gates judge by: limits, the task's sizes, and what the campaign has seen."""
+
+    limits: Limits
+    task: Task
+    state: State
+
+
+Gate = Callable[[Child, Rules], Verdict]
+
+
+def change(child: Child, rules: Rules) -> Verdict:
+    """Differs from its parent where MAIN can reach: far cheaper to see here than in the graph."""
+    old, new = child.parent.dna, child.dna
+    if (old.dims, old.constants) != (new.dims, new.constants):
+        return PASSED
+    for index, (was, now) in enumerate(zip(old.subroutines, new.subroutines, strict=True)):
+        if was is not now and was != now and index in child.parent.reached:
+            return PASSED
+    return Rejected(_NEUTRAL)
+
+
+def types(child: Child, rules: Rules) -> Verdict:
+    """Well typed, and so causal."""
+    if isinstance(child.built, IllTyped):
+        return Rejected(_KIND.split(child.built.reason, maxsplit=1)[0])
+    return PASSED
+
+
+def causal(child: Child, rules: Rules) -> Verdict:
+    """Sees no later token in evaluation, unless the task is bidirectional."""
+    reason = fit.refused(child.graph, rules.task)
+    return Rejected(_KIND.split(reason, maxsplit=1)[0]) if reason else PASSED
+
+
+def length(child: Child, rules: Rules) -> Verdict:
+    """Not too long; dead instructions count."""
+    if child.dna.length > rules.limits.max_instructions:
+        return Rejected("too many instructions")
+    return PASSED
+
+
+def cost(child: Child, rules: Rules) -> Verdict:
+    """Neither outside the parameter band nor too slow."""
+    bounds, cost = rules.limits, task_cost(child.graph, rules.task)
+    if cost.parameters < bounds.min_parameters:
+        return Rejected("too few parameters")
+    if cost.parameters > bounds.max_parameters:
+        return Rejected("too many parameters")
+    if cost.flops_per_token > bounds.max_flops:
+        return Rejected("too many FLOPs")
+    return PASSED
+
+
+def seen(child: Child, rules: Rules) -> Verdict:
+    """A function that was never trained before. A child that computes what its parent does is
+    mutated again, as in Primer; so is one whose twin is in training and has no outcome to share."""
+    if child.graph.hash == child.parent.hash:
+        return Rejected(_NEUTRAL)
+    original = rules.state.seen.get(child.graph.hash)
+    if original is None:
+        return PASSED
+    if original in rules.state.pending:
+        return Rejected("same function as a candidate in training")
+    return Reuse(original)
+
+
+GATES: dict[str, Gate] = {
+    gate.__name__: gate for gate in (change, types, length, seen, causal, cost)
+}
+"""In the order in which a child meets them: types first makes the graph that the rest asks about,
+and looking up its hash is cheaper than adding up its cost."""
+
+
+def judge(child: Child, rules: Rules) -> Verdict:
+    """The first verdict other than a pass, or a pass."""
+    for gate in GATES.values():
+        verdict = gate(child, rules)
+        if verdict is not PASSED:
+            return verdict
+    return PASSED
+
+
+def task_cost(graph: Graph, task: Task) -> Cost:
+    """The static cost of a program at the task's sizes."""
+    vocabulary = BYTES if task.data.tokenizer == "bytes" else task.data.vocabulary
+    return fit.task_cost(graph, task, vocabulary)
+
+
+_NEUTRAL = "same function as the parent"
+
+_KIND = re.compile(r"[:;]|, (?:got|this)")
+"""Where the reason of a type error turns from its kind to the case at hand."""

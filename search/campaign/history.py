@@ -1,0 +1,146 @@
+"""A campaign's state as a fold over what was recorded.
+
+`State.apply` is the only way state changes: a running controller applies each event as it records
+it, and `fold` applies the recorded ones again, so resuming is having lived. Order counts among
+proposals and among endings; a proposal may come before the endings of earlier candidates, as it
+does when the database lists them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from search.config.schema import SearchSpec
+from search.evolution.hurdles import Hurdles, spent
+from search.evolution.population import Member, Population, admit, founders
+from search.storage.events import Ended, Event, Proposed
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A candidate with its fitness (nats per token) and its bits per byte, both on validation."""
+
+    id: int
+    fitness: float
+    val_bpb: float | None
+
+
+class Tally:
+    """Running counts for the display. Budget amounts are those of completed runs, in its unit."""
+
+    def __init__(self, hurdles: int) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.duplicates = 0
+        self.spent = self.saved_by_duplicates = self.saved_by_hurdles = 0.0
+        self.stopped_at = [0] * hurdles
+
+
+class State:
+    """What the controller knows. Only `apply` changes it.
+
+    `pending` holds candidates without an outcome, `seen` the first candidate of each hash, `hashes`
+    the reverse, `results` the ending of each search run, `finals` those of the final phase by
+    (candidate, seed)."""
+
+    def __init__(self, spec: SearchSpec) -> None:
+        self.spec = spec
+        self.candidates = 0
+        self.sequence = 0
+        self.pending: dict[int, Proposed] = {}
+        self.seen: dict[str, int] = {}
+        self.hashes: dict[int, str] = {}
+        self.results: dict[int, Ended] = {}
+        self.finals: dict[tuple[int, int], Ended] = {}
+        self.population: Population = founders((), 0)
+        self.hurdles = Hurdles(spec.budget.points, spec.population)
+        self.best: Score | None = None
+        self.tally = Tally(spec.budget.hurdles)
+
+    def apply(self, event: Event) -> None:
+        if isinstance(event, Proposed):
+            self._proposed(event)
+        elif event.kind == "final":
+            self.sequence = event.sequence
+            self.finals[event.id, event.seed] = event
+        else:
+            self.sequence = event.sequence
+            self._ended(event)
+
+    @property
+    def seeds_done(self) -> bool:
+        """Whether every seed program has an outcome, so that there is a population."""
+        return all(id in self.results for id in self._seed_ids)
+
+    @property
+    def searched(self) -> bool:
+        """Whether every candidate of the campaign has an outcome."""
+        return self.candidates >= self.spec.candidates and not self.pending
+
+    @cached_property
+    def finalists(self) -> tuple[int, ...]:
+        """The first seed program, then the best distinct others. To be read once `searched`."""
+        if self.spec.final.top == 0 or 1 not in self.results:
+            return ()
+        ranked = sorted(
+            (fitness, id)
+            for id in self.seen.values()
+            if id != 1 and (fitness := self.results[id].fitness) is not None
+        )
+        return (1, *(id for _, id in ranked[: self.spec.final.top]))
+
+    @property
+    def _seed_ids(self) -> range:
+        return range(1, len(self.spec.seeds) + 1)
+
+    def _proposed(self, event: Proposed) -> None:
+        self.candidates = event.id
+        self.pending[event.id] = event
+        self.seen.setdefault(event.hash, event.id)
+        self.hashes[event.id] = event.hash
+        for reason, count in event.rejections.items():
+            self.tally.rejected[reason] += count
+
+    def _ended(self, event: Ended) -> None:
+        proposal = self.pending.pop(event.id)
+        self.results[event.id] = event
+        self._count(event, duplicate=proposal.duplicate_of is not None)
+        fitness = event.fitness
+        if fitness is not None and event.id not in self._seed_ids:
+            admit(self.population, Member(event.id, fitness))
+        if fitness is not None and (self.best is None or fitness < self.best.fitness):
+            self.best = Score(event.id, fitness, event.val_bpb)
+        if event.id in self._seed_ids and self.seeds_done:
+            self.population = founders(self._completed_seeds(), self.spec.population)
+
+    def _completed_seeds(self) -> list[Member]:
+        results = (self.results[id] for id in self._seed_ids)
+        return [Member(end.id, end.fitness) for end in results if end.fitness is not None]
+
+    def _count(self, event: Ended, duplicate: bool) -> None:
+        budget, tally = self.spec.budget, self.tally
+        used = 0.0
+        if event.status == "completed":
+            used = spent(budget.points, budget.full, event.hurdles_passed)
+        if duplicate:
+            tally.duplicates += 1
+            tally.saved_by_duplicates += used
+            return
+        tally.outcomes[event.status] += 1
+        self.hurdles.record(event.losses)
+        if event.status == "completed":
+            tally.spent += used
+            tally.saved_by_hurdles += budget.full - used
+            if event.hurdles_passed < len(tally.stopped_at):
+                tally.stopped_at[event.hurdles_passed] += 1
+
+
+def fold(spec: SearchSpec, events: Iterable[Event]) -> State:
+    """The state after `events`."""
+    state = State(spec)
+    for event in events:
+        state.apply(event)
+    return state

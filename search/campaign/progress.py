@@ -1,0 +1,153 @@
+"""Where a campaign stands, for displays and reports: frozen snapshots of its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+from search.campaign.history import Score, State
+from search.storage.events import Ended
+from workers.spec.outcome import Unit
+
+Phase = Literal["seeds", "search", "final", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class FinalRow:
+    """One program of the final phase: losses and bits per byte, one for each completed run;
+    `failed` holds the outcomes of the other runs. The winner is chosen by the validation losses, so
+    that the test split, which all else here speaks of, stays unseen by any choice."""
+
+    id: int
+    is_seed: bool
+    planned: int
+    val_losses: tuple[float, ...]
+    test_losses: tuple[float, ...]
+    test_bpbs: tuple[float, ...]
+    failed: tuple[str, ...]
+
+    @property
+    def loss(self) -> float | None:
+        return fmean(self.test_losses) if self.test_losses else None
+
+    @property
+    def bpb(self) -> float | None:
+        return fmean(self.test_bpbs) if self.test_bpbs else None
+
+    @property
+    def loss_deviation(self) -> float | None:
+        """Sample standard deviation over runs; None for fewer than two."""
+        return stdev(self.test_losses) if len(self.test_losses) > 1 else None
+
+    @property
+    def bpb_deviation(self) -> float | None:
+        return stdev(self.test_bpbs) if len(self.test_bpbs) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A campaign at one moment.
+
+    `candidates` is the campaign's total, `recorded` those proposed so far, `pending` those of them
+    without an outcome, `outcomes` the trained ones by how they ended (duplicates not among them).
+    Budget amounts are in `unit` and count completed runs: `spent` by training, `saved_by_hurdles`
+    against training each in full, `saved_by_duplicates` for outcomes taken over. `stopped_at`
+    counts the candidates that each hurdle stopped. `seed` is the first seed program.
+    """
+
+    phase: Phase
+    candidates: int
+    recorded: int
+    pending: int
+    outcomes: Mapping[str, int]
+    rejected: Mapping[str, int]
+    duplicates: int
+    unit: Unit
+    spent: float
+    saved_by_duplicates: float
+    saved_by_hurdles: float
+    stopped_at: tuple[int, ...]
+    best: Score | None
+    seed: Score | None
+    finals_done: int
+    finals_planned: int
+
+    @property
+    def trained(self) -> int:
+        """Candidates that were trained to an outcome."""
+        return sum(self.outcomes.values())
+
+    @property
+    def gain(self) -> float | None:
+        """How far the best candidate is under the first seed program, in bits per byte."""
+        if self.best is None or self.seed is None:
+            return None
+        if self.best.val_bpb is None or self.seed.val_bpb is None:
+            return None
+        return self.seed.val_bpb - self.best.val_bpb
+
+
+def progress(state: State) -> Progress:
+    tally, spec = state.tally, state.spec
+    return Progress(
+        phase=phase(state),
+        candidates=spec.candidates,
+        recorded=state.candidates,
+        pending=len(state.pending),
+        outcomes=dict(tally.outcomes),
+        rejected=dict(tally.rejected),
+        duplicates=tally.duplicates,
+        unit=spec.budget.unit,
+        spent=tally.spent,
+        saved_by_duplicates=tally.saved_by_duplicates,
+        saved_by_hurdles=tally.saved_by_hurdles,
+        stopped_at=tuple(tally.stopped_at),
+        best=state.best,
+        seed=_score(state.results.get(1)),
+        finals_done=len(state.finals),
+        finals_planned=finals_planned(state),
+    )
+
+
+def phase(state: State) -> Phase:
+    if not state.searched:
+        return "search" if state.seeds_done else "seeds"
+    return "final" if len(state.finals) < finals_planned(state) else "done"
+
+
+def finals_planned(state: State) -> int:
+    """Runs of the final phase; until the search has ended, as many as it may have."""
+    final = state.spec.final
+    if state.searched:
+        return len(state.finalists) * final.seeds
+    return (final.top + 1) * final.seeds if final.top else 0
+
+
+def final_table(state: State) -> tuple[FinalRow, ...]:
+    """The finalists that have ended a final run, the lowest mean test loss first."""
+    runs: dict[int, list[Ended]] = {}
+    for (id, _), end in sorted(state.finals.items()):
+        runs.setdefault(id, []).append(end)
+    rows = [_final_row(id, ends, state.spec.final.seeds) for id, ends in runs.items()]
+    return tuple(sorted(rows, key=lambda row: (row.loss is None, row.loss, row.id)))
+
+
+def _final_row(id: int, ends: list[Ended], planned: int) -> FinalRow:
+    completed = [end for end in ends if end.status == "completed"]
+    return FinalRow(
+        id=id,
+        is_seed=id == 1,
+        planned=planned,
+        val_losses=tuple(end.val_loss for end in completed if end.val_loss is not None),
+        test_losses=tuple(end.test_loss for end in completed if end.test_loss is not None),
+        test_bpbs=tuple(end.test_bpb for end in completed if end.test_bpb is not None),
+        failed=tuple(end.status for end in ends if end.status != "completed"),
+    )
+
+
+def _score(end: Ended | None) -> Score | None:
+    if end is None or end.fitness is None:
+        return None
+    return Score(end.id, end.fitness, end.val_bpb)

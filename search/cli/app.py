@@ -1,0 +1,55 @@
+"""The command `primevo`: its verbs, in the order of a first use.
+
+Only typer is imported here; a verb imports what it needs when it runs, so `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from search.cli.commands import campaign, candidate, config, machine, overview, program, training
+from search.errors import INTERRUPTED, PrimevoError
+
+
+class Verbs(TyperGroup):
+    """One place where a failure becomes one message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PrimevoError as error:
+            print(f"primevo: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=Verbs,
+    help="Evolve Transformer blocks, remember every candidate, export the winner as a Keras layer.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for verb in (
+    config.init, campaign.launch, campaign.resume, campaign.stop,
+    overview.status, overview.list_campaigns, overview.top,
+    candidate.show, candidate.lineage, training.export, training.evaluate,
+    program.check, config.validate, program.seeds, program.primitives, machine.doctor,
+):  # fmt: skip
+    app.command({"list_campaigns": "list"}.get(verb.__name__, verb.__name__))(verb)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

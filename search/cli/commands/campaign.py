@@ -1,0 +1,113 @@
+"""Campaigns from inside: run one, go on with one, end one."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.commands.opening import open_store, option, stored_config
+from search.cli.commands.options import Campaign, ConfigFile, Output, Overrides, Storage
+from search.errors import INTERRUPTED, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from search.storage.store import CampaignRow, Store
+    from workers.pool.pool import Pool
+
+
+def launch(
+    config: ConfigFile,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Default: the config's, or the file's name.")
+    ] = None,
+    overrides: Overrides = None,
+    storage: Storage = None,
+    output: Output = "table",
+) -> None:
+    """Run a campaign. It ends in the table of winners against the seed program."""
+    from search.config.file import load
+    from search.storage.store import Store
+
+    checked = load(config, [*(overrides or ()), *([f"name={name}"] if name else ())])
+    chosen = checked.name or config.stem
+    url = storage or checked.storage
+    with Store.open(url) as store:
+        _refuse_taken(store, chosen)
+        from search.cli.running import started
+
+        with started(checked) as pool:
+            campaign = store.create_campaign(chosen, checked.model_dump_json(), checked.seed)
+            _run(store, campaign, pool, url, output)
+
+
+def resume(name: Campaign, storage: Storage = None, output: Output = "table") -> None:
+    """Go on with a campaign. Nothing that was recorded is done again."""
+    with open_store(storage) as store:
+        campaign = store.campaign(name)
+        if campaign.finished_at is not None:
+            print(f"campaign '{name}' is finished", file=sys.stderr)
+            _print_end(store, name, storage, output)
+            return
+        from search.cli.running import started
+
+        with started(stored_config(store, name)) as pool:
+            _run(store, campaign, pool, storage, output)
+
+
+def stop(name: Campaign, storage: Storage = None) -> None:
+    """Drain a running campaign. Its candidates end, then it does; resume goes on."""
+    with open_store(storage) as store:
+        asked = store.request_stop(store.campaign(name).id)
+    if asked:
+        text = f"campaign '{name}' is draining; go on by: primevo resume {name}{option(storage)}"
+    else:
+        text = f"campaign '{name}' is not running"
+    print(text, file=sys.stderr)
+
+
+def _refuse_taken(store: Store, name: str) -> None:
+    """Before workers start, which takes seconds; `create_campaign` checks again."""
+    try:
+        store.campaign(name)
+    except NotFoundError:
+        return
+    raise UsageError(
+        f"campaign '{name}' exists; go on with it by: primevo resume {name}, or choose another "
+        "--name"
+    )
+
+
+def _run(store: Store, campaign: CampaignRow, pool: Pool, storage: str | None, output: str) -> None:
+    from search.cli.running import run
+
+    command = f"primevo resume {campaign.name}{option(storage)}"
+    try:
+        progress = run(store, campaign, pool)
+    except BaseException:
+        print(f"campaign '{campaign.name}' has not ended; go on by: {command}", file=sys.stderr)
+        raise
+    if progress.phase != "done":
+        print(f"campaign '{campaign.name}' was drained; go on by: {command}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+    _print_end(store, campaign.name, storage, output)
+
+
+def _print_end(store: Store, name: str, storage: str | None, output: str) -> None:
+    """The last words of a campaign: the table, and how to get the winner out."""
+    from search.campaign import queries
+    from search.cli.commands.overview import status_record
+    from search.cli.final import print_final, verdict, winner
+    from search.cli.output import print_json
+
+    summary = queries.summary(store, name)
+    best = winner(summary)
+    command = best and f"primevo export {name} {best} --to {name}-{best}{option(storage)}"
+    if output == "json":
+        print_json({**status_record(summary), "winner": best, "export_command": command})
+        return
+    if summary.final:
+        print_final(summary.final, output)
+    print(verdict(summary))
+    if command:
+        print(f"export the winner: {command}")

@@ -1,0 +1,117 @@
+"""One candidate: its program, where it came from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from search.cli.commands.opening import candidate_program, open_store, size_of, stored_config
+from search.cli.commands.options import Campaign, Candidate, Output, Storage
+from search.errors import UsageError
+
+if TYPE_CHECKING:
+    from search.campaign.queries import Record
+    from search.storage.store import Store
+
+_LINEAGE_COLUMNS = ("id", "mutation", "outcome", "fitness", "val_bpb", "params", "hash")
+
+Relative = Literal["parent", "seed"]
+
+
+def show(
+    name: Campaign,
+    id: Candidate,
+    diff: Annotated[
+        Relative | None, typer.Option("--diff", help="What changed since its parent or its seed.")
+    ] = None,
+    storage: Storage = None,
+    output: Annotated[
+        Literal["text", "json", "dot", "svg"],
+        typer.Option("--output", "-o", help="How it is printed."),
+    ] = "text",
+) -> None:
+    """Print a candidate. Its record, static cost, ancestry and program."""
+    from search.campaign import queries
+    from search.cli.output import print_json
+    from search.config.programfile import checked
+
+    with open_store(storage) as store:
+        record = queries.candidate(store, name, id)
+        ancestry = queries.lineage(store, name, id)
+        dna = candidate_program(store, name, id)
+        size = size_of(dna, stored_config(store, name).task)
+        change = _diff(store, name, ancestry, diff) if diff else None
+    if output in ("dot", "svg"):
+        if diff:
+            raise UsageError(f"--diff has no {output} form; use -o text or -o json")
+        from search.cli import drawing
+
+        draw = drawing.dot if output == "dot" else drawing.svg
+        print(draw(checked(dna, "the program"), f"{name}: candidate {id}"))
+    elif output == "json":
+        from primitives.language.jsonform import to_json
+        from primitives.language.text import render
+
+        whole: dict[str, Any] = {**record, "static_cost": size, "ancestry": ancestry}
+        whole |= {"program": render(dna), "dna": to_json(dna)}
+        print_json({**whole, "diff": change} if diff else whole)
+    elif change is not None:
+        _print_diff(change)
+    else:
+        _print_candidate(name, record, ancestry, size, dna)
+
+
+def lineage(
+    name: Campaign, id: Candidate, storage: Storage = None, output: Output = "table"
+) -> None:
+    """List a candidate's ancestry. From the seed program down to itself."""
+    from search.campaign import queries
+    from search.cli.output import print_records
+
+    with open_store(storage) as store:
+        records = queries.lineage(store, name, id)
+    print_records(records, _LINEAGE_COLUMNS, output)
+
+
+def _print_candidate(
+    name: str, record: Record, ancestry: list[Record], size: dict[str, int | str], dna: Any
+) -> None:
+    from primitives.language.text import render
+    from search.cli.output import print_fields
+
+    static = {f"static {key}": value for key, value in size.items() if key != "hash"}
+    steps = [f"{row['id']} {row['mutation']}" for row in ancestry]
+    known = {key: value for key, value in record.items() if value not in (None, "")}
+    print_fields({"campaign": name, **known, **static, "ancestry": " > ".join(steps)}, "table")
+    print()
+    print(render(dna))
+
+
+def _diff(store: Store, name: str, ancestry: list[Record], relative: Relative) -> str:
+    """A unified diff of the two programs' text, from the relative to the candidate."""
+    from difflib import unified_diff
+
+    from primitives.language.text import render
+
+    own = int(ancestry[-1]["id"] or 0)
+    if len(ancestry) < 2:
+        raise UsageError(f"candidate {own} of {name} is a seed program; it has no {relative}")
+    other = int(ancestry[-2 if relative == "parent" else 0]["id"] or 0)
+    before, after = (
+        render(candidate_program(store, name, id)).splitlines(keepends=True) for id in (other, own)
+    )
+    return "".join(unified_diff(before, after, f"candidate {other}", f"candidate {own}"))
+
+
+def _print_diff(change: str) -> None:
+    from rich.text import Text
+
+    from search.cli.output import stdout
+
+    colours = {"+": "green", "-": "red", "@": "cyan"}
+    console = stdout()
+    if not change:
+        print("no difference")
+    for line in change.splitlines():
+        console.print(Text(line, style=colours.get(line[:1], "")), soft_wrap=True)

@@ -1,0 +1,58 @@
+"""Configs: write an example, check one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.cli.commands.options import ConfigFile, Output, Overrides
+from search.errors import UsageError
+
+
+def init(
+    example: Annotated[str, typer.Argument(help="Which example.")] = "quickstart",
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="Default: EXAMPLE.yaml.")
+    ] = None,
+) -> None:
+    """Write an example config, ready to launch."""
+    from search.config import examples
+
+    content = examples.text(example)
+    path = to or Path(f"{example}.yaml")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(content)
+    except FileExistsError:
+        raise UsageError(f"{path} exists; name another file with --to") from None
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    print(path)
+    print(f"next: primevo launch {path}", file=sys.stderr)
+
+
+def validate(config: ConfigFile, overrides: Overrides = None, output: Output = "table") -> None:
+    """Check a config. Prints it whole, with the defaults filled in."""
+    from search.cli.output import print_fields, print_json
+    from search.config.file import load
+
+    checked = load(config, overrides or ())
+    data = checked.model_dump(mode="json")
+    if output == "json":
+        print_json(data)
+    else:
+        print_fields(_flat(data), output)
+    print(f"{config} is a valid config", file=sys.stderr)
+
+
+def _flat(data: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,70 @@
+"""What commands open: a database, a campaign's config, a candidate's program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from search.cli.commands.options import DEFAULT_STORAGE
+
+if TYPE_CHECKING:
+    from primitives.graph.build import Graph
+    from primitives.language.dna import DNA
+    from search.config.schema import CampaignConfig
+    from search.storage.store import Store
+    from workers.spec.task import Task
+
+
+def open_store(storage: str | None) -> Store:
+    """An existing database, by flag or environment, else the default one."""
+    from search.storage.store import Store
+
+    return Store.open(storage or DEFAULT_STORAGE, create=False)
+
+
+def stored_config(store: Store, name: str) -> CampaignConfig:
+    """The config that the campaign was launched with."""
+    from search.config.schema import CampaignConfig
+
+    return CampaignConfig.model_validate_json(store.campaign(name).config)
+
+
+def candidate_program(store: Store, name: str, id: int) -> DNA:
+    """A candidate's program; a NotFoundError where there is no such campaign or candidate."""
+    from primitives.language.text import parse
+    from search.campaign import queries
+
+    return parse(queries.program(store, name, id), f"candidate {id} of {name}")
+
+
+def size_of(dna: DNA, task: Task) -> dict[str, int | str]:
+    """Hash, length and static cost of a program that type-checks, at the task's sizes."""
+    from search.campaign.gates import task_cost
+    from search.config.programfile import checked
+
+    graph = checked(dna, "the program")
+    cost = task_cost(graph, task)
+    return {
+        "hash": graph.hash,
+        "instructions": dna.length,
+        "parameters": cost.parameters,
+        "active_parameters": cost.active_parameters,
+        "flops_per_token": cost.flops_per_token,
+        "activation_bytes": cost.activation_bytes,
+        **_training_only(graph),
+    }
+
+
+def _training_only(graph: Graph) -> dict[str, str]:
+    """What is different while the program trains, if anything."""
+    from primitives.ops.table import PRIMITIVES
+
+    notes = {op: PRIMITIVES[op].training for op in sorted(graph.ops) if op in PRIMITIVES}
+    text = "; ".join(f"{op}: {note}" for op, note in notes.items() if note)
+    return {"in_training": text} if text else {}
+
+
+def option(storage: str | None) -> str:
+    """The storage option that a printed command needs to reach the same database."""
+    from shlex import quote
+
+    return "" if storage in (None, DEFAULT_STORAGE) else f" --storage {quote(str(storage))}"

@@ -1,0 +1,137 @@
+"""Campaigns from outside: where one stands, which there are, its best candidates."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search.cli.commands.opening import open_store
+from search.cli.commands.options import Campaign, Output, Storage
+from search.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from search.campaign.queries import CampaignLine, Summary
+
+_TOP_COLUMNS = (
+    "id", "parent_id", "mutation", "fitness", "val_bpb", "params", "flops_per_token", "steps",
+    "train_seconds", "hash",
+)  # fmt: skip
+
+
+def status(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Default: the newest campaign.")
+    ] = None,
+    storage: Storage = None,
+    output: Output = "table",
+) -> None:
+    """Tell where a campaign stands. Outcomes, duplicates saved, best against seed, ETA."""
+    from search.campaign import queries
+    from search.cli.final import print_final
+    from search.cli.output import print_fields, print_json
+
+    with open_store(storage) as store:
+        if name is None:
+            lines = queries.campaigns(store)
+            if not lines:
+                raise NotFoundError("no campaign yet; start one by: primevo launch CONFIG")
+            name = lines[-1].name
+        summary = queries.summary(store, name)
+    if output == "json":
+        print_json(status_record(summary))
+        return
+    print_fields(_status_fields(summary), output)
+    if summary.final:
+        print_final(summary.final, output)
+
+
+def list_campaigns(storage: Storage = None, output: Output = "table") -> None:
+    """List the campaigns of a database."""
+    from search.campaign import queries
+    from search.cli.output import print_records
+
+    with open_store(storage) as store:
+        rows = [_line_record(line) for line in queries.campaigns(store)]
+    columns = ("name", "state", "recorded", "evaluated", "best_fitness", "best_bpb", "created_at")
+    print_records(rows, columns, output)
+
+
+def top(
+    name: Campaign,
+    count: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10,
+    by: Annotated[str, typer.Option("--by", metavar="FIELD", help="What to rank by.")] = "fitness",
+    storage: Storage = None,
+    output: Output = "table",
+) -> None:
+    """Rank the best candidates. Distinct programs only, the lowest FIELD first."""
+    from search.campaign import queries
+    from search.cli.output import print_records
+
+    with open_store(storage) as store:
+        records = queries.top(store, name, count, by)
+    columns = _TOP_COLUMNS if by in _TOP_COLUMNS else (*_TOP_COLUMNS, by)
+    print_records(records, columns, output)
+
+
+def status_record(summary: Summary) -> dict[str, Any]:
+    """`status -o json`. Budget amounts are in `unit`, bits per byte those of the validation split,
+    except in `final` (test split)."""
+    progress, beat = summary.progress, summary.heartbeat
+    live = beat if summary.line.state in ("running", "draining") else None
+    return {
+        **_line_record(summary.line),
+        "phase": progress.phase,
+        "candidates": progress.candidates,
+        "pending": progress.pending,
+        "trained": progress.trained,
+        "outcomes": progress.outcomes,
+        "duplicates": progress.duplicates,
+        "rejected": progress.rejected,
+        "unit": progress.unit,
+        "budget_spent": progress.spent,
+        "budget_saved_by_duplicates": progress.saved_by_duplicates,
+        "budget_saved_by_hurdles": progress.saved_by_hurdles,
+        "stopped_at_hurdle": progress.stopped_at,
+        "best": progress.best and asdict(progress.best),
+        "seed_program": progress.seed and asdict(progress.seed),
+        "gain_bpb": progress.gain,
+        "running": live.running if live else 0,
+        "capacity": live.capacity if live else None,
+        "waiting": live.waiting if live else None,
+        "eta_s": live.eta_s if live else None,
+        "final": [
+            {**asdict(row), "loss": row.loss, "loss_sd": row.loss_deviation,
+             "bpb": row.bpb, "bpb_sd": row.bpb_deviation}
+            for row in summary.final
+        ],
+    }  # fmt: skip
+
+
+def _line_record(line: CampaignLine) -> dict[str, Any]:
+    from datetime import UTC, datetime
+
+    def moment(at: float | None) -> str | None:
+        return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(" ", "seconds")
+
+    times = {"created_at": moment(line.created_at), "finished_at": moment(line.finished_at)}
+    return {**asdict(line), **times}
+
+
+def _status_fields(summary: Summary) -> dict[str, Any]:
+    from search.cli.display import details, machine
+
+    line, progress, beat = summary.line, summary.progress, summary.heartbeat
+    live = beat if line.state in ("running", "draining") else None
+    fields: dict[str, Any] = {
+        "campaign": line.name,
+        "state": f"{line.state}, phase {progress.phase}",
+        "candidates": f"{progress.recorded} of {progress.candidates}, {progress.pending} pending",
+        **machine(live),
+        **details(progress),
+        "refused before training": progress.rejected,
+    }
+    if line.state == "interrupted":
+        fields["go on by"] = f"primevo resume {line.name}"
+    return fields

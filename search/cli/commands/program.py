@@ -1,0 +1,129 @@
+"""Programs and what they are made of: check a file, list seed programs and primitives."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.commands.opening import candidate_program, open_store, size_of
+from search.cli.commands.options import Output, Storage
+from search.cli.commands.subject import SeedProgram
+from search.errors import PrimevoError, UsageError
+
+if TYPE_CHECKING:
+    from primitives.language.dna import DNA
+
+ProgramFile = Annotated[
+    Path | None, typer.Argument(metavar="[FILE]", help="A program's text (or JSON).")
+]
+Finalists = Annotated[
+    str | None, typer.Option("--finalists", metavar="NAME", help="A campaign's finalists instead.")
+]
+Oracle = Annotated[
+    bool,
+    typer.Option("--oracle", help="Train on random tokens, too, and see whether it beats chance."),
+]
+Steps = Annotated[int, typer.Option("--steps", min=1, help="Training steps of the oracle.")]
+TaskConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="CONFIG", help="Cost at this config's sizes, not the default ones."
+    ),
+]
+
+
+def check(
+    file: ProgramFile = None,
+    seed_program: SeedProgram = None,
+    finalists: Finalists = None,
+    config: TaskConfig = None,
+    oracle: Oracle = False,
+    steps: Steps = 1000,
+    storage: Storage = None,
+    output: Output = "table",
+) -> None:
+    """Check a program. Prints its hash and static cost; with --oracle, that it cannot cheat."""
+    from search.cli.output import print_fields, print_records
+    from search.config.file import task_of
+
+    task = task_of(config)
+    rows = []
+    for title, dna in _programs(file, seed_program, finalists, storage):
+        row = {"program": title, **size_of(dna, task)}
+        print(f"{title} type-checks: {_causality(dna)}", file=sys.stderr)
+        rows.append({**row, **_verdict(dna, steps)} if oracle else row)
+    if len(rows) == 1 and finalists is None:
+        print_fields(rows[0], output)
+    else:
+        print_records(rows, tuple(rows[0]), output)
+    leaking = [str(row["program"]) for row in rows if row.get("leaks")]
+    if leaking:
+        raise PrimevoError(f"the oracle says that {', '.join(leaking)} sees what it predicts")
+
+
+def _programs(
+    file: Path | None, seed_program: str | None, finalists: str | None, storage: str | None
+) -> list[tuple[str, DNA]]:
+    from search.config.programfile import load_seed_program, read_program
+
+    if sum(given is not None for given in (file, seed_program, finalists)) != 1:
+        raise UsageError("name one program: FILE or --seed-program NAME; or --finalists NAME")
+    if file is not None:
+        return [(str(file), read_program(file))]
+    if seed_program is not None:
+        return [(seed_program, load_seed_program(seed_program))]
+    assert finalists is not None
+    from search.campaign import queries
+
+    with open_store(storage) as store:
+        ids = [row.id for row in queries.summary(store, finalists).final]
+        if not ids:
+            raise UsageError(f"campaign '{finalists}' has no finalists yet; check a FILE instead")
+        return [(f"{finalists} {id}", candidate_program(store, finalists, id)) for id in ids]
+
+
+def _causality(dna: DNA) -> str:
+    from primitives.graph.build import sees_future
+    from search.config.programfile import checked
+
+    reason = sees_future(checked(dna, "the program"))
+    return reason or "no output can see the future"
+
+
+def _verdict(dna: DNA, steps: int) -> dict[str, float | bool]:
+    from workers.training.oracle import oracle
+
+    made = oracle(dna, steps)
+    return {**asdict(made), "leaks": made.leaks}
+
+
+def seeds(config: TaskConfig = None, output: Output = "table") -> None:
+    """List the seed programs with their size."""
+    from primitives.programs.seeds import load_seed, seed_names, seed_text
+    from search.cli.output import print_records
+    from search.config.file import task_of
+    from search.config.programfile import headline
+
+    task = task_of(config)
+    rows = [
+        {"name": name, "about": headline(seed_text(name)), **size_of(load_seed(name), task)}
+        for name in seed_names()
+    ]
+    columns = ("name", "instructions", "parameters", "flops_per_token", "about")
+    print_records(rows, columns, output)
+
+
+def primitives(output: Output = "table") -> None:
+    """List what programs are made of."""
+    from primitives.ops.table import PRIMITIVES
+    from search.cli.output import print_records
+
+    rows = [
+        {"name": row.name, "tf": row.tf, "reads": list(row.reads), "meaning": row.meaning}
+        for row in PRIMITIVES.values()
+    ]
+    print_records(rows, ("name", "tf", "reads", "meaning"), output)

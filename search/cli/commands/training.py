@@ -1,0 +1,176 @@
+"""Programs outside a campaign: train and score one, export one as a Keras layer."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search.cli.commands.options import Output, Overrides, Storage
+from search.cli.commands.subject import Config, DnaFile, Name, Number, SeedProgram, find
+from search.errors import PrimevoError, UsageError
+
+if TYPE_CHECKING:
+    from search.cli.commands.subject import Subject
+    from workers.spec.outcome import Report
+
+_RUN_COLUMNS = (
+    "seed", "outcome", "val_loss", "val_bpb", "test_loss", "test_bpb", "steps", "train_seconds",
+)  # fmt: skip
+
+
+def evaluate(
+    name: Name = None,
+    id: Number = None,
+    seed_program: SeedProgram = None,
+    dna: DnaFile = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs, each with its seed.")] = 3,
+    storage: Storage = None,
+    output: Output = "table",
+) -> None:
+    """Train and score a program. Under the full budget, on validation and test."""
+    from search.cli.output import print_fields, print_json, print_records
+
+    subject = find(name, id, seed_program, dna, config, overrides, storage)
+    reports = _train(subject, seeds)
+    runs = [_run_record(report) for report in reports]
+    summary = {"program": subject.title, "runs": len(runs), **_statistics(reports)}
+    if output == "json":
+        print_json({**summary, "runs": runs})
+    else:
+        print_records(({**run, "seed": str(run["seed"])} for run in runs), _RUN_COLUMNS, output)
+        print_fields(_readable(summary), output)
+    if not any(report.outcome.status == "completed" for report in reports):
+        raise PrimevoError(f"no run of {subject.title} completed: {reports[0].outcome.reason}")
+
+
+def export(
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new or empty folder.")],
+    name: Name = None,
+    id: Number = None,
+    seed_program: SeedProgram = None,
+    dna: DnaFile = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    storage: Storage = None,
+) -> None:
+    """Write a program as a Keras layer. Unless its weights were kept, it is trained once more."""
+    from workers.data.corpora import DataError
+    from workers.export.export import ExportError, check_free, export_candidate
+
+    try:
+        check_free(to)
+    except ExportError as error:
+        raise UsageError(f"--to: {error}") from None
+    subject = find(name, id, seed_program, dna, config, overrides, storage)
+    origin = _origin(subject)
+    if origin["weights"] is None:
+        print(f"training {subject.title} for its weights", file=sys.stderr)
+    try:
+        files = export_candidate(subject.dna, to, **origin)
+    except (ExportError, DataError) as error:
+        raise PrimevoError(str(error)) from None
+    for file in files:
+        print(file)
+
+
+def _origin(subject: Subject) -> dict[str, Any]:
+    """What decides the weights (budget and seed are those of the final phase's first run), and what
+    `card.json` says of where the program comes from."""
+    from search.campaign.proposal import final_seed
+    from workers.spec.outcome import Budget
+
+    config = subject.config
+    budget = Budget(config.search.budget.unit, config.search.final_amount)
+    card: dict[str, Any] = {"program": subject.title, "campaign": subject.campaign}
+    card |= {"candidate": subject.record, "budget": config.search.budget.model_dump(mode="json")}
+    return {
+        "task": config.task,
+        "budget": budget,
+        "seed": final_seed(config.seed, 0),
+        "card": card,
+        "weights": _kept_weights(subject),
+    }
+
+
+def _kept_weights(subject: Subject) -> Path | None:
+    """The weights that the final phase kept of a candidate, if it was a finalist."""
+    if subject.campaign is None or subject.record is None:
+        return None
+    file = subject.config.weights_file(subject.campaign, int(subject.record["id"] or 0))
+    return file if file.exists() else None
+
+
+def _train(subject: Subject, seeds: int) -> list[Report]:
+    """Reports in the order of their seeds, which depend on the config's seed alone."""
+    from primitives.language.text import render
+    from search.campaign.proposal import derive
+    from search.cli.running import started
+    from workers.spec.outcome import Budget, Job
+
+    spec, text = subject.config.search.budget, render(subject.dna)
+    budget = Budget(spec.unit, spec.full)
+    reports: list[Report] = []
+    with started(subject.config) as pool:
+        for index in range(seeds):
+            seed = derive(subject.config.seed, "evaluate", index)
+            pool.submit(Job(index, text, budget, seed, test=True))
+        while len(reports) < seeds:
+            for report in pool.wait(1.0):
+                reports.append(report)
+                told = f"{report.outcome.status} {report.outcome.reason}".strip()
+                print(f"run {len(reports)} of {seeds}: {told}", file=sys.stderr)
+    return sorted(reports, key=lambda report: report.job.id)
+
+
+def _run_record(report: Report) -> dict[str, Any]:
+    outcome = report.outcome
+    return {
+        "seed": report.job.seed,
+        "outcome": outcome.status,
+        "reason": outcome.reason,
+        "val_loss": outcome.val_loss,
+        "val_bpb": outcome.val_bpb,
+        "val_perplexity": outcome.val_perplexity,
+        "test_loss": outcome.test_loss,
+        "test_bpb": outcome.test_bpb,
+        "params": outcome.params,
+        "active_params": outcome.active_params,
+        "flops_per_token": outcome.flops_per_token,
+        "step_time_s": outcome.step_time_s,
+        "steps": outcome.steps,
+        "tokens": outcome.tokens,
+        "train_seconds": outcome.train_seconds,
+        "setup_seconds": outcome.setup_seconds,
+        "routing": asdict(outcome.routing) if outcome.routing else None,
+        "worker": report.worker,
+    }
+
+
+def _statistics(reports: list[Report]) -> dict[str, dict[str, float | None]]:
+    """Mean and sample standard deviation of the completed runs' scores."""
+    from statistics import fmean, stdev
+
+    completed = [report.outcome for report in reports if report.outcome.status == "completed"]
+    result: dict[str, dict[str, float | None]] = {}
+    for field in ("val_loss", "val_bpb", "test_loss", "test_bpb"):
+        values = [value for run in completed if (value := getattr(run, field)) is not None]
+        result[field] = {
+            "mean": fmean(values) if values else None,
+            "sd": stdev(values) if len(values) > 1 else None,
+        }
+    return result
+
+
+def _readable(summary: dict[str, Any]) -> dict[str, Any]:
+    from search.cli.output import mean_and_deviation
+
+    return {
+        key: mean_and_deviation(value["mean"], value["sd"]) if isinstance(value, dict) else value
+        for key, value in summary.items()
+    }

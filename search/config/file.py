@@ -1,0 +1,137 @@
+"""A campaign's config as a file: a checked `CampaignConfig`, or every problem in one message.
+
+A problem names file, line and key path, what stands there, what may stand there, and the nearest
+match. Relative paths inside a file count from that file's folder, those of --set from the current
+one; in the result they are absolute, so that a campaign resumes from anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from primitives.errors import unknown
+from search.config.document import Document, Keys, dotted, read, shown
+from search.config.programfile import load_program
+from search.config.schema import CampaignConfig
+from search.errors import ConfigError, PrimevoError
+from workers.data.corpora import DataError, fingerprint
+from workers.spec.task import DataSpec, Task
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> CampaignConfig:
+    """The config in a YAML file with `--set key=value` laid over it, or a ConfigError."""
+    document = read(path, overrides)
+    _check_programs(document)
+    _check_data(document)
+    config = _validated(document)
+    if config is None or document.problems:
+        raise ConfigError(str(path), sorted(document.problems, key=lambda problem: problem.line))
+    return config
+
+
+def task_of(path: Path | None) -> Task:
+    """The task of a config file, or the default one."""
+    return Task() if path is None else load(path).task
+
+
+def _validated(document: Document) -> CampaignConfig | None:
+    """Pydantic's verdict. JSON is the strict input that knows lists and no tuples, as YAML."""
+    try:
+        return CampaignConfig.model_validate_json(json.dumps(document.data))
+    except ValidationError as error:
+        known = {problem.key for problem in document.problems}
+        for details in error.errors(include_url=False):
+            keys = tuple(key for key in details["loc"] if key != "[key]")
+            key = dotted(keys)
+            if key not in known and not any(other.startswith(f"{key}[") for other in known):
+                document.add(keys, _wording(details, keys))
+        return None
+
+
+def _wording(details: ErrorDetails, keys: Keys) -> str:
+    kind, found = details["type"], details["input"]
+    text = details["msg"].removeprefix("Value error, ")
+    if kind == "missing":
+        return f"missing{_meaning(keys)}"
+    if kind == "extra_forbidden":
+        return unknown("key", str(keys[-1]), _fields(keys[:-1]))
+    if kind == "literal_error":
+        allowed = details["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+        return unknown("value", found if isinstance(found, str) else shown(found), allowed)
+    if kind == "value_error":
+        return text
+    if kind == "model_type":
+        return f"should be a mapping of {', '.join(_fields(keys))}; found {shown(found)}"
+    text = text.replace("Input should", "should").replace("array", "list")
+    return f"{text}; found {shown(found)}{_meaning(keys)}"
+
+
+def _fields(keys: Keys) -> dict[str, FieldInfo]:
+    """The fields of the model at a key path; empty where none stands there."""
+    model: Any = CampaignConfig
+    for key in keys:
+        known = model.model_fields if _is_model(model) else {}
+        model = known[key].annotation if key in known else None
+    return dict(model.model_fields) if _is_model(model) else {}
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _meaning(keys: Keys) -> str:
+    info = _fields(keys[:-1]).get(str(keys[-1])) if keys else None
+    return f" ({keys[-1]}: {info.description})" if info and info.description else ""
+
+
+def _at(document: Document, *keys: str) -> Any:
+    """The raw value at a key path, None where it is missing."""
+    value = document.data
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _texts(value: Any) -> Iterable[tuple[int, str]]:
+    items = value if isinstance(value, list) else []
+    return [(index, item) for index, item in enumerate(items) if isinstance(item, str)]
+
+
+def _check_programs(document: Document) -> None:
+    """Each seed is the name of a seed program or a file that parses and type-checks."""
+    seeds: Any = _at(document, "search", "seeds")
+    for index, name in _texts(seeds):
+        keys = ("search", "seeds", index)
+        try:
+            seeds[index], _ = load_program(name, document.base(keys))
+        except PrimevoError as error:
+            document.add(keys, str(error))
+
+
+def _check_data(document: Document) -> None:
+    """The text is there, and what reads it is installed; cheap, nothing is read."""
+    data: Any = _at(document, "task", "data")
+    if not isinstance(data, dict):
+        return
+    files: Any = data.get("files")
+    for index, pattern in _texts(files):
+        folder = document.base(("task", "data", "files", index)).resolve()
+        files[index] = str(folder / Path(pattern).expanduser())
+    if data.get("tokenizer") == "bpe" and find_spec("tokenizers") is None:
+        text = "bpe needs the package tokenizers: pip install 'primevo[bpe]'"
+        document.add(("task", "data", "tokenizer"), text)
+    try:
+        fingerprint(DataSpec.model_validate_json(json.dumps(data)))
+    except DataError as error:
+        key = "files" if data.get("source") == "text" else "source"
+        document.add(("task", "data", key), str(error))
+    except ValidationError:
+        pass  # told by `_validated`, with its place

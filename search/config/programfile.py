@@ -1,0 +1,79 @@
+"""Programs that a person names: a seed program, or a file of program text."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from primitives.errors import ProgramError, unknown
+from primitives.graph.build import Graph, IllTyped, build
+from primitives.language.dna import DNA, MIDDLE
+from primitives.language.jsonform import from_json
+from primitives.language.text import parse
+from primitives.programs.seeds import load_seed, seed_names
+from search.errors import NotFoundError, UsageError
+
+BYTES = 256
+"""The vocabulary of the bytes tokenizer."""
+
+
+def load_program(name: str, base: Path = Path()) -> tuple[str, DNA]:
+    """A seed program by name, or the program in a file (relative to `base`), type-checked.
+
+    Returns the name, or the file's absolute path, with the program, or raises a UsageError.
+    """
+    if name in seed_names():
+        return name, load_seed(name)
+    path = (base / name).resolve()
+    if not path.exists() and Path(name).name == name and not path.suffix:
+        raise UsageError(f"{unknown('seed program', name, seed_names())}; nor is it a file")
+    return str(path), read_program(path)
+
+
+def load_seed_program(name: str) -> DNA:
+    """A seed program by name; a NotFoundError with the nearest one."""
+    try:
+        return load_seed(name)
+    except ProgramError as error:
+        raise NotFoundError(str(error)) from None
+
+
+def read_program(path: Path) -> DNA:
+    """The program in a file, parsed and type-checked, or a UsageError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"cannot read the program {path}: {reason}") from None
+    try:
+        dna = from_json(json.loads(text)) if path.suffix == ".json" else parse(text, str(path))
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    except ProgramError as error:
+        message = str(error)
+        raise UsageError(message if str(path) in message else f"{path}: {message}") from None
+    checked(dna, str(path))
+    return dna
+
+
+def spaced(dna: DNA, every: int | str) -> DNA:
+    """A routed program in the blocks that a config says; any other as it is."""
+    if not dna.counts or dna.every != 1:
+        return dna
+    return replace(dna, every=MIDDLE if every == "middle" else int(every))
+
+
+def checked(dna: DNA, source: str) -> Graph:
+    """The canonical graph of a program, or a UsageError with the reason that it has no type."""
+    graph = build(dna)
+    if isinstance(graph, IllTyped):
+        raise UsageError(f"{source}: {graph.where}: {graph.reason}")
+    return graph
+
+
+def headline(text: str) -> str:
+    """The comment that a program's text begins with, on one line."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.removeprefix("#").strip() for line in lines)

@@ -1,0 +1,142 @@
+"""What a campaign is told: one frozen, strict tree. `search.config.file` reads it from YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from primitives.errors import unknown
+from search.evolution.mutation import DEFAULT_PROBABILITIES
+from workers.spec.outcome import Unit
+from workers.spec.pool import PoolSpec
+from workers.spec.task import Spec, Task
+
+
+def _mutation_name(name: str) -> str:
+    if name not in DEFAULT_PROBABILITIES:
+        raise ValueError(unknown("mutation", name, DEFAULT_PROBABILITIES))
+    return name
+
+
+MutationName = Annotated[str, AfterValidator(_mutation_name)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class BudgetSpec(Spec):
+    """The training a candidate may get: `hurdles` halvings on the way to `full`.
+
+    Band k is base * 2^k long, so hurdle k stands at base * (2^(k+1) - 1) and half of the
+    candidates are meant to end in each band (Primer, section "hurdles").
+    """
+
+    unit: Unit = Field(description="seconds (of training), steps, tokens or flops")
+    base: float = Field(gt=0, description="up to the first hurdle, in `unit`")
+    hurdles: int = Field(0, ge=0, le=16)
+
+    @property
+    def points(self) -> tuple[float, ...]:
+        """Where the hurdles stand, in `unit` from the start of training."""
+        return tuple(self.base * (2 ** (k + 1) - 1) for k in range(self.hurdles))
+
+    @property
+    def full(self) -> float:
+        """What a candidate that passes every hurdle gets, in `unit`."""
+        return float(self.base * (2 ** (self.hurdles + 1) - 1))
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.unit in ("steps", "tokens") and self.base != int(self.base):
+            raise ValueError(f"base {self.base} must be a whole number of {self.unit}")
+        return self
+
+
+class LimitsSpec(Spec):
+    """What a child may cost before it is trained; null switches a limit off."""
+
+    max_instructions: int = Field(120, ge=1, description="of the whole program")
+    parameters_min: float | None = Field(0.5, ge=0, description="times the first seed program's")
+    parameters_max: float | None = Field(2.0, gt=0, description="times the first seed program's")
+    flops_max: float | None = Field(None, gt=0, description="times the first seed program's")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.parameters_min, self.parameters_max
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"parameters_min {low} is above parameters_max {high}")
+        return self
+
+
+class FinalSpec(Spec):
+    """The last phase: the best distinct candidates and the first seed program, with fresh seeds."""
+
+    top: int = Field(3, ge=0, description="candidates trained again; 0 skips the phase")
+    seeds: int = Field(3, ge=1, description="runs of each")
+    budget: float = Field(1.0, gt=0, description="times the full search budget")
+
+
+class SearchSpec(Spec):
+    """Regularised evolution (Real et al. 2019): population, tournament, mutations, limits."""
+
+    seeds: tuple[str, ...] = Field(
+        ("transformer",), min_length=1, description="seed programs by name, or program files"
+    )
+    every: Literal[1, 2, 4, "middle"] = Field(
+        1,
+        description="which blocks run a routed seed program: every one, every second or fourth, "
+        "the middle one; task.model.other runs in the rest. Evolution may change it",
+    )
+    population: int = Field(100, ge=1)
+    tournament: int = Field(10, ge=1)
+    candidates: int = Field(ge=1, description="recorded in all, the seed programs counted")
+    mutations: dict[MutationName, Weight] = Field(
+        default_factory=lambda: dict(DEFAULT_PROBABILITIES),
+        description="relative weights; a mutation that is left out is off",
+    )
+    budget: BudgetSpec
+    limits: LimitsSpec = LimitsSpec()
+    final: FinalSpec = FinalSpec()
+
+    @property
+    def final_amount(self) -> float:
+        """What a run of the final phase gets, in the budget's unit."""
+        amount = self.budget.full * self.final.budget
+        return float(round(amount)) if self.budget.unit in ("steps", "tokens") else amount
+
+    @field_validator("mutations")
+    @classmethod
+    def _some_mutation(cls, value: dict[str, float]) -> dict[str, float]:
+        if sum(value.values()) <= 0:
+            raise ValueError("every mutation has weight 0; at least one must be above")
+        return value
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        if self.tournament > self.population:
+            raise ValueError(
+                f"tournament {self.tournament} is larger than population {self.population}"
+            )
+        if self.candidates < len(self.seeds):
+            raise ValueError(
+                f"candidates {self.candidates} is below the {len(self.seeds)} seed programs"
+            )
+        return self
+
+
+class CampaignConfig(Spec):
+    """Everything that decides a campaign, as it is stored with it."""
+
+    name: str | None = Field(None, pattern=r"^[\w.-]+$", description="default: the file's name")
+    seed: int = Field(0, ge=0, description="all random numbers derive from it")
+    task: Task = Task()
+    search: SearchSpec
+    workers: PoolSpec = PoolSpec()
+    storage: str = Field("sqlite:///primevo.db", description="SQLAlchemy URL")
+    weights: str = Field(
+        "primevo-weights", description="folder where the finalists' trained weights are kept"
+    )
+
+    def weights_file(self, campaign: str, id: int) -> Path:
+        """Where the weights of a finalist's first run are kept, by the worker that ran it."""
+        return Path(self.weights).absolute() / campaign / f"{id}.npz"

@@ -1,0 +1,1 @@
+"""The algorithms alone. Read `mutation`, `population`, `hurdles`."""

@@ -1,0 +1,224 @@
+"""Primer's six mutations (So et al. 2021, appendix A): one small random change of a program.
+
+A mutation is a function of a DNA and a random source, and gives a well-formed DNA, which need not
+type-check nor differ in what it computes: the gates judge that, and the controller asks again.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from primitives.language.dna import (
+    BRANCHES,
+    COUNT_VOCABULARY,
+    DIM_VOCABULARY,
+    DNA,
+    EVERY,
+    INPUTS,
+    ROUTED,
+    Instruction,
+    Subroutine,
+)
+from primitives.ops.table import PRIMITIVES
+
+_Number = TypeVar("_Number", int, float)
+Mutation = Callable[[DNA, random.Random], DNA]
+
+_NAMES = tuple(name for name, row in PRIMITIVES.items() if not row.routing)
+_ROUTING_NAMES = tuple(name for name, row in PRIMITIVES.items() if not row.future)
+"""What a program without a count bank is given, and one with: Primer's language, and experts."""
+_READS: dict[str, tuple[str, ...]] = {
+    name: ("op", *row.reads, "branch") for name, row in PRIMITIVES.items()
+}
+_CALL_READS = ("op", "in1", "in2", "branch")
+_BRANCHED = 0.1
+"""How often a new instruction is branched."""
+
+
+def mutate(
+    dna: DNA, rng: random.Random, probabilities: Mapping[str, float] | None = None
+) -> tuple[DNA, str]:
+    """A child of `dna` and the name of the mutation that made it.
+
+    `probabilities` maps names of MUTATIONS to weights, by default DEFAULT_PROBABILITIES.
+    """
+    weights = DEFAULT_PROBABILITIES if probabilities is None else probabilities
+    name = rng.choices(tuple(weights), tuple(weights.values()))[0]
+    return MUTATIONS[name](dna, rng), name
+
+
+def delete(dna: DNA, rng: random.Random) -> DNA:
+    """Removes an instruction; what read its state reads one of the states that it read instead. A
+    subroutine's only instruction stays."""
+    index = rng.randrange(len(dna.subroutines))
+    return _put(dna, index, _without_one(dna.subroutines[index], rng))
+
+
+def insert(dna: DNA, rng: random.Random) -> DNA:
+    """Puts a random instruction on an edge: between a state and one of its readers, or after the
+    last state, so that the new state is read."""
+    index = rng.randrange(len(dna.subroutines))
+    return _put(dna, index, _with_one_more(dna, index, dna.subroutines[index], rng))
+
+
+def delete_insert(dna: DNA, rng: random.Random) -> DNA:
+    """Delete and insert in one subroutine (uniform mutation by addition and deletion, UMAD)."""
+    index = rng.randrange(len(dna.subroutines))
+    shorter = _without_one(dna.subroutines[index], rng)
+    return _put(dna, index, _with_one_more(dna, index, shorter, rng))
+
+
+def mutate_field(dna: DNA, rng: random.Random) -> DNA:
+    """Redraws one field, among those that the op reads, of one instruction."""
+    index = rng.randrange(len(dna.subroutines))
+    subroutine = dna.subroutines[index]
+    position = rng.randrange(len(subroutine.instructions))
+    old = subroutine.instructions[position]
+    field = rng.choice(_READS[old.op] if isinstance(old.op, str) else _CALL_READS)
+    drawn: dict[str, Any] = {field: _draw(dna, index, position, field, rng)}
+    new = old._replace(**drawn)
+    rows = (*subroutine.instructions[:position], new, *subroutine.instructions[position + 1 :])
+    return _put(dna, index, Subroutine(subroutine.name, rows, subroutine.states))
+
+
+def swap(dna: DNA, rng: random.Random) -> DNA:
+    """Two instructions of a subroutine exchange their places in the compute graph: each takes the
+    other's inputs."""
+    index = rng.randrange(len(dna.subroutines))
+    subroutine = dna.subroutines[index]
+    rows = list(subroutine.instructions)
+    if len(rows) < 2:
+        return dna
+    first, second = rng.sample(range(len(rows)), 2)
+    a, b = rows[first], rows[second]
+    rows[first] = b._replace(in1=a.in1, in2=a.in2)
+    rows[second] = a._replace(in1=b.in1, in2=b.in2)
+    return _put(dna, index, Subroutine(subroutine.name, tuple(rows), subroutine.states))
+
+
+def mutate_bank(dna: DNA, rng: random.Random) -> DNA:
+    """Changes one bank value, and so every instruction that holds its index: a dim or a count is
+    redrawn from its vocabulary, a constant c becomes c * 10**X + Y with X, Y ~ N(0, 1). Where there
+    are counts, which blocks of the model run the program is one more such value."""
+    banks = len(dna.dims), len(dna.constants), len(dna.counts)
+    slot = rng.randrange(sum(banks) + bool(dna.counts))
+    if slot < banks[0]:
+        return replace(dna, dims=_redrawn(dna.dims, slot, rng.choice(DIM_VOCABULARY)))
+    slot -= banks[0]
+    if slot < banks[1]:
+        scaled = dna.constants[slot] * 10 ** rng.gauss(0, 1) + rng.gauss(0, 1)
+        constant = float(f"{scaled:.6g}")
+        return replace(dna, constants=_redrawn(dna.constants, slot, constant))
+    slot -= banks[1]
+    if slot < banks[2]:
+        return replace(dna, counts=_redrawn(dna.counts, slot, rng.choice(COUNT_VOCABULARY)))
+    return replace(dna, every=rng.choice(EVERY))
+
+
+def _redrawn(bank: tuple[_Number, ...], slot: int, value: _Number) -> tuple[_Number, ...]:
+    values = list(bank)
+    values[slot] = value
+    return tuple(values)
+
+
+MUTATIONS: dict[str, Mutation] = {
+    "delete": delete,
+    "insert": insert,
+    "delete_insert": delete_insert,
+    "field": mutate_field,
+    "swap": swap,
+    "bank": mutate_bank,
+}
+
+DEFAULT_PROBABILITIES: dict[str, float] = {name: 1 / len(MUTATIONS) for name in MUTATIONS}
+"""Primer does not report its probabilities; uniform."""
+
+
+def _put(dna: DNA, index: int, subroutine: Subroutine) -> DNA:
+    subroutines = dna.subroutines
+    rest = subroutines[index + 1 :]
+    return replace(dna, subroutines=(*subroutines[:index], subroutine, *rest))
+
+
+def _without_one(subroutine: Subroutine, rng: random.Random) -> Subroutine:
+    rows = subroutine.instructions
+    if len(rows) < 2:
+        return subroutine
+    position = rng.randrange(len(rows))
+    gone = INPUTS + position
+    instead = getattr(rows[position], rng.choice(_edges(rows[position])))
+
+    def moved(state: int) -> int:
+        return instead if state == gone else state - (state > gone)
+
+    later = (row._replace(in1=moved(row.in1), in2=moved(row.in2)) for row in rows[position + 1 :])
+    states = subroutine.states[:gone] + subroutine.states[gone + 1 :]
+    return Subroutine(subroutine.name, (*rows[:position], *later), states)
+
+
+def _with_one_more(
+    dna: DNA, index: int, subroutine: Subroutine, rng: random.Random
+) -> Subroutine:  # fmt: skip
+    rows = subroutine.instructions
+    edges = [(reader, field) for reader, row in enumerate(rows) for field in _edges(row)]
+    reader, field = rng.choice([*edges, (len(rows), "")])
+    source = getattr(rows[reader], field) if field else INPUTS + len(rows) - 1
+    made = INPUTS + reader
+    new = Instruction(
+        _draw_op(dna, index, rng),
+        source,
+        rng.randrange(made),
+        rng.randrange(len(dna.constants)),
+        rng.randrange(len(dna.dims)),
+        rng.choice(BRANCHES) if rng.random() < _BRANCHED else 1,
+        rng.randrange(len(dna.counts)) if dna.counts else 0,
+    )
+    later = [
+        row._replace(in1=row.in1 + (row.in1 >= made), in2=row.in2 + (row.in2 >= made))
+        for row in rows[reader:]
+    ]
+    if field:
+        later[0] = later[0]._replace(**{field: made})
+    name = _fresh_name(dna, new.op, subroutine.states)
+    states = (*subroutine.states[:made], name, *subroutine.states[made:])
+    return Subroutine(subroutine.name, (*rows[:reader], new, *later), states)
+
+
+def _edges(row: Instruction) -> tuple[str, ...]:
+    """Fields with the states that an instruction reads."""
+    return ("in1",) if isinstance(row.op, str) and not PRIMITIVES[row.op].binary else ("in1", "in2")
+
+
+def _draw_op(dna: DNA, index: int, rng: random.Random) -> str | int:
+    names = _ROUTING_NAMES if dna.counts else _NAMES
+    choice = rng.randrange(len(names) + len(dna.subroutines) - 1 - index)
+    return names[choice] if choice < len(names) else index + 1 + choice - len(names)
+
+
+def _draw(dna: DNA, index: int, position: int, field: str, rng: random.Random) -> str | int:
+    if field == "op":
+        return _draw_op(dna, index, rng)
+    if field == "branch":
+        return rng.choice((*BRANCHES, ROUTED) if dna.counts else BRANCHES)
+    if field == "count":
+        return rng.randrange(len(dna.counts))
+    if field == "constant":
+        return rng.randrange(len(dna.constants))
+    if field == "dim":
+        return rng.randrange(len(dna.dims))
+    return rng.randrange(INPUTS + position)
+
+
+def _fresh_name(dna: DNA, op: str | int, taken: tuple[str, ...]) -> str:
+    """A state's name after its op, with a number where that is taken."""
+    base = dna.subroutines[op].name if isinstance(op, int) else op
+    base = re.sub(r"[^a-z0-9]+", "_", base.lower())
+    name, count = base, 1
+    while name in taken:
+        count += 1
+        name = f"{base}_{count}"
+    return name

@@ -1,1 +1,0 @@
-"""The schema's history, in `versions`. `search.database` runs it when a database is opened."""

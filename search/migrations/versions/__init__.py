@@ -1,1 +1,0 @@
-"""One module a revision, named v<number>_<what>; the newest is `search.database.HEAD`."""

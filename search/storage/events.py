@@ -1,0 +1,83 @@
+"""What is recorded of a campaign: proposals, endings, and its controller's heartbeat."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal, NamedTuple
+
+from workers.spec.outcome import Outcome, Status
+
+Kind = Literal["search", "final"]
+
+
+class Proposed(NamedTuple):
+    """A candidate that passed the gates. `rejections` counts, by reason, the children that were
+    refused before it; `duplicate_of` is the earlier candidate whose outcome it takes over."""
+
+    id: int
+    parent_id: int | None
+    mutation: str
+    hash: str
+    duplicate_of: int | None
+    rejections: Mapping[str, int]
+
+
+class Ended(NamedTuple):
+    """A training run that has ended, or was taken over from the original of a duplicate.
+
+    `sequence` counts the campaign's endings from 1. `losses` are the validation losses along the
+    run, one for each hurdle that was reached and one for the end; None where not finite."""
+
+    sequence: int
+    id: int
+    kind: Kind
+    seed: int
+    status: Status
+    val_loss: float | None
+    val_bpb: float | None
+    test_loss: float | None
+    test_bpb: float | None
+    hurdles_passed: int
+    losses: tuple[float | None, ...]
+
+    @property
+    def fitness(self) -> float | None:
+        return self.val_loss if self.status == "completed" else None
+
+    @classmethod
+    def of(cls, sequence: int, id: int, kind: Kind, seed: int, outcome: Outcome) -> Ended:
+        """The ending that `outcome` makes."""
+        losses = tuple(finite(point.val_loss) for point in outcome.curve)
+        return cls(
+            sequence, id, kind, seed, outcome.status,
+            finite(outcome.val_loss), finite(outcome.val_bpb),
+            finite(outcome.test_loss), finite(outcome.test_bpb),
+            outcome.hurdles_passed, losses,
+        )  # fmt: skip
+
+
+def finite(value: float | None) -> float | None:
+    """A plain float, or None: neither JSON nor a ranking has a place for NaN and infinity."""
+    return float(value) if value is not None and isfinite(value) else None
+
+
+Event = Proposed | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What only the running controller knows, left in the database about once a second.
+
+    `running` jobs on `capacity` slots; `waiting` says why nothing runs, "" otherwise; `eta_s` is
+    None until it can be told; `at` is in seconds since the epoch, UTC.
+    """
+
+    at: float
+    running: int
+    capacity: int
+    waiting: str
+    eta_s: float | None
+    host: str
+    pid: int

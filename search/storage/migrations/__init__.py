@@ -1,0 +1,2 @@
+"""The schema's history, in `versions`. `database` runs it when a
+database is opened."""

@@ -1,0 +1,13 @@
+"""Alembic's entry point. The connection, inside a transaction, comes from `database`."""
+
+from alembic import context
+
+from search.storage.models import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    transactional_ddl=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,129 @@
+"""The database: campaigns, their candidates, and what training them gave.
+
+Only the controller of a campaign writes; rows are added, never changed, except for the campaign's
+own (stop flag, heartbeat, end). Times are seconds since the epoch, UTC. A change here needs a
+migration beside it (a test compares the two).
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+BigKey = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Constraint names are fixed, so that later migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+
+
+class Campaign(Base):
+    """`config` is the checked config as JSON. `stop_requested` asks the controller to drain;
+    `heartbeat` is what it last said (search.campaign.progress.Heartbeat)."""
+
+    __tablename__ = "campaigns"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    config: Mapped[str] = mapped_column(Text)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[float] = mapped_column(Float)
+    finished_at: Mapped[float | None] = mapped_column(Float)
+    stop_requested: Mapped[bool] = mapped_column(default=False)
+    heartbeat: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class Candidate(Base):
+    """A program that passed the gates, or a seed program (no parent). `id` counts from 1 in its
+    campaign. `duplicate_of` is the earlier candidate with the same canonical graph, whose outcome
+    this one took over. `rejections` counts, by reason, the children refused before this one."""
+
+    __tablename__ = "candidates"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["campaign_id", "parent_id"], ["candidates.campaign_id", "candidates.id"]
+        ),
+        ForeignKeyConstraint(
+            ["campaign_id", "duplicate_of"],
+            ["candidates.campaign_id", "candidates.id"],
+            name="fk_candidates_duplicate_of",
+        ),
+    )
+
+    campaign_id: Mapped[int] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    parent_id: Mapped[int | None]
+    mutation: Mapped[str] = mapped_column(String(40))
+    hash: Mapped[str] = mapped_column(String(64))
+    duplicate_of: Mapped[int | None]
+    rejections: Mapped[dict[str, int]] = mapped_column(JSON)
+    dna: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[float] = mapped_column(Float)
+
+
+class Evaluation(Base):
+    """One training run that has ended, or a copy of one for a duplicate (`worker` is null).
+
+    `sequence` counts from 1 in its campaign, in order of recording, which is the age order of the
+    population. `kind` is search or final. `hurdles` holds [at, threshold] pairs as they were given,
+    `curve` [steps, tokens, train_seconds, val_loss] for each point that was scored, `routing` the
+    fields of workers.spec.outcome.Routing.
+    """
+
+    __tablename__ = "evaluations"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["campaign_id", "candidate_id"], ["candidates.campaign_id", "candidates.id"]
+        ),
+        UniqueConstraint("campaign_id", "candidate_id", "kind", "seed", name="uq_evaluations_run"),
+        Index("ix_evaluations_rank", "campaign_id", "kind", "outcome", "val_loss"),
+    )
+
+    campaign_id: Mapped[int] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    candidate_id: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(8))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    unit: Mapped[str] = mapped_column(String(8))
+    amount: Mapped[float] = mapped_column(Float)
+    hurdles: Mapped[list[list[float | None]]] = mapped_column(JSON)
+    hurdles_passed: Mapped[int]
+    outcome: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+    val_loss: Mapped[float | None] = mapped_column(Float)
+    val_bpb: Mapped[float | None] = mapped_column(Float)
+    test_loss: Mapped[float | None] = mapped_column(Float)
+    test_bpb: Mapped[float | None] = mapped_column(Float)
+    params: Mapped[int | None] = mapped_column(BigInteger)
+    active_params: Mapped[int | None] = mapped_column(BigInteger)
+    flops_per_token: Mapped[int | None] = mapped_column(BigInteger)
+    step_time_s: Mapped[float | None] = mapped_column(Float)
+    steps: Mapped[int] = mapped_column(BigInteger)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    train_seconds: Mapped[float] = mapped_column(Float)
+    setup_seconds: Mapped[float] = mapped_column(Float)
+    curve: Mapped[list[list[float | None]]] = mapped_column(JSON)
+    routing: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
+    worker: Mapped[str | None] = mapped_column(String(200))
+    finished_at: Mapped[float] = mapped_column(Float)

@@ -1,0 +1,344 @@
+"""What a campaign remembers, in a SQL database.
+
+Contract: only the process that holds a campaign records in it; anybody may read, ask it to stop, or
+create another campaign. `record` writes all its entries in one transaction, and they are safe from
+a killed process when it returns: nothing may act on an entry earlier. Every failure of the database
+is a StoreError.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from sqlalchemy import Connection, Dialect, Engine, Row, bindparam, insert, null, select, update
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from search.errors import NotFoundError, UsageError, did_you_mean
+from search.storage.database import StoreError, clear_errors, open_engine
+from search.storage.events import Ended, Event, Heartbeat, Proposed, finite
+from search.storage.lease import held, lease
+from search.storage.models import Base, Campaign, Candidate, Evaluation
+from workers.spec.outcome import Budget, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignRow:
+    """A campaign as recorded; `config` is the checked config as JSON."""
+
+    id: int
+    name: str
+    config: str
+    seed: int
+    created_at: float
+    finished_at: float | None
+    stop_requested: bool
+    heartbeat: Heartbeat | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewCandidate:
+    """A proposed candidate with its program in text form."""
+
+    event: Proposed
+    dna: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvaluation:
+    """An ended training run, as it was asked for and as it came back."""
+
+    event: Ended
+    budget: Budget
+    outcome: Outcome
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedEvaluation:
+    """A duplicate's outcome: that of the search run of candidate `original`."""
+
+    event: Ended
+    original: int
+
+
+Entry = NewCandidate | NewEvaluation | CopiedEvaluation
+
+
+class Store:
+    """One database. Close it, or use it as a context manager."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer: Connection | None = None
+        self._insert_candidate = _Insert(Candidate, engine.dialect)
+        self._insert_evaluation = _Insert(Evaluation, engine.dialect)
+
+    @classmethod
+    def open(cls, url: str, create: bool = True) -> Self:
+        """Opens a database by SQLAlchemy URL and brings it to the newest schema. Without `create` a
+        missing SQLite file is a NotFoundError."""
+        return cls(open_engine(url, create))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection to read from."""
+        with clear_errors(self._engine), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction, on a connection that is kept: a controller writes at every step."""
+        with clear_errors(self._engine):
+            if self._writer is None:
+                self._writer = self._engine.connect()
+            with self._writer.begin():
+                yield self._writer
+
+    def create_campaign(self, name: str, config: str, seed: int) -> CampaignRow:
+        """A new campaign; a UsageError where the name is taken."""
+        row = {"name": name, "config": config, "seed": seed, "created_at": time.time()}
+        try:
+            with self._writing() as connection:
+                connection.execute(insert(Campaign), row)
+        except StoreError as error:
+            if not isinstance(error.__cause__, IntegrityError):
+                raise
+            raise UsageError(
+                f"campaign '{name}' exists; go on with it by: primevo resume {name}, or choose "
+                "another --name"
+            ) from None
+        return self.campaign(name)
+
+    def campaign(self, name: str) -> CampaignRow:
+        """The campaign of that name, or a NotFoundError with the nearest one."""
+        with self.reading() as connection:
+            row = connection.execute(_CAMPAIGNS.where(Campaign.name == name)).one_or_none()
+            if row is not None:
+                return _campaign_row(row)
+            names = list(connection.execute(select(Campaign.name)).scalars())
+        known = ", ".join(names[:10]) or "none yet"
+        raise NotFoundError(f"no campaign '{name}'{did_you_mean(name, names)}; there are: {known}")
+
+    def campaigns(self) -> list[CampaignRow]:
+        """Every campaign, oldest first."""
+        with self.reading() as connection:
+            return [_campaign_row(row) for row in connection.execute(_CAMPAIGNS)]
+
+    @contextmanager
+    def holding(self, campaign: CampaignRow) -> Iterator[None]:
+        """The right to record in the campaign, as the only process; a StoreError where another has
+        it. An earlier request to stop is forgotten."""
+        with clear_errors(self._engine), lease(self._engine, campaign.id) as mine:
+            if not mine:
+                raise StoreError(_held_by_another(self.campaign(campaign.name)))
+            self._update(campaign.id, stop_requested=False)
+            yield
+
+    def running(self, campaign_id: int) -> bool:
+        """Whether a controller holds the campaign."""
+        with clear_errors(self._engine):
+            return held(self._engine, campaign_id)
+
+    def request_stop(self, campaign_id: int) -> bool:
+        """Asks the controller to drain; False where none is running."""
+        if not self.running(campaign_id):
+            return False
+        self._update(campaign_id, stop_requested=True)
+        return True
+
+    def stop_requested(self, campaign_id: int) -> bool:
+        statement = select(Campaign.stop_requested).where(Campaign.id == campaign_id)
+        with self.reading() as connection:
+            return bool(connection.execute(statement).scalar_one())
+
+    def beat(self, campaign_id: int, heartbeat: Heartbeat) -> None:
+        """Leaves what only the controller knows for other processes to show."""
+        self._update(campaign_id, heartbeat=asdict(heartbeat))
+
+    def finish(self, campaign_id: int) -> None:
+        self._update(campaign_id, finished_at=time.time())
+
+    def _update(self, campaign_id: int, **values: object) -> None:
+        with self._writing() as connection:
+            connection.execute(update(Campaign).where(Campaign.id == campaign_id).values(values))
+
+    def record(self, campaign_id: int, entries: Iterable[Entry]) -> None:
+        """Writes the entries, in order, in one transaction."""
+        now = time.time()
+        with self._writing() as connection:
+            cursor = connection.connection.cursor()
+            for entry in entries:
+                match entry:
+                    case NewCandidate(event, dna):
+                        values = _candidate_values(campaign_id, event, dna, now)
+                        self._insert_candidate(cursor, values)
+                    case NewEvaluation():
+                        values = _evaluation_values(campaign_id, entry, now)
+                        self._insert_evaluation(cursor, values)
+                    case CopiedEvaluation(event, original):
+                        connection.execute(
+                            _COPY_EVALUATION,
+                            {"campaign": campaign_id, "original": original, "copy": event.id,
+                             "sequence": event.sequence, "now": now},
+                        )  # fmt: skip
+
+    def dna(self, campaign_id: int, id: int) -> str:
+        """A recorded candidate's program in text form."""
+        with self.reading() as connection:
+            row = connection.execute(_DNA, {"campaign": campaign_id, "id": id}).scalar_one()
+        return str(row)
+
+    def events(self, campaign_id: int) -> Iterator[Event]:
+        """What was recorded: every proposal, then every ending, each in order."""
+        parameters = {"campaign": campaign_id}
+        with self.reading() as connection:
+            # Endings are read first, so that each one's proposal is there while another writes.
+            endings = connection.execute(_ENDINGS, parameters).all()
+            for row in connection.execute(_PROPOSALS, parameters):
+                yield Proposed._make(row)
+        for ending in endings:
+            losses = tuple(point[-1] for point in ending.curve)
+            yield Ended._make((*ending[:-1], losses))
+
+
+class _Insert:
+    """An INSERT of one row, compiled once and given to the driver: a controller writes at every
+    step, and Core's work around a statement costs more than the statement. JSON comes as text."""
+
+    def __init__(self, model: type[Base], dialect: Dialect) -> None:
+        compiled = insert(model).compile(dialect=dialect)
+        assert isinstance(compiled, SQLCompiler)
+        self._sql, self._order = compiled.string, compiled.positiontup
+
+    def __call__(self, cursor: DBAPICursor, values: dict[str, Any]) -> None:
+        if self._order is None:
+            cursor.execute(self._sql, values)
+        else:
+            cursor.execute(self._sql, [values[name] for name in self._order])
+
+
+_CAMPAIGNS = select(
+    Campaign.id, Campaign.name, Campaign.config, Campaign.seed, Campaign.created_at,
+    Campaign.finished_at, Campaign.stop_requested, Campaign.heartbeat,
+).order_by(Campaign.id)  # fmt: skip
+
+_PROPOSALS = (
+    select(
+        Candidate.id, Candidate.parent_id, Candidate.mutation, Candidate.hash,
+        Candidate.duplicate_of, Candidate.rejections,
+    )
+    .where(Candidate.campaign_id == bindparam("campaign"))
+    .order_by(Candidate.id)
+)  # fmt: skip
+
+_ENDINGS = (
+    select(
+        Evaluation.sequence, Evaluation.candidate_id, Evaluation.kind, Evaluation.seed,
+        Evaluation.outcome, Evaluation.val_loss, Evaluation.val_bpb, Evaluation.test_loss,
+        Evaluation.test_bpb, Evaluation.hurdles_passed, Evaluation.curve,
+    )
+    .where(Evaluation.campaign_id == bindparam("campaign"))
+    .order_by(Evaluation.sequence)
+)  # fmt: skip
+
+_DNA = select(Candidate.dna).where(
+    Candidate.campaign_id == bindparam("campaign"), Candidate.id == bindparam("id")
+)
+
+_COPIED = {
+    "sequence": bindparam("sequence"),
+    "candidate_id": bindparam("copy"),
+    "worker": null(),
+    "finished_at": bindparam("now"),
+}
+_COPY_EVALUATION = insert(Evaluation).from_select(
+    [column.name for column in Evaluation.__table__.columns],
+    select(*(_COPIED.get(column.name, column) for column in Evaluation.__table__.columns)).where(
+        Evaluation.campaign_id == bindparam("campaign"),
+        Evaluation.candidate_id == bindparam("original"),
+        Evaluation.kind == "search",
+    ),
+)
+
+
+def _campaign_row(row: Row[*tuple[Any, ...]]) -> CampaignRow:
+    beat = Heartbeat(**row.heartbeat) if row.heartbeat else None
+    return CampaignRow(
+        row.id, row.name, row.config, row.seed, row.created_at, row.finished_at,
+        row.stop_requested, beat,
+    )  # fmt: skip
+
+
+def _held_by_another(campaign: CampaignRow) -> str:
+    beat = campaign.heartbeat
+    by = f" by process {beat.pid} on {beat.host}" if beat else ""
+    return (
+        f"campaign '{campaign.name}' is being run{by}; "
+        f"wait for it, or end it by: primevo stop {campaign.name}"
+    )
+
+
+def _candidate_values(campaign_id: int, event: Proposed, dna: str, now: float) -> dict[str, Any]:
+    return {
+        "campaign_id": campaign_id,
+        **event._asdict(),
+        "rejections": json.dumps(event.rejections),
+        "dna": dna,
+        "created_at": now,
+    }
+
+
+def _evaluation_values(campaign_id: int, entry: NewEvaluation, now: float) -> dict[str, Any]:
+    event, budget, outcome = entry.event, entry.budget, entry.outcome
+    return {
+        "campaign_id": campaign_id,
+        "sequence": event.sequence,
+        "candidate_id": event.id,
+        "kind": event.kind,
+        "seed": event.seed,
+        "unit": budget.unit,
+        "amount": budget.amount,
+        "hurdles": json.dumps([[hurdle.at, hurdle.threshold] for hurdle in budget.hurdles]),
+        "hurdles_passed": event.hurdles_passed,
+        "outcome": event.status,
+        "reason": outcome.reason,
+        "val_loss": event.val_loss,
+        "val_bpb": event.val_bpb,
+        "test_loss": event.test_loss,
+        "test_bpb": event.test_bpb,
+        "params": outcome.params,
+        "active_params": outcome.active_params,
+        "flops_per_token": outcome.flops_per_token,
+        "step_time_s": finite(outcome.step_time_s),
+        "steps": outcome.steps,
+        "tokens": outcome.tokens,
+        "train_seconds": finite(outcome.train_seconds) or 0.0,
+        "setup_seconds": finite(outcome.setup_seconds) or 0.0,
+        "curve": json.dumps(
+            [
+                [point.steps, point.tokens, finite(point.train_seconds), finite(point.val_loss)]
+                for point in outcome.curve
+            ]
+        ),
+        "routing": None if outcome.routing is None else json.dumps(asdict(outcome.routing)),
+        "worker": entry.worker,
+        "finished_at": now,
+    }

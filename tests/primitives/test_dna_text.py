@@ -1,0 +1,232 @@
+"""The written forms of a program: both say all of it, and malformed ones are refused."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from primitives import DNA, Instruction, ProgramError, Subroutine, parse, render
+from primitives.language.jsonform import from_json, to_json
+from primitives.programs.seeds import load_seed, seed_names, seed_text
+from search.evolution.mutation import mutate
+
+BANKS = "dims d0=8 d1=1\nconstants c0=0.0 c1=0.5\n"
+MAIN = f"{BANKS}main(x, y):\n"
+COUNTED = f"{BANKS}counts n0=8 n1=2\nmain(x, y):\n"
+
+
+@pytest.mark.parametrize("name", seed_names())
+def test_seed_programs_round_trip(name: str) -> None:
+    dna = load_seed(name)
+    assert parse(render(dna)) == dna
+    assert render(parse(render(dna))) == render(dna)
+    assert from_json(json.loads(json.dumps(to_json(dna)))) == dna
+    assert parse(render(dna)).subroutines[0].states == dna.subroutines[0].states
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32), name=st.sampled_from(seed_names()), steps=st.integers(1, 60))
+def test_mutants_round_trip(seed: int, name: str, steps: int) -> None:
+    """Well typed or not: silent genes and dead instructions are written too."""
+    rng, dna = random.Random(seed), load_seed(name)
+    for _ in range(steps):
+        dna, _ = mutate(dna, rng)
+    again = from_json(json.loads(json.dumps(to_json(dna))))
+    assert parse(render(dna)) == dna == again
+    assert [s.states for s in again.subroutines] == [s.states for s in dna.subroutines]
+
+
+def test_all_fields_and_numbers_round_trip() -> None:
+    row = Instruction("ABS", in1=1, in2=0, constant=1, dim=1, branch=16)
+    dna = DNA((8, 1), (1e-300, -1.5e30), (Subroutine("main", (row,), ("x", "y", "out")),))
+    assert parse(render(dna)) == dna
+    assert "out = ABS(y, x) constant=c1 dim=d1 branch=16" in render(dna)
+
+
+ROUTED = f"""{BANKS}counts n0=8 n1=2
+every 2
+
+main(x, y):
+  scores = SCORE(x) count=n0
+  top = TOP_K(scores) count=n1
+  out = expert(x, top) branch=routed
+
+expert(x, y):
+  out = CONV 1X1(x) dim=d0
+"""
+
+
+def test_counts_and_routed_calls_round_trip() -> None:
+    dna = parse(ROUTED)
+    assert dna.counts == (8, 2)
+    assert dna.every == 2
+    assert dna.subroutines[0].instructions[2] == Instruction(1, 0, 3, branch=0)
+    assert render(dna) == ROUTED
+    again = from_json(json.loads(json.dumps(to_json(dna))))
+    assert again == dna
+    data = to_json(dna)
+    assert (data["counts"], data["every"]) == ([8, 2], 2)
+
+
+@pytest.mark.parametrize(("text", "every"), [("", 1), ("every 4\n", 4), ("every middle\n", 0)])
+def test_which_blocks_run_the_program_round_trips(text: str, every: int) -> None:
+    dna = parse(ROUTED.replace("every 2\n", text))
+    assert dna.every == every
+    assert parse(render(dna)) == dna
+    assert from_json(to_json(dna)) == dna
+    alone = parse(f"{BANKS}{text}main(x, y):\n  s = ABS(x)\n")
+    assert (alone.every, alone.counts) == (every, ())
+    assert parse(render(alone)) == alone
+
+
+def test_json_of_a_program_without_counts_may_leave_them_out() -> None:
+    data = to_json(load_seed("transformer"))
+    del data["counts"], data["every"]
+    for subroutine in data["subroutines"]:
+        for row in subroutine["instructions"]:
+            del row["count"]
+    assert from_json(data) == load_seed("transformer")
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32), steps=st.integers(1, 60))
+def test_mutants_that_route_round_trip(seed: int, steps: int) -> None:
+    rng, dna = random.Random(seed), parse(ROUTED)
+    for _ in range(steps):
+        dna, _ = mutate(dna, rng)
+    assert parse(render(dna)) == dna == from_json(json.loads(json.dumps(to_json(dna))))
+
+
+def test_left_out_fields_are_the_first() -> None:
+    assert parse(MAIN + "  s = ADD(x)\n  t = s(s)\n\ns(a, b):\n  v = MAX(b)\n").subroutines == (
+        Subroutine("main", (Instruction("ADD", 0, 0), Instruction(1, 2, 2)), ()),
+        Subroutine("s", (Instruction("MAX", 1, 1, 0, 0, 1),), ()),
+    )
+
+
+def test_comments_and_names_of_states_are_not_compared() -> None:
+    text = seed_text("transformer")
+    assert "#" in text
+    other = text.replace("query", "probe").replace("\n", "  # so\n") + "\n# end\n"
+    assert parse(other) == load_seed("transformer")
+
+
+MALFORMED = [
+    # text, line, what is wrong, what is allowed
+    ("", 1, "two banks", "dims and constants"),
+    ("constants c0=0\ndims d0=8\nmain(x, y):", 1, "expected the bank", "dims d0=..."),
+    ("dims d1=8\nconstants c0=0\nmain(x, y):", 1, "got 'd1=8'", "expected d0=VALUE"),
+    ("dims d0=7\nconstants c0=0\nmain(x, y):", 1, "unknown dim '7'", "1, 2, 4, 8, 12, 16, 24"),
+    ("dims d0=wide\nconstants c0=0\nmain(x, y):", 1, "'wide' is not a int", "d0=wide"),
+    ("dims d0=8\nconstants c0=zero\nmain(x, y):", 2, "'zero' is not a float", "c0=zero"),
+    ("dims d0=8\nconstants c0=inf\nmain(x, y):", 2, "constant inf", "any finite one"),
+    ("dims d0=8\nconstants\nmain(x, y):", 2, "each bank", "at least one value"),
+    (f"{BANKS}  s = ADD(x)\n", 3, "expected a subroutine's header", "NAME(X, Y):"),
+    (MAIN, 3, "'main' is empty", "needs an instruction"),
+    (f"{BANKS}main(x, x):\n  s = ABS(x)\n", 3, "hidden states of 'main'", "same name"),
+    (f"{BANKS}Main(x, y):\n  s = ABS(x)\n", 3, "'Main' is not a name", "lower case"),
+    (f"{MAIN}  s = ABS(x)\nmain(x, y):\n  s = ABS(x)\n", 5, "two subroutines", "must differ"),
+    (f"{MAIN}\n# a comment\n  s <- ABS(x)\n", 6, "cannot read 's <- ABS(x)'", "NAME = OP(INPUT"),
+    (f"{MAIN}  s = ABSS(x)\n", 4, "unknown op 'ABSS'; did you mean 'ABS'", "ADD, DIFFERENCE"),
+    (f"{MAIN}  s = softmx(x)\nsoftmax(x, y):\n  s = EXP(x)\n", 4, "did you mean 'softmax'", "SIN"),
+    (f"{MAIN}  s = main(x)\n", 4, "'main' may only call subroutines below", "below it"),
+    (f"{MAIN}  s = f(x)\nf(x, y):\n  s = main(x)\n", 6, "'f' may only call", "below it"),
+    (f"{MAIN}  s = ADD(x, norm)\n", 4, "unknown hidden state 'norm'", "allowed: x, y"),
+    (f"{MAIN}  s = ADD(x, s)\n", 4, "unknown hidden state 's'", "allowed: x, y"),
+    (f"{MAIN}  s = ABS(x)\n  s = ABS(s)\n", 5, "'s' of 'main' is made twice", "twice"),
+    (f"{MAIN}  S = ABS(x)\n", 4, "'S' is not a name", "lower case letters, digits"),
+    (f"{MAIN}  s = ABS(x) width=d0\n", 4, "cannot read field 'width=d0'", "[branch=N]"),
+    (f"{MAIN}  s = ABS(x) dim=d0 dim=d1\n", 4, "cannot read field 'dim=d1'", "[dim=dN]"),
+    (f"{MAIN}  s = ABS(x) dim=8\n", 4, "cannot read field 'dim=8'", "dim=dN"),
+    (f"{MAIN}  s = ABS(x) dim=d2\n", 4, "the bank has no dim d2", "d0 to d1"),
+    (f"{MAIN}  s = MAX(x) constant=c9\n", 4, "the bank has no constant c9", "c0 to c1"),
+    (f"{MAIN}  s = ABS(x) branch=3\n", 4, "unknown branch '3'", "1, 2, 4, 8, 16, routed"),
+    (f"{MAIN}  s = ABS(x) branch=0\n", 4, "unknown branch '0'", "1, 2, 4, 8, 16, routed"),
+    (f"{MAIN}  s = ABS(x) branch=route\n", 4, "cannot read field 'branch=route'", "branch=N"),
+    (f"{MAIN}  s = SCORE(x)\n", 4, "SCORE reads a count", "add one: counts n0=8"),
+    (f"{MAIN}  s = SCORE(x) count=n0\n", 4, "no count bank", "add one: counts n0=8"),
+    (f"{MAIN}  s = ABS(x) count=n1\n", 4, "the bank has no count n1", "add one: counts n0=8"),
+    (f"{COUNTED}  s = SCORE(x) count=n2\n", 5, "the bank has no count n2", "n0 to n1"),
+    (f"{COUNTED}  s = SCORE(x) count=8\n", 5, "cannot read field 'count=8'", "count=nN"),
+    (f"{COUNTED}  s = SCOR(x) count=n0\n", 5, "unknown op 'SCOR'; did you mean 'SCORE'", "TOP_K"),
+    (f"{BANKS}counts n0=3\nmain(x, y):\n  s = ABS(x)\n", 3, "unknown count '3'", "1, 2, 4, 8, 16"),
+    (f"{BANKS}counts n0=8.0\nmain(x, y):\n  s = ABS(x)\n", 3, "'8.0' is not a int", "n0=8.0"),
+    (f"{BANKS}counts n1=8\nmain(x, y):\n  s = ABS(x)\n", 3, "got 'n1=8'", "n0=VALUE"),
+    (f"{BANKS}counts\nmain(x, y):\n  s = ABS(x)\n", 3, "needs at least one value", "counts n0=8"),
+    (f"{BANKS}every 3\nmain(x, y):\n  s = ABS(x)\n", 3, "every 3", "1, 2, 4, middle"),
+    (f"{BANKS}every 0\nmain(x, y):\n  s = ABS(x)\n", 3, "every 0", "middle"),
+    (f"{BANKS}every\nmain(x, y):\n  s = ABS(x)\n", 3, "cannot read 'every'", "every 1, 2, 4"),
+    (f"{BANKS}every x\nmain(x, y):\n  s = ABS(x)\n", 3, "cannot read 'every x'", "every 1, 2, 4"),
+    (f"{BANKS}every 2\ncounts n0=8\nmain(x, y):\n  s = ABS(x)\n", 4, "header", "NAME(X, Y):"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "wrong", "remedy"), MALFORMED)
+def test_malformed_programs_are_refused(text: str, line: int, wrong: str, remedy: str) -> None:
+    with pytest.raises(ProgramError) as caught:
+        parse(text, source="some.dna")
+    message = str(caught.value)
+    assert message.startswith(f"some.dna:{line}: ")
+    assert wrong in message
+    assert remedy in message
+    assert "\n" not in message
+
+
+def changed(path: tuple[str | int, ...], value: object) -> object:
+    data = to_json(load_seed("transformer"))
+    place: object = data
+    for key in path[:-1]:
+        place = place[key]  # type: ignore[index]
+    place[path[-1]] = value  # type: ignore[index]
+    return data
+
+
+FIRST = ("subroutines", 0, "instructions", 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "wrong"),
+    [
+        ([], "not a program"),
+        ({"dims": [8]}, "constants"),
+        (changed(("dims",), [8.5]), "8.5 is not int"),
+        (changed(("dims",), ["8"]), "'8' is not int"),
+        (changed(("constants",), ["x"]), "'x' is not int or float"),
+        (changed(("constants", 0), 10**400), "too large"),
+        (changed(("constants", 0), float("nan")), "nan is not a number"),
+        (changed(("subroutines",), []), "at least one subroutine"),
+        (changed(("subroutines", 0, "name"), 3), "3 is not str"),
+        (changed(("subroutines", 0, "states"), ["x", "y"]), "name each hidden state once"),
+        (changed((*FIRST, "width"), 3), "width"),
+        (changed((*FIRST, "in1"), "0"), "'0' is not int"),
+        (changed((*FIRST, "in1"), 0.0), "0.0 is not int"),
+        (changed((*FIRST, "in1"), 2), "only 0 to 1 exist"),
+        (changed((*FIRST, "in2"), -1), "only 0 to 1 exist"),
+        (changed((*FIRST, "branch"), 3), "allowed: 1, 2, 4, 8, 16, routed"),
+        (changed((*FIRST, "count"), 1), "the bank has no count n1"),
+        (changed((*FIRST, "count"), "0"), "'0' is not int"),
+        (changed((*FIRST, "op"), "SCORE"), "the program has no count bank"),
+        (changed(("counts",), [3]), "unknown count '3'"),
+        (changed(("counts",), [8.0]), "8.0 is not int"),
+        (changed(("every",), 3), "every 3 is not allowed"),
+        (changed(("every",), True), "True is not int"),
+        (changed((*FIRST, "op"), True), "True is not str or int"),
+        (changed((*FIRST, "op"), 0), "only a later one may be called"),
+        (changed((*FIRST, "op"), "SOFTMAX"), "unknown primitive 'SOFTMAX'"),
+    ],
+)
+def test_malformed_json_is_refused(data: dict[str, object], wrong: str) -> None:
+    with pytest.raises(ProgramError) as caught:
+        from_json(data)
+    assert wrong in str(caught.value)
+
+
+def test_seed_programs_are_found_by_name() -> None:
+    assert {"primer", "primer_ez", "transformer", "switch", "peer"} < {*seed_names()}
+    assert list(seed_names()) == sorted(seed_names())
+    with pytest.raises(ProgramError, match="did you mean 'transformer'"):
+        load_seed("transfomer")

@@ -1,0 +1,135 @@
+"""Norms and attention that lowering finds in programs, and computes with gradients of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from primitives.graph.build import build
+from primitives.kernels import dense as kernels
+from primitives.kernels.dense import attention, centred, flash_attention, over_rms
+from primitives.language.text import parse
+from primitives.lowering.rewrite import ATTENTION, CENTRED, OVER_RMS, RELU, lowered
+from primitives.programs.seeds import load_seed
+from tests.reference.random_programs import DENSE_SEEDS
+
+
+def drawn(*shape: int, seed: int = 0) -> tf.Tensor:
+    return tf.constant(np.random.default_rng(seed).normal(size=shape), tf.float32)
+
+
+def gradients(function, arguments, upstream):
+    with tf.GradientTape() as tape:
+        tape.watch(arguments)
+        y = function(*arguments)
+    return [y, *tape.gradient(y, arguments, upstream)]
+
+
+def plain_attention(q, k, v):
+    scores = tf.matmul(q, k, transpose_b=True)
+    visible = tf.linalg.band_part(tf.ones_like(scores), -1, 0) > 0
+    return tf.matmul(tf.nn.softmax(tf.where(visible, scores, -1e30)), v)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 4), (2, 3, 5, 4), (2, 3, 2, 5, 4)])
+def test_attention_and_its_gradient(shape):
+    q, k = drawn(*shape) / 2, drawn(*shape)[..., ::-1]
+    v, upstream = drawn(*shape[:-1], 6), drawn(*shape[:-1], 6) * 2
+    theirs = gradients(plain_attention, [q, k, v], upstream)
+    compiled = tf.function(
+        lambda *given: gradients(lambda *a: attention(*a, narrow=False), list(given), upstream)
+    )
+    for ours, other in zip(compiled(q, k, v), theirs, strict=True):
+        np.testing.assert_allclose(ours, other, rtol=1e-4, atol=1e-5)
+    rough = gradients(lambda *a: attention(*a, narrow=True), [q, k, v], upstream)
+    for ours, other in zip(rough, theirs, strict=True):
+        assert ours.dtype == tf.float32
+        np.testing.assert_allclose(ours, other, atol=0.1)
+        assert np.abs(ours - other).max() > 0, "narrow products are not float32's"
+
+
+@pytest.mark.parametrize(
+    ("shape", "values", "taken"),
+    [((2, 5, 8), 8, True), ((2, 3, 5, 8), 8, True), ((2, 3, 2, 5, 16), 16, True),
+     ((2, 3, 5, 4), 4, False), ((2, 3, 5, 8), 16, False), ((1, 5, 136), 136, False)],
+)  # fmt: skip
+def test_flash_attention_and_its_gradient(shape, values, taken, monkeypatch):
+    """On a CPU Keras' own attention stands in for the kernel, of which head sizes it takes alone
+    may be asked."""
+    asked = []
+    keras_own = kernels.ops.dot_product_attention
+    monkeypatch.setattr(
+        kernels.ops, "dot_product_attention", lambda *a, **k: asked.append(1) or keras_own(*a, **k)
+    )
+    q, k = drawn(*shape) / shape[-1] ** 0.5, drawn(*shape, seed=1)
+    v, upstream = drawn(*shape[:-1], values, seed=2), drawn(*shape[:-1], values, seed=3)
+    theirs = gradients(plain_attention, [q, k, v], upstream)
+    ours = gradients(lambda *a: flash_attention(*a, narrow=True), [q, k, v], upstream)
+    assert bool(asked) == taken
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.shape == other.shape and one.dtype == tf.float32
+        roundings = 8 * 2.0**-8 * np.abs(other).max()  # to bfloat16, of factors and products
+        np.testing.assert_allclose(one, other, rtol=0, atol=roundings)
+        assert np.abs(one - other).max() > 0, "narrow products are not float32's"
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 0.0])
+def test_over_rms_and_its_gradient(scale):
+    """Its smallest mean square reached, passed, and at rows of zeros."""
+    x, upstream, floor = drawn(2, 5, 8) * scale, drawn(2, 5, 8) - 0.5, 1e-2
+
+    def plain(x):
+        mean = tf.reduce_mean(tf.square(x), -1, keepdims=True)
+        return x / tf.sqrt(tf.maximum(mean, floor))
+
+    ours = gradients(lambda x: over_rms(x, floor), [x], upstream)
+    for one, other in zip(ours, gradients(plain, [x], upstream), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_centred_and_its_gradient():
+    x, upstream = drawn(2, 5, 8), drawn(2, 5, 8) - 0.5
+    ours = gradients(centred, [x], upstream)
+    theirs = gradients(lambda x: x - tf.reduce_mean(x, -1, keepdims=True), [x], upstream)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DENSE_SEEDS)
+def test_seed_programs_have_them(name):
+    ops = [node.op for node in lowered(build(load_seed(name)))]
+    assert (ops.count(ATTENTION), ops.count(OVER_RMS)) == (1, 2)
+    assert ops.count(CENTRED) == (0 if name == "transformer_pp" else 2)
+    assert not {"RED SUM", "RED MEAN", "DIVIDE", "ABS ROOT", "T-MAT MUL", "MAT MUL"} & set(ops)
+
+
+BANKS = "dims d0=8\nconstants c0=1e-06 c1=0.0 c2=-1.0\n"
+NORM = "  m = RED MEAN(s)\n  f = MAX(m) constant=c0\n  r = ABS ROOT(f)\n  out = DIVIDE(x, r)\n"
+ATTEND = (
+    "  p = T-MAT MUL(q, x)\n  e = EXP(p)\n  v = MASK(e)\n  t = RED SUM(v)\n  w = DIVIDE(v, t)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "op"),
+    [
+        (f"  s = SQUARE(x)\n{NORM}", OVER_RMS),
+        (f"  s = ABS(x)\n{NORM}", "DIVIDE"),
+        (f"  s = SQUARE(x)\n{NORM}".replace("=c0", "=c1"), "DIVIDE"),  # 0 / 0 is its own affair
+        (f"  s = SQUARE(x)\n{NORM}".replace("=c0", "=c2"), "DIVIDE"),
+        (f"  z = SIN(x)\n  s = SQUARE(z)\n{NORM}", "DIVIDE"),
+        (f"  z = SIN(x)\n  s = MULTIPLY(x, z)\n{NORM}", "DIVIDE"),
+        ("  z = SIN(x)\n  m = RED MEAN(x)\n  out = DIFFERENCE(x, m)\n", CENTRED),
+        ("  z = SIN(x)\n  m = RED MEAN(z)\n  out = DIFFERENCE(x, m)\n", "DIFFERENCE"),
+        ("  m = RED MEAN(x)\n  out = DIFFERENCE(m, x)\n", "DIFFERENCE"),
+        ("  out = MAX(x) constant=c1\n", RELU),
+        ("  out = MAX(x) constant=c0\n", "MAX"),
+        (f"  q = SIN(x)\n{ATTEND}  out = MAT MUL(w, x)\n", ATTENTION),
+        (f"  q = SIN(x)\n{ATTEND}  out = MAT MUL(v, x)\n", "MAT MUL"),
+        (f"  q = SIN(x)\n{ATTEND}  a = MAT MUL(w, x)\n  out = MAT MUL(w, a)\n", "MAT MUL"),
+    ],
+)
+def test_only_they_are_replaced(body, op):
+    nodes = lowered(build(parse(f"{BANKS}main(x, y):\n{body}")))
+    assert nodes[-1].op == op

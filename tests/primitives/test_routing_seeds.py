@@ -1,0 +1,296 @@
+"""Each routed seed program in evaluation mode against its reference, in every way of running it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from primitives import Graph, build, render
+from primitives.kernels.balancing import Run
+from primitives.lowering.cost import static_cost
+from primitives.lowering.dispatch import Kind, LoweringOptions, strategies
+from primitives.lowering.emit import emit, weight_specs
+from primitives.lowering.layer import block_function
+from primitives.lowering.rewrite import lowered
+from primitives.programs.seeds import load_seed, seed_names
+from tests.primitives.seed_parts import LENGTH, TOKENS, WIDTH, X, close, part, passed, weights_of
+from tests.reference import routings as routings
+from tests.reference.blocks import TRANSFORMER_WEIGHTS, pre_norm_block, squared_relu
+from tests.reference.routings import Array, Ids, Weights
+
+KINDS: tuple[Kind, ...] = ("every", "blocks", "entries")
+DEPTH_GATED = ("gate = depth_gate(x)", "out = expert(x, gate) branch=routed")
+"""A main for mixture_of_depths, whose gate and feed-forward stand in main."""
+FOR_ALL = (
+    "cascade", "expert_choice", "expert_threshold", "mixture_of_depths", "remoe", "soft_mixture",
+)  # fmt: skip
+"""Programs with a gate for every expert, which only runs of every expert serve."""
+
+
+def experts(w: Weights, router: str = "router_scores_score", more: str = "") -> Weights:
+    """The weights of a routed feed-forward by the names that the references give them."""
+    names = {"up": f"expert_wide_kernel{more}", "down": f"expert_out_kernel{more}"}
+    return {to: w[name] for to, name in (names | {"router": router + more}).items() if name in w}
+
+
+def knuth(tokens: Ids) -> Ids:
+    """Experts by multiplicative hashing: the top bits of 16 of the product."""
+    return np.array([[(int(i) * 40503 % 2**16) >> 13 for i in row] for row in tokens])
+
+
+def base(x: Array, w: Weights) -> Array:
+    """Released code: experts with a norm and a skip of their own, mixed with what passes by."""
+    scores = x @ w["feed_forward_scores_score"]
+    return base_given(x, w, scores.argmax(-1))
+
+
+def base_given(x: Array, w: Weights, ids: Ids) -> Array:
+    a = routings.sigmoid(np.take_along_axis(x @ w["feed_forward_scores_score"], ids[..., None], -1))
+    normed = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+    normed = normed * w["layer_norm_scaled_scale"][ids] + w["expert_normed_shift"][ids]
+    bank = {"up": w["expert_wide_kernel"], "down": w["expert_narrow_kernel"]}
+    fed = x + routings.hash_layer(normed, bank, ids)
+    return a * fed + (1 - a) * x
+
+
+def planes(w: Weights) -> Weights:
+    """The lowest bit's plane first: between the two sides of each hash bit."""
+    bits = [w[f"hash_bit_sides_frozen{number}"] for number in ("_3", "_2", "")]
+    return {"planes": np.stack([bit[:, 1] - bit[:, 0] for bit in bits], -1), **experts(w)}
+
+
+def prototypes(w: Weights) -> Weights:
+    first, second = experts(w), experts(w, more="_2")
+    return {name: np.stack([first[name], second[name]]) for name in first}
+
+
+def deepseek(x: Array, w: Weights) -> Array:
+    shared = {
+        "shared_up": w["shared_expert_wide_kernel"],
+        "shared_down": w["feed_forward_shared_kernel"],
+    }
+    return routings.deepseek(x, {**experts(w), **shared}, w["router_biased_balance_bias"], k=4)
+
+
+def mixture_of_depths(x: Array, w: Weights) -> Array:
+    router, (c,) = w["depth_gate_score_score"][:, 0], w["depth_gate_deep_threshold"]
+    bank = {"up": w["expert_wide_kernel"][0], "down": w["expert_out_kernel"][0], "router": router}
+    return routings.mixture_of_depths_threshold(x, bank, c)
+
+
+def product_keys(w: Weights) -> Weights:
+    queries = [w[f"sub_keys_query_kernel{number}"] for number in ("", "_2")]
+    keys = {f"keys{i + 1}": w[f"sub_keys_scores_score{n}"] for i, n in enumerate(("", "_2"))}
+    return {"query": np.concatenate(queries, -1), **keys}
+
+
+def peer(x: Array, w: Weights) -> Array:
+    neurons = {"u": w["neuron_hidden_score"][..., 0], "v": w["neuron_out_kernel"][:, 0]}
+    return routings.peer(x, {**product_keys(w), **neurons}, k=8)
+
+
+def product_key_memory(x: Array, w: Weights) -> Array:
+    return routings.pkm(x, {**product_keys(w), "values": w["value_out_shift"]}, k=8)
+
+
+def cascade(x: Array, w: Weights) -> Array:
+    """The first stage is no expert: its weights have no axis of experts."""
+    up = np.stack([w["expert_wide_kernel"], w["expert_wide_kernel_2"][0]])
+    down = np.stack([w["feed_forward_first_kernel"], w["expert_out_kernel"][0]])
+    gate = {"stop": w["go_gate_score_score"][:, 0], "stop_bias": w["go_gate_biased_shift"][0]}
+    return routings.cascade(x, {"up": up, "down": down, **gate})
+
+
+REFERENCES: dict[str, Callable[[Array, Weights], Array]] = {
+    "base": base,
+    "cascade": cascade,
+    "deepseek": deepseek,
+    "expert_choice": lambda x, w: routings.expert_choice(x, experts(w), share=0.25),
+    "expert_threshold": lambda x, w: routings.threshold(
+        x, experts(w), w["router_taken_threshold"]
+    ),
+    "gshard": lambda x, w: routings.gshard(x, experts(w)),
+    "hash_layer": lambda x, w: routings.hash_layer(x, experts(w), knuth(TOKENS)),
+    "lsh": lambda x, w: routings.lsh(x, planes(w)),
+    "mixture_of_depths": mixture_of_depths,
+    "noisy_top_k": lambda x, w: routings.noisy_top_k(x, experts(w, "router_clean_score")),
+    "peer": peer,
+    "prefix_mean": lambda x, w: routings.prefix_mean(x, experts(w)),
+    "product_key_memory": product_key_memory,
+    "prototypes": lambda x, w: routings.prototypes(x, prototypes(w)),
+    "random_expert": lambda x, w: routings.random_expert(
+        x, experts(w), (x @ w["router_scores_frozen"]).argmax(-1)
+    ),
+    "reinforce": lambda x, w: routings.reinforce(x, experts(w)),
+    "remoe": lambda x, w: routings.remoe(x, experts(w)),
+    "sinkhorn": lambda x, w: routings.s_base(x, experts(w)),
+    "soft_mixture": lambda x, w: routings.soft_mixture(x, experts(w)),
+    "st_moe": lambda x, w: routings.st_moe(x, experts(w)),
+    "switch": lambda x, w: routings.switch(x, experts(w)),
+    "tree": lambda x, w: routings.tree(
+        x, {**experts(w), "inner": w["group_router_scores_score"]}
+    ),
+}  # fmt: skip
+SEEDS = list(REFERENCES)
+
+
+def routed(name: str) -> Graph:
+    return part(name, *(DEPTH_GATED if name == "mixture_of_depths" else ()))
+
+
+def test_every_seed_program_with_counts_has_a_reference() -> None:
+    assert sorted(SEEDS) == [name for name in seed_names() if load_seed(name).counts]
+
+
+def varied(name: str, load: Array) -> bool:
+    """Whether several experts are used, and not by all tokens."""
+    several = np.count_nonzero(load) >= min(2, len(load))
+    return several and (name == "soft_mixture" or load.min() < TOKENS.size)
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_evaluation_is_that_of_the_paper(name: str) -> None:
+    graph = routed(name)
+    weights = weights_of(graph)
+    doubles = {key: value.astype(np.float64) for key, value in weights.items()}
+    expected = REFERENCES[name](X.astype(np.float64), doubles)
+    assert np.abs(expected).max() > 0.01
+    sources = {
+        emit(graph, WIDTH, options=LoweringOptions(2, LENGTH, kind=kind)).lines for kind in KINDS
+    }
+    assert len(sources) == (1 if name in FOR_ALL else 3)
+    outputs = []
+    for kind in KINDS[: len(sources)]:
+        output, run = passed(graph, weights, kind)
+        assert close(output, expected), kind
+        assert not (run.losses or run.updates or run.policies)
+        assert varied(name, np.concatenate([np.asarray(load) for load, _ in run.loads]))
+        outputs.append(output)
+    assert all(close(output, outputs[0]) for output in outputs)
+
+
+DENSE_MAIN = (
+    "normed = layer_norm(x)",
+    "heads = self_attention(normed) branch=8",
+    "mixed = CONV 1X1(heads) dim=d0",
+    "attended = residual(x, mixed)",
+    "renormed = layer_norm(attended)",
+    "fed = expert(renormed)",
+    "out = residual(attended, fed)",
+)
+"""A main where one expert is the feed-forward of every token."""
+
+
+def written(name: str) -> dict[str, str]:
+    """Subroutines of a seed program as text."""
+    blocks = render(load_seed(name)).strip().split("\n\n")[1:]
+    return {block.partition("(")[0]: block for block in blocks}
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_blocks_are_the_transformers_but_for_the_feed_forward(name: str) -> None:
+    ours, switch, dna = written(name), written("switch"), load_seed(name)
+    for shared in ("self_attention", "softmax", "layer_norm", "residual"):
+        assert ours[shared] == switch[shared]
+    assert dna.dims[:2] == (8, 1) and dna.constants[:3] == (0.0, 0.25, 1e-6)
+    main = switch["main"].replace("feed_forward", "expert").splitlines()[1:]
+    assert main == [f"  {line}" for line in DENSE_MAIN]
+    if name == "base":
+        assert ours["main"].splitlines()[1:] == [*main[:4], "  out = feed_forward(attended)"]
+    elif name != "mixture_of_depths":
+        assert ours["main"] == switch["main"]
+
+
+def test_the_block_around_a_feed_forward() -> None:
+    graph = part("switch", *DENSE_MAIN)
+    weights = weights_of(graph)
+    named = dict(zip(TRANSFORMER_WEIGHTS, map(tf.constant, weights.values()), strict=True))
+    expected = pre_norm_block(tf.constant(X), named, 0.25, squared_relu)
+    assert close(passed(graph, weights).output, expected.numpy())
+
+
+def test_depths_are_mixed_of_the_whole_block() -> None:
+    """y = x + r (f(x) - x), with f the block that passes nothing by."""
+    gated, plain = build(load_seed("mixture_of_depths")), part("mixture_of_depths", *DENSE_MAIN)
+    assert isinstance(gated, Graph)
+    w = weights_of(gated)
+    names = {"main_fed_kernel": "expert_out_kernel"}
+    of_plain = {
+        spec.name: w[names.get(spec.name, spec.name)].reshape(spec.shape)
+        for spec in weight_specs(plain, WIDTH)
+    }
+    r = routings.sigmoid(X @ w["depth_gate_score_score"])
+    r = r * (r > w["depth_gate_deep_threshold"])
+    assert 0 < np.count_nonzero(r) < r.size
+    expected = X + r * (passed(plain, of_plain).output - X)
+    assert close(passed(gated, w).output, expected)
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_costs_are_those_that_the_headers_say(name: str) -> None:
+    """What a token meets costs what a dense feed-forward does, but for product keys."""
+    graph, transformer = build(load_seed(name)), build(load_seed("transformer"))
+    assert isinstance(graph, Graph) and isinstance(transformer, Graph)
+    flops, dense = (
+        static_cost(each, 128, graph.every, 256, 256, other=transformer).flops_per_token
+        for each in (graph, transformer)
+    )
+    few = name in ("peer", "product_key_memory")
+    assert 0.7 <= flops / dense <= 0.8 if few else 1 <= flops / dense <= 1.12
+
+
+@pytest.mark.parametrize("tokens", [128, 1024, 65536])
+def test_thousands_of_experts_are_never_ranked_in_blocks(tokens: int) -> None:
+    """To place 32 entries of each token among 4096 experts would take seconds a step."""
+    options = LoweringOptions(tokens // 32, 32)
+    for name, kind in (
+        ("peer", "entries"),
+        ("product_key_memory", "entries"),
+        ("switch", "blocks"),
+    ):
+        graph = build(load_seed(name))
+        assert isinstance(graph, Graph)
+        assert {strategy.kind for strategy in strategies(lowered(graph), 64, options).values()} == {
+            kind
+        }
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_only_expert_choice_sees_the_future(name: str) -> None:
+    """In evaluation, of the whole block: a prefix gives the prefix of the output."""
+    graph, cut = build(load_seed(name)), 7
+    assert isinstance(graph, Graph)
+    weights = [tf.constant(array) for array in weights_of(graph).values()]
+    block = block_function(graph, WIDTH, LoweringOptions(*X.shape[:2]))
+    whole, prefix = (
+        np.asarray(
+            block(tf.constant(X[:, :end]), weights, Run(tokens=tf.constant(TOKENS[:, :end])))
+        )
+        for end in (LENGTH, cut)
+    )
+    assert close(prefix, whole[:, :cut]) == (name != "expert_choice")
+
+
+@pytest.mark.parametrize("name", ["switch", "peer", "deepseek"])
+def test_xla_compiles_blocks_and_their_gradients(name: str) -> None:
+    graph = build(load_seed(name))
+    assert isinstance(graph, Graph)
+    weights = [tf.constant(array, tf.float32) for array in weights_of(graph).values()]
+    block = block_function(graph, WIDTH, LoweringOptions(*X.shape[:2]))
+
+    def step(x: tf.Tensor, weights: list[tf.Tensor]) -> list[tf.Tensor]:
+        run = Run(training=True, seed=1)
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            output = block(x, weights, run)
+            total = tf.reduce_sum(tf.square(output)) + sum(run.losses)
+        found = tape.gradient(total, weights, unconnected_gradients="zero")
+        return [output, *map(tf.convert_to_tensor, found), *run.updates.values()]
+
+    x = tf.constant(X)
+    compiled = tf.function(step, jit_compile=True)(x, weights)
+    for ours, theirs in zip(compiled, step(x, weights), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * (1 + np.abs(theirs).max()))

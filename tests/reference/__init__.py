@@ -1,0 +1,1 @@
+"""Models written apart from the code that they judge, and random programs."""

@@ -1,0 +1,292 @@
+"""What a program means, said a second time: a slow interpreter in NumPy, for tests to compare with.
+
+It runs the DNA as written, instruction by instruction, every head of a branched instruction by
+itself, and reads a state only when something asks for it. It infers no types, rewrites nothing and
+knows nothing of `graph`, `emit` or `kernels`. Invisible entries of a closed state over key
+positions are NaN, so that reading one shows.
+
+Routing is in evaluation mode: no noise, no loss, each token's best expert. A routed call runs its
+subroutine once for each expert, on the tokens that have an entry for it and no others, each of them
+as a sequence of one: whatever looked further than its own token would give something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from primitives.language.dna import DNA, INPUTS, ROUTED, Instruction
+
+Array = npt.NDArray[np.float64]
+Ids = npt.NDArray[np.int64]
+
+
+class State(NamedTuple):
+    """values [batch, T, n]; `keys` if the last axis holds key positions; `closed` after MASK; `ids`
+    [batch, T, k] of a sparse state, indices below `domain`."""
+
+    values: Array
+    keys: bool = False
+    closed: bool = False
+    ids: Ids | None = None
+    domain: int = 0
+
+
+Lazy = Callable[[], State]
+
+
+def interpret(dna: DNA, x: Array, weights: Mapping[str, Array], tokens: Ids | None = None) -> Array:
+    """The block's output. `weights` maps a site to its weight, branch axes first: the site of
+    main's instruction 3 is 'main_3', of instruction 0 of what it calls 'main_3_0'. `tokens`
+    [batch, T] are ids, for programs that route by them."""
+    with np.errstate(all="ignore"):
+        inputs = [lambda: State(x.astype(np.float64))] * INPUTS
+        return _Call(dna, 0, inputs, "main", (), weights, tokens).value(-1).values
+
+
+class _Call:
+    """One run of a subroutine: `site` says which call it is, `heads` which branch, or expert, of
+    each branched or routed call around it."""
+
+    def __init__(
+        self,
+        dna: DNA,
+        index: int,
+        inputs: list[Lazy],
+        site: str,
+        heads: tuple[int, ...],
+        weights: Mapping[str, Array],
+        tokens: Ids | None,
+    ) -> None:
+        self.dna, self.site, self.heads, self.weights = dna, site, heads, weights
+        self.index, self.inputs, self.tokens = index, inputs, tokens
+        self.made: dict[int, State] = {}
+
+    def value(self, position: int) -> State:
+        rows = self.dna.subroutines[self.index].instructions
+        position %= len(rows)
+        if position not in self.made:
+            row = rows[position]
+            if row.branch == ROUTED:
+                self.made[position] = self.routed(row, position)
+            else:
+                runs = [self.run(row, position, head) for head in range(row.branch)]
+                self.made[position] = _side_by_side(runs)
+        return self.made[position]
+
+    def routed(self, row: Instruction, position: int) -> State:
+        """The sum over each token's gate entries (expert i, weight g) of g * callee_i(token)."""
+        assert isinstance(row.op, int), "a routed primitive"
+        x, gates = self.input(row.in1)().values, self.input(row.in2)()
+        batch, length, size = x.shape
+        token, gate = x.reshape(-1, 1, size), gates.values.reshape(batch * length, -1)
+        ids = None if gates.ids is None else gates.ids.reshape(batch * length, -1)
+        total: Array | None = None
+        for expert in range(gates.domain or gate.shape[1]):
+            entries = np.arange(gate.shape[1]) == expert if ids is None else ids == expert
+            share, here = (gate * entries).sum(1), np.broadcast_to(entries, gate.shape).any(1)
+            if not here.any():
+                continue
+            mine = State(token[here])
+            site, heads = f"{self.site}_{position}", (*self.heads, expert)
+            inputs: list[Lazy] = [lambda mine=mine: mine] * INPUTS  # type: ignore[misc]
+            made = _Call(self.dna, row.op, inputs, site, heads, self.weights, None).value(-1)
+            total = np.zeros((len(token), made.values.shape[2])) if total is None else total
+            total[here] += share[here, None] * made.values[:, 0]
+        assert total is not None
+        return State(total.reshape(batch, length, -1))
+
+    def input(self, state: int) -> Lazy:
+        return self.inputs[state] if state < INPUTS else lambda: self.value(state - INPUTS)
+
+    def run(self, row: Instruction, position: int, head: int) -> State:
+        heads = self.heads if row.branch == 1 else (*self.heads, head)
+        place, inputs = f"{self.site}_{position}", [self.input(row.in1), self.input(row.in2)]
+        if isinstance(row.op, int):
+            return _Call(self.dna, row.op, inputs, place, heads, self.weights, self.tokens).value(
+                -1
+            )
+        if row.op == "HASH":
+            return self.hashed(self.dna.counts[row.count])
+        x = inputs[0]()
+        if row.op in _ELEMENTWISE:
+            return x._replace(values=_ELEMENTWISE[row.op](x.values))
+        if row.op in _WITH_CONSTANT:
+            constant = self.dna.constants[row.constant]
+            return x._replace(values=_WITH_CONSTANT[row.op](x.values, constant))
+        if row.op in _REDUCTIONS:
+            return State(_reduced(_REDUCTIONS[row.op], x))
+        if row.op in _RUNNING:
+            return x._replace(values=_running(_RUNNING[row.op], x))
+        if row.op == "MASK":
+            return State(np.where(_visible(x.values), x.values, np.nan), True, True)
+        if row.op in _PAIRWISE:
+            return _PAIRWISE[row.op](x, inputs[1]())
+        if row.op in _BINARY:
+            return _elementwise(_BINARY[row.op], x, inputs[1]())
+        if row.op in _CHOICES:
+            return _CHOICES[row.op](x, self.dna.counts[row.count] if self.dna.counts else 0)
+        if row.op in _PASSING:
+            return x
+        return State(_weighted(row.op, x.values, self.weights[place][heads]))
+
+    def hashed(self, n: int) -> State:
+        """Knuth, section 6.4: the n-th part of [0, 1) in which the id times 40503/65536 falls, less
+        its whole part."""
+        assert self.tokens is not None, "a program that routes by token ids needs them"
+        fraction = (self.tokens * 40503 / 65536) % 1
+        ids = np.floor(fraction * n).astype(np.int64)[..., None]
+        return State(np.ones(ids.shape), ids=ids, domain=n)
+
+
+_ELEMENTWISE: dict[str, Callable[[Array], Array]] = {
+    "ABS ROOT": lambda x: np.sqrt(np.abs(x)),
+    "SQUARE": lambda x: x * x,
+    "EXP": np.exp,
+    "LOG": lambda x: np.log(np.abs(x)),
+    "ABS": np.abs,
+    "RECIP": lambda x: np.where(x == 0, 0.0, 1 / x),
+    "SIGN": np.sign,
+    "COS": np.cos,
+    "SIN": np.sin,
+    "TANH": np.tanh,
+    "SIGMOID": lambda x: 1 / (1 + np.exp(-x)),
+    "STEP": lambda x: (x > 0).astype(np.float64),
+    "NOISE": np.zeros_like,
+    "UNIFORM": np.zeros_like,
+}
+_PASSING = (
+    "STOP_GRAD", "BALANCE", "SWITCH_LOSS", "IMPORTANCE_LOSS", "LOAD_LOSS", "Z_LOSS",
+    "SPARSITY_LOSS", "REINFORCE",
+)  # fmt: skip
+"""Where evaluation gives input 1 as it is."""
+_WITH_CONSTANT: dict[str, Callable[[Array, float], Array]] = {
+    "C MUL": lambda x, c: x * c, "MAX": np.maximum, "MIN": np.minimum,
+}  # fmt: skip
+_BINARY: dict[str, Callable[[Array, Array], Array]] = {
+    "ADD": np.add, "DIFFERENCE": np.subtract, "DIVIDE": np.divide, "MULTIPLY": np.multiply,
+}  # fmt: skip
+_REDUCTIONS: dict[str, Callable[..., Array]] = {
+    "RED MEAN": np.mean, "RED SUM": np.sum, "RED MIN": np.min, "RED MAX": np.max,
+    "RED PROD": np.prod,
+}  # fmt: skip
+_RUNNING: dict[str, Callable[[Array, Array], Array]] = {
+    "CUM PROD": np.multiply, "CUM SUM": np.add,
+}  # fmt: skip
+
+
+def _visible(x: Array) -> npt.NDArray[np.bool_]:
+    return np.tril(np.ones(x.shape[-2:], bool))
+
+
+def _side_by_side(runs: list[State]) -> State:
+    if len(runs) == 1:
+        return runs[0]
+    values = np.concatenate([run.values for run in runs], axis=-1)
+    ids = [run.ids for run in runs if run.ids is not None]
+    return State(values, ids=np.concatenate(ids, axis=-1) if ids else None, domain=runs[0].domain)
+
+
+def _elementwise(function: Callable[[Array, Array], Array], x: State, y: State) -> State:
+    if x.ids is not None and y.ids is not None:
+        assert np.array_equal(x.ids, y.ids), "sparse states of different indices"
+    ids, values = (y.ids if x.ids is None else x.ids), function(x.values, y.values)
+    return State(values, x.keys or y.keys, x.closed or y.closed, ids, x.domain or y.domain)
+
+
+def _top_k(x: State, k: int) -> State:
+    """The k largest, largest first, of equal ones the first."""
+    ranks = np.argsort(-x.values, axis=-1, kind="stable")[..., :k]
+    ids = ranks if x.ids is None else np.take_along_axis(x.ids, ranks, -1)
+    domain = x.domain or x.values.shape[-1]
+    return State(np.take_along_axis(x.values, ranks, -1), ids=ids, domain=domain)
+
+
+def _take(x: State, y: State) -> State:
+    assert y.ids is not None and x.ids is None and x.values.shape[-1] == y.domain
+    return State(np.take_along_axis(x.values, y.ids, -1), ids=y.ids, domain=y.domain)
+
+
+def _pair(x: State, y: State) -> State:
+    """Entry i of x and j of y make entry i m + j, and so do their indices."""
+    values = [x.values[..., i, None] + y.values for i in range(x.values.shape[-1])]
+    if x.ids is None or y.ids is None:
+        return State(np.concatenate(values, -1))
+    ids = [x.ids[..., i, None] * y.domain + y.ids for i in range(x.ids.shape[-1])]
+    return State(
+        np.concatenate(values, -1), ids=np.concatenate(ids, -1), domain=x.domain * y.domain
+    )
+
+
+def _reduced(function: Callable[..., Array], x: State) -> Array:
+    rows = []
+    for t in range(x.values.shape[1]):
+        row = x.values[:, t, : t + 1] if x.keys else x.values[:, t]
+        rows.append(function(row, axis=-1, keepdims=True))
+    return np.stack(rows, axis=1)
+
+
+def _running(function: Callable[[Array, Array], Array], x: State) -> Array:
+    """Down each column; a column of a closed state begins where it becomes visible."""
+    out = np.full_like(x.values, np.nan)
+    for column in range(x.values.shape[2]):
+        first = column if x.closed else 0
+        total = x.values[:, first, column]
+        out[:, first, column] = total
+        for t in range(first + 1, x.values.shape[1]):
+            total = function(total, x.values[:, t, column])
+            out[:, t, column] = total
+    return out
+
+
+def _product(x: State, y: State) -> State:
+    """out[t] = sum over s <= t of x[t, s] y[s]; a closed y[s] has its first s + 1 entries only."""
+    assert x.closed, "MAT MUL on an open state"
+    batch, length, _ = x.values.shape
+    out = np.zeros((batch, length, y.values.shape[2]))
+    for t in range(length):
+        for s in range(t + 1):
+            some = slice(s + 1) if y.closed else slice(None)
+            out[:, t, some] += x.values[:, t, s, None] * y.values[:, s, some]
+    return State(np.where(_visible(out), out, np.nan) if y.closed else out, y.keys, y.closed)
+
+
+def _scores(x: State, y: State) -> State:
+    """out[t, u] = x[t] . y[u], over the entries that both rows have."""
+    batch, length, size = x.values.shape
+    assert not x.keys or (x.closed and y.closed), "T-MAT MUL over an open state"
+    out = np.zeros((batch, length, length))
+    for t in range(length):
+        for u in range(length):
+            both = min(t, u) + 1 if x.keys else size
+            out[:, t, u] = (x.values[:, t, :both] * y.values[:, u, :both]).sum(-1)
+    return State(out, keys=True)
+
+
+_PAIRWISE: dict[str, Callable[[State, State], State]] = {
+    "MAT MUL": _product, "T-MAT MUL": _scores, "TAKE": _take, "PAIR": _pair,
+}  # fmt: skip
+_CHOICES: dict[str, Callable[[State, int], State]] = {
+    "TOP_K": _top_k, "ASSIGN": lambda x, count: _top_k(x, 1),
+}  # fmt: skip
+
+
+def _weighted(op: str, x: Array, w: Array) -> Array:
+    if op == "SCALE":
+        return x * w
+    if op in ("SHIFT", "BALANCE_BIAS"):
+        return x + w
+    if op == "THRESHOLD":
+        return (x > w).astype(np.float64)
+    if op in ("CONV 1X1", "SCORE", "FROZEN"):
+        return x @ w
+    depthwise = op.startswith("DCONV")
+    rows = []
+    for t in range(x.shape[1]):
+        taps = w[-(t + 1) :]
+        past = x[:, t + 1 - len(taps) : t + 1]
+        rows.append((past * taps).sum(1) if depthwise else np.einsum("bkn,knm->bm", past, taps))
+    return np.stack(rows, axis=1)

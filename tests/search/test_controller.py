@@ -1,0 +1,370 @@
+"""The loop: what it records before it acts, what it survives, what it refuses."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.campaign import queries
+from search.campaign.controller import Controller
+from search.campaign.gates import Rules
+from search.campaign.progress import Progress
+from search.campaign.proposal import ProgramCache, Proposal, propose
+from search.errors import PrimevoError, UsageError
+from search.storage.database import StoreError
+from search.storage.events import Heartbeat
+from search.storage.store import Store
+from tests.search.instant import InstantEvaluator, launch, outcome_of
+from workers.spec.outcome import Job, Outcome, Report
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "primevo.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Store:
+    return Store.open(f"sqlite:///{path}")
+
+
+def run(store: Store, evaluator: InstantEvaluator | None = None, **settings: Any) -> Progress:
+    return Controller(store, launch(store, **settings), evaluator or InstantEvaluator()).run()
+
+
+def rows(path: Path) -> list[tuple[object, ...]]:
+    """All that was recorded, but for when."""
+    connection = sqlite3.connect(path)
+    found = connection.execute(
+        "SELECT id, parent_id, mutation, hash, duplicate_of, rejections, dna FROM candidates "
+        "ORDER BY id"
+    ).fetchall()
+    found += connection.execute(
+        "SELECT sequence, candidate_id, kind, seed, amount, hurdles, outcome, val_loss, test_loss, "
+        "curve, worker FROM evaluations ORDER BY sequence"
+    ).fetchall()
+    connection.close()
+    return found
+
+
+def test_a_campaign_from_seed_to_final_table(store: Store) -> None:
+    evaluator = InstantEvaluator(capacity=3)
+    shown = run(store, evaluator, candidates=80)
+    assert (shown.phase, shown.recorded, shown.pending) == ("done", 80, 0)
+    assert shown.trained + shown.duplicates == 80
+    assert shown.finals_done == shown.finals_planned == 6
+    assert len(evaluator.submitted) == shown.trained + 6
+    assert shown.best is not None and shown.seed is not None and shown.seed.id == 1
+    assert shown.best.fitness < shown.seed.fitness
+    assert shown.gain == pytest.approx(shown.seed.val_bpb - shown.best.val_bpb)  # type: ignore[operator]
+    summary = queries.summary(store, "test")
+    assert summary.progress == shown
+    assert summary.line.state == "finished" and summary.line.finished_at is not None
+    assert sorted(row.is_seed for row in summary.final) == [False, False, True]
+    best = queries.top(store, "test", 1)[0]
+    assert (best["id"], best["fitness"]) == (shown.best.id, shown.best.fitness)
+    assert queries.lineage(store, "test", shown.best.id)[0]["mutation"] == "seed"
+
+
+def test_the_final_phase(store: Store) -> None:
+    evaluator = InstantEvaluator(capacity=2)
+    run(store, evaluator, candidates=30)
+    finals = [job for job in evaluator.submitted if job.test]
+    assert evaluator.submitted[-6:] == finals
+    assert {(job.budget.unit, job.budget.amount, job.budget.hurdles) for job in finals} == {
+        ("steps", 175.0, ())
+    }
+    seeds = {job.seed for job in finals}
+    assert len(seeds) == 2 and seeds.isdisjoint(j.seed for j in evaluator.submitted if not j.test)
+    ids = {job.id for job in finals}
+    assert 1 in ids and len(ids) == 3
+    assert {(job.id, job.seed) for job in finals} == {(id, seed) for id in ids for seed in seeds}
+    kept = [Path(job.weights) for job in finals if job.weights]
+    assert sorted(int(path.stem) for path in kept) == sorted(ids), "one run each keeps its weights"
+    assert all(path.parent.name == "test" and path.is_absolute() for path in kept)
+    assert all(outcome.test_loss is None for outcome in map(outcome_of, evaluator.submitted[:30]))
+
+
+def test_one_worker_gives_the_same_campaign_again(tmp_path: Path) -> None:
+    found = []
+    for name in ("a", "b"):
+        with Store.open(f"sqlite:///{tmp_path}/{name}.db") as store:
+            run(store, candidates=60, seed=7)
+        found.append(rows(tmp_path / f"{name}.db"))
+    assert found[0] == found[1]
+    with Store.open(f"sqlite:///{tmp_path}/c.db") as store:
+        run(store, candidates=60, seed=8)
+    assert rows(tmp_path / "c.db") != found[0]
+
+
+def test_duplicates_are_not_trained(store: Store, path: Path) -> None:
+    evaluator = InstantEvaluator()
+    shown = run(store, evaluator, candidates=120, mutations={"delete": 1.0})
+    assert shown.duplicates > 10
+    assert len({job.dna for job in evaluator.submitted if not job.test}) == shown.trained
+    connection = sqlite3.connect(path)
+    twins = connection.execute(
+        "SELECT c.hash = o.hash, d.outcome = e.outcome, d.val_loss IS e.val_loss, d.worker "
+        "FROM candidates c JOIN candidates o ON o.id = c.duplicate_of "
+        "JOIN evaluations d ON d.candidate_id = c.id AND d.kind = 'search' "
+        "JOIN evaluations e ON e.candidate_id = o.id AND e.kind = 'search'"
+    ).fetchall()
+    assert twins == [(1, 1, 1, None)] * shown.duplicates
+    assert shown.saved_by_duplicates > 0
+
+
+def test_hurdles_are_set_by_what_was_seen_and_never_stop_a_seed(store: Store) -> None:
+    evaluator = InstantEvaluator()
+    shown = run(store, evaluator, candidates=60, seeds=("transformer", "primer_ez"))
+    search = [job for job in evaluator.submitted if not job.test]
+    assert all(len(job.budget.hurdles) == 2 for job in search)
+    assert all(bar.threshold is None for job in search[:5] for bar in job.budget.hurdles)
+    assert all(job.budget.hurdles[0].threshold is not None for job in search[8:])
+    assert shown.stopped_at[0] > 10 and shown.stopped_at[1] > 3
+    full = 175.0 * shown.outcomes["completed"]
+    assert shown.spent + shown.saved_by_hurdles == full
+    assert shown.saved_by_hurdles > 0.3 * full
+
+
+class Watched(InstantEvaluator):
+    """Looks into the database, as another process would, when it is given a job."""
+
+    def __init__(self, path: Path, check: Callable[[sqlite3.Connection, Job], None]) -> None:
+        super().__init__(capacity=2)
+        self.path, self.check = path, check
+
+    def submit(self, job: Job) -> None:
+        connection = sqlite3.connect(self.path)
+        self.check(connection, job)
+        connection.close()
+        super().submit(job)
+
+
+def test_a_candidate_is_recorded_before_it_is_dispatched(store: Store, path: Path) -> None:
+    def check(connection: sqlite3.Connection, job: Job) -> None:
+        found = connection.execute("SELECT dna FROM candidates WHERE id = ?", (job.id,)).fetchall()
+        assert found == [(job.dna,)]
+
+    run(store, Watched(path, check), candidates=25)
+
+
+class Breaking(InstantEvaluator):
+    """Fails, as a lost cluster would, after some outcomes."""
+
+    def wait(self, timeout_s: float) -> list[Report]:
+        if len(self.submitted) > 20:
+            raise RuntimeError("the cluster is gone")
+        return super().wait(timeout_s)
+
+
+def test_an_error_loses_nothing_that_came_back(store: Store, path: Path) -> None:
+    campaign = launch(store)
+    with pytest.raises(RuntimeError, match="the cluster is gone"):
+        Controller(store, campaign, Breaking(capacity=3)).run()
+    before = rows(path)
+    assert queries.summary(store, "test").progress.pending == 3
+    shown = Controller(store, campaign, InstantEvaluator(3)).run()
+    assert (shown.phase, shown.recorded) == ("done", 60)
+    assert set(before) <= set(rows(path))
+
+
+def test_what_was_collected_is_kept_when_no_child_can_be_proposed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck(rules: Rules, programs: ProgramCache, rng: random.Random) -> Proposal:
+        if rules.state.candidates >= 10:
+            raise PrimevoError("no child passed the gates")
+        return propose(rules, programs, rng)
+
+    monkeypatch.setattr("search.campaign.controller.propose", stuck)
+    with pytest.raises(PrimevoError, match="no child"):
+        run(store)
+    assert queries.summary(store, "test").progress.trained == 10
+
+
+def test_drained_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    with Store.open(f"sqlite:///{tmp_path}/whole.db") as store:
+        run(store)
+    path = tmp_path / "parts.db"
+    stops = [3, 17, 61]
+    with Store.open(f"sqlite:///{path}") as store:
+        campaign = launch(store)
+        for stop in stops:
+            evaluator = InstantEvaluator()
+            controller = Controller(store, campaign, evaluator)
+            outcome = evaluator._outcome
+
+            def drain_at(job: Job, stop: int = stop, inner: Any = outcome) -> Outcome:
+                if job.id >= stop or job.test:
+                    controller.drain()  # noqa: B023
+                return inner(job)  # type: ignore[no-any-return]
+
+            evaluator._outcome = drain_at
+            shown = controller.run()
+            assert shown.pending == 0 and shown.phase != "done"
+            assert queries.campaigns(store)[0].state == "interrupted"
+        assert Controller(store, campaign, InstantEvaluator()).run().phase == "done"
+        assert queries.campaigns(store)[0].state == "finished"
+    assert rows(path) == rows(tmp_path / "whole.db")
+
+
+def test_a_finished_campaign_has_nothing_left_to_do(store: Store, path: Path) -> None:
+    campaign = launch(store, candidates=10)
+    Controller(store, campaign, InstantEvaluator()).run()
+    before, evaluator = rows(path), InstantEvaluator()
+    assert Controller(store, campaign, evaluator).run().phase == "done"
+    assert (rows(path), evaluator.submitted) == (before, [])
+
+
+def start(path: Path, capacity: int, delay_s: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.search.instant", f"sqlite:///{path}", "test"]
+    return subprocess.Popen(
+        [*command, str(capacity), str(delay_s)],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def recorded(path: Path) -> int:
+    return len([row for row in rows(path) if len(row) == 11])
+
+
+@pytest.mark.parametrize("capacity", [1, 3])
+def test_kill_9_loses_nothing_that_was_recorded(tmp_path: Path, capacity: int) -> None:
+    """Killed three times at random moments, then resumed to the end."""
+    path = tmp_path / "killed.db"
+    with Store.open(f"sqlite:///{path}") as store:
+        launch(store)
+    for stop in (5, 25, 62):
+        process = start(path, capacity, delay_s=0.02)
+        wait_for(lambda stop=stop: recorded(path) >= stop)  # type: ignore[misc]
+        time.sleep(random.random() * 0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        before = rows(path)
+        with Store.open(f"sqlite:///{path}") as store:
+            assert queries.campaigns(store)[0].state != "running"
+            pending = queries.summary(store, "test").progress.pending
+            assert 0 <= pending <= capacity
+    with Store.open(f"sqlite:///{path}") as store:
+        evaluator = InstantEvaluator(capacity)
+        shown = Controller(store, store.campaign("test"), evaluator).run()
+    assert (shown.phase, shown.recorded, shown.pending) == ("done", 60, 0)
+    after = rows(path)
+    assert set(before) <= set(after)
+    runs = [(row[1], row[2], row[3]) for row in after if len(row) == 11]
+    assert len(runs) == len(set(runs)) == 60 + 6
+    if capacity == 1:
+        with Store.open(f"sqlite:///{tmp_path}/whole.db") as store:
+            run(store)
+        assert after == rows(tmp_path / "whole.db")
+
+
+def test_what_was_running_runs_again_under_the_same_id(store: Store, path: Path) -> None:
+    campaign = launch(store)
+    with pytest.raises(RuntimeError):
+        Controller(store, campaign, Breaking(capacity=3)).run()
+    lost = pending(store)
+    evaluator = InstantEvaluator(3)
+    Controller(store, campaign, evaluator).run()
+    again = evaluator.submitted[:3]
+    assert [job.id for job in again] == lost
+    known = dict(sqlite3.connect(path).execute("SELECT id, dna FROM candidates"))
+    assert all(known[job.id] == job.dna for job in again)
+
+
+def pending(store: Store) -> list[int]:
+    last = queries.summary(store, "test").progress.recorded
+    records = [queries.candidate(store, "test", id) for id in range(1, last + 1)]
+    return [int(record["id"] or 0) for record in records if record["outcome"] is None]
+
+
+def test_a_second_controller_is_refused_and_stop_drains_the_first(store: Store, path: Path) -> None:
+    campaign = launch(store, candidates=5000)
+    process = start(path, capacity=2, delay_s=0.02)
+    wait_for(lambda: recorded(path) >= 3)
+    with pytest.raises(StoreError, match=f"'test' is being run by process {process.pid} on "):
+        Controller(store, campaign, InstantEvaluator()).run()
+    assert queries.campaigns(store)[0].state == "running"
+    assert start(path, 1, 0.0).wait(60) == 1
+    assert store.request_stop(campaign.id)
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output, errors) == (0, "search\n", "")
+    summary = queries.summary(store, "test")
+    assert (summary.line.state, summary.progress.pending) == ("interrupted", 0)
+    assert not store.request_stop(campaign.id)
+
+
+def test_progress_is_shown_and_a_heartbeat_left(store: Store) -> None:
+    shown: list[tuple[Progress, Heartbeat]] = []
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.05
+        return now[0]
+
+    campaign = launch(store)
+    evaluator = InstantEvaluator(2)
+    Controller(store, campaign, evaluator, lambda *seen: shown.append(seen), clock).run()
+    phases = [progress.phase for progress, _ in shown]
+    assert phases[0] == "seeds" and phases[-1] == "done" and {"search", "final"} <= set(phases)
+    first, last = shown[0][1], shown[-1][1]
+    assert (first.running, first.capacity, first.eta_s) == (1, 2, None)
+    assert first.waiting == "for the seed programs, which every child descends from"
+    assert (last.running, last.waiting, last.eta_s) == (0, "", 0.0)
+    middle = [beat.eta_s for progress, beat in shown if progress.phase == "search"]
+    assert middle[-1] is not None and middle[-1] < max(eta for eta in middle if eta is not None)
+    assert store.campaign("test").heartbeat == last
+
+
+def failing(job: Job) -> Outcome:
+    return Outcome("out_of_memory", reason="too large")
+
+
+def test_seeds_that_cannot_be_trained_end_the_campaign(store: Store) -> None:
+    with pytest.raises(
+        PrimevoError, match=r"no seed program could be trained; candidate 1: out_of"
+    ):
+        run(store, InstantEvaluator(outcome=failing))
+    assert queries.candidate(store, "test", 1)["outcome"] == "out_of_memory"
+
+
+def test_a_seed_named_twice_is_refused(store: Store) -> None:
+    with pytest.raises(UsageError, match="primer and primer are one program"):
+        run(store, seeds=("primer", "primer"))
+    assert queries.campaigns(store)[0].recorded == 0
+
+
+def test_a_failed_child_costs_one_candidate(store: Store) -> None:
+    def outcome(job: Job) -> Outcome:
+        return failing(job) if job.id % 2 == 0 and not job.test else outcome_of(job)
+
+    shown = run(store, InstantEvaluator(2, outcome), candidates=40)
+    assert shown.phase == "done"
+    assert shown.outcomes["out_of_memory"] >= 15
+    assert all(record["fitness"] is not None for record in queries.top(store, "test", 40))
+
+
+def test_without_a_final_phase_the_search_is_all(store: Store) -> None:
+    from search.config.schema import FinalSpec
+
+    shown = run(store, candidates=10, final=FinalSpec(top=0))
+    assert (shown.phase, shown.finals_planned) == ("done", 0)
+    assert queries.summary(store, "test").final == ()

@@ -1,0 +1,227 @@
+"""The chain that a child must get past, gate by gate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from primitives.graph.build import Graph, IllTyped, build
+from primitives.language.dna import DNA, Instruction
+from primitives.lowering.cost import Cost
+from primitives.programs.seeds import load_seed
+from search.campaign.gates import (
+    GATES,
+    PASSED,
+    Child,
+    Limits,
+    Parent,
+    Rejected,
+    Reuse,
+    Rules,
+    Verdict,
+    judge,
+    task_cost,
+)
+from search.campaign.history import State
+from search.campaign.proposal import ProgramCache, Proposal, derive, propose
+from search.config.schema import LimitsSpec
+from search.errors import PrimevoError
+from search.evolution.mutation import mutate
+from search.storage.events import Proposed
+from tests.search.instant import make_config
+from tests.search.test_history import ended
+from workers.spec.task import Task
+
+SEED = load_seed("transformer")
+TASK = Task()
+
+
+def graph_of(dna: DNA) -> Graph:
+    graph = build(dna)
+    assert isinstance(graph, Graph)
+    return graph
+
+
+HASH = graph_of(SEED).hash
+WIDE = Limits(120)
+PARENT = Parent(SEED, HASH)
+
+
+def state(*trained: DNA, pending: DNA | None = None) -> State:
+    """A campaign that trained the vanilla seed and these, and is training `pending`."""
+    result = State(make_config().search)
+    for number, dna in enumerate((SEED, *trained), 1):
+        result.apply(Proposed(number, None, "seed", graph_of(dna).hash, None, {}))
+        result.apply(ended(number, number, 2.0))
+    if pending is not None:
+        number = result.candidates + 1
+        result.apply(Proposed(number, 1, "insert", graph_of(pending).hash, None, {}))
+    return result
+
+
+RULES = Rules(WIDE, TASK, state())
+
+
+def verdict(dna: DNA, limits: Limits = WIDE, known: State | None = None) -> Verdict:
+    return judge(Child(dna, PARENT), Rules(limits, TASK, known or state()))
+
+
+def children(count: int) -> list[DNA]:
+    return [mutate(SEED, Random(number))[0] for number in range(count)]
+
+
+def is_new(dna: DNA) -> bool:
+    built = build(dna)
+    return isinstance(built, Graph) and built.hash != HASH
+
+
+NEW, OTHER = [dna for dna in children(100) if is_new(dna)][:2]
+ILL = next(dna for dna in children(100) if isinstance(build(dna), IllTyped))
+COST = task_cost(graph_of(NEW), TASK)
+
+
+def test_the_chain() -> None:
+    assert list(GATES) == ["change", "types", "length", "seen", "causal", "cost"]
+
+
+def test_a_new_well_typed_child_passes() -> None:
+    assert verdict(NEW) is PASSED
+
+
+def test_an_ill_typed_child_is_rejected() -> None:
+    assert isinstance(verdict(ILL), Rejected)
+
+
+def test_type_errors_are_counted_in_few_kinds() -> None:
+    verdicts = [GATES["types"](Child(dna, PARENT), RULES) for dna in children(400)]
+    kinds = {answer.reason for answer in verdicts if isinstance(answer, Rejected)}
+    assert 4 <= len(kinds) <= 12
+    assert all(":" not in kind and "got" not in kind for kind in kinds)
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (Limits(NEW.length - 1), "too many instructions"),
+        (Limits(120, min_parameters=COST.parameters + 1), "too few parameters"),
+        (Limits(120, max_parameters=COST.parameters - 1), "too many parameters"),
+        (Limits(120, max_flops=COST.flops_per_token - 1), "too many FLOPs"),
+    ],
+)
+def test_limits(limits: Limits, reason: str) -> None:
+    assert verdict(NEW, limits) == Rejected(reason)
+
+
+def test_limits_themselves_are_allowed() -> None:
+    size, flops = COST.parameters, COST.flops_per_token
+    assert verdict(NEW, Limits(NEW.length, size, size, flops)) is PASSED
+
+
+def test_limits_are_relative_to_the_first_seed_program() -> None:
+    spec = LimitsSpec(parameters_min=0.5, parameters_max=None, flops_max=1.5)
+    limits = Limits.relative_to(Cost(1000, 200, 0, 1000), spec)
+    assert limits == Limits(120, 500.0, math.inf, 300.0)
+
+
+def with_dead_instruction(dna: DNA) -> DNA:
+    """MAIN gets one more instruction, before its last, that nothing reads."""
+    main, *rest = dna.subroutines
+    rows = (*main.instructions[:-1], Instruction("TANH"), main.instructions[-1])
+    states = (*main.states[:-1], "unread", main.states[-1])
+    return replace(dna, subroutines=(replace(main, instructions=rows, states=states), *rest))
+
+
+def test_a_change_that_main_does_not_reach_is_seen_without_a_graph() -> None:
+    spare = replace(SEED.subroutines[-1], name="spare")
+    parent = replace(SEED, subroutines=(*SEED.subroutines, spare))
+    changed = replace(spare, instructions=(spare.instructions[0]._replace(op="ABS"),))
+    dna = replace(parent, subroutines=(*SEED.subroutines, changed))
+    child = Child(dna, Parent(parent, HASH))
+    assert judge(child, RULES) == Rejected("same function as the parent")
+    assert "built" not in vars(child)
+
+
+def test_the_change_gate_agrees_with_the_hash() -> None:
+    """Whatever it rejects has the parent's graph, all along a random walk."""
+    rng, parent, rejected = Random(4), SEED, 0
+    for _ in range(600):
+        dna, _ = mutate(parent, rng)
+        child, built = Child(dna, Parent(parent, "")), build(dna)
+        if GATES["change"](child, RULES) is not PASSED:
+            rejected += 1
+            assert isinstance(built, Graph) and built.hash == graph_of(parent).hash
+        elif isinstance(built, Graph):
+            parent = dna
+    assert rejected > 100
+
+
+@pytest.mark.parametrize("neutral", [SEED, with_dead_instruction(SEED)])
+def test_a_child_that_computes_what_its_parent_does_is_mutated_again(neutral: DNA) -> None:
+    assert verdict(neutral) == Rejected("same function as the parent")
+
+
+def test_a_child_seen_before_takes_over_the_outcome() -> None:
+    assert verdict(NEW, known=state(NEW)) == Reuse(2)
+    assert verdict(OTHER, known=state(NEW)) is PASSED
+
+
+def test_a_seen_child_is_not_held_to_the_cost_limits_again() -> None:
+    tight = Limits(120, max_parameters=1)
+    assert verdict(NEW, tight, state(NEW)) == Reuse(2)
+
+
+def test_a_child_whose_twin_is_in_training_is_mutated_again() -> None:
+    answer = verdict(NEW, known=state(pending=NEW))
+    assert answer == Rejected("same function as a candidate in training")
+
+
+def proposal(seed: int, limits: Limits = WIDE, known: State | None = None) -> Proposal:
+    rules = Rules(limits, TASK, known or state())
+    return propose(rules, ProgramCache(lambda id: SEED, 4), Random(seed))
+
+
+def test_proposals_pass_the_gates_and_count_what_did_not() -> None:
+    made = [proposal(seed) for seed in range(40)]
+    assert all(is_new(child.dna) and child.parent_id == 1 for child in made)
+    assert all(graph_of(child.dna).hash == child.hash for child in made)
+    assert sum(sum(child.rejections.values()) for child in made) > 10
+    assert [proposal(seed) for seed in range(40)] == made
+
+
+def test_a_proposal_names_the_candidate_that_it_repeats() -> None:
+    known = state(proposal(3).dna)
+    assert proposal(3, known=known).original == 2
+
+
+def test_limits_that_nothing_meets_end_the_search_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("search.campaign.proposal.PARENTS", 2)
+    with pytest.raises(PrimevoError, match=r"no child passed .* 200 tries: too few parameters \("):
+        proposal(0, Limits(120, min_parameters=1e12))
+
+
+def test_programs_are_read_when_asked_for_and_the_latest_kept() -> None:
+    read: list[int] = []
+
+    def load(id: int) -> DNA:
+        read.append(id)
+        return SEED
+
+    programs = ProgramCache(load, capacity=2)
+    programs[1] = NEW
+    assert programs[1] is NEW and programs[2] is SEED and programs[1] is NEW
+    assert programs[3] is SEED and programs[1] is NEW
+    assert read == [2, 3]
+    assert programs[2] is SEED
+    assert read == [2, 3, 2]
+
+
+def test_derived_numbers_differ_by_name_and_fit_31_bits() -> None:
+    numbers = {derive(seed, id) for seed in range(10) for id in range(100)}
+    assert len(numbers) == 1000
+    assert all(0 <= number < 2**31 for number in numbers)
+    assert derive(1, "final") == derive(1, "final") != derive(2, "final")

@@ -1,0 +1,172 @@
+"""The six mutations: what each one changes, and that what Primer found is one of them away."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from primitives import build, parse, render
+from primitives.language.dna import COUNT_VOCABULARY, verify
+from primitives.ops.table import PRIMITIVES
+from primitives.programs.seeds import load_seed, seed_names
+from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS, mutate
+
+SMALL = parse(
+    """
+    dims d0=8 d1=2
+    constants c0=0.0
+
+    main(x, y):
+      a = CONV 1X1(x) dim=d0
+      b = MAX(a) constant=c0
+      c = ADD(x, b)
+      out = helper(c)
+
+    helper(x, y):
+      out = TANH(x)
+    """
+)
+
+
+def children(name: str, count: int, dna=SMALL):
+    rng = random.Random(5)
+    return [MUTATIONS[name](dna, rng) for _ in range(count)]
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+@pytest.mark.parametrize("seed_program", seed_names())
+def test_children_are_well_formed_and_often_new(name, seed_program):
+    dna, rng = load_seed(seed_program), random.Random(1)
+    made = [MUTATIONS[name](dna, rng) for _ in range(60)]
+    for child in made:
+        verify(child)
+        assert parse(render(child)) == child
+    assert sum(child != dna for child in made) > 30
+    walked = dna
+    for _ in range(60):
+        walked = verify(MUTATIONS[name](walked, rng))
+
+
+def test_delete_removes_one_instruction_and_its_readers_read_on():
+    for child in children("delete", 40):
+        if child != SMALL:
+            assert child.length == SMALL.length - 1
+    without_b = parse(render(SMALL).replace("  b = MAX(a) constant=c0\n", "").replace("b)", "a)"))
+    assert without_b in children("delete", 80)
+    assert all(len(c.subroutines[1].instructions) == 1 for c in children("delete", 40))
+
+
+def test_insert_puts_a_new_state_where_it_is_read():
+    for child in children("insert", 200):
+        assert child.length == SMALL.length + 1
+        index = 0 if len(child.subroutines[0].instructions) == 5 else 1
+        mine, old = child.subroutines[index], SMALL.subroutines[index]
+        name = next(state for state in mine.states if state not in old.states)
+        state = mine.states.index(name)
+        read = any(state in (row.in1, row.in2) for row in mine.instructions)
+        assert read or state == len(mine.states) - 1
+        assert [s for s in mine.states if s != name] == list(old.states)
+
+
+def test_field_changes_at_most_one_field_of_one_instruction():
+    for child in children("field", 200):
+        rows = zip(_rows(child), _rows(SMALL), strict=True)
+        changed = [sum(x != y for x, y in zip(new, old, strict=True)) for new, old in rows]
+        assert sum(changed) <= 1
+
+
+def test_swap_exchanges_two_operations_and_leaves_the_wiring():
+    for child in children("swap", 60):
+        assert Counter(row[0] for row in _rows(child)) == Counter(row[0] for row in _rows(SMALL))
+        for new, old in zip(_rows(child), _rows(SMALL), strict=True):
+            assert (new.in1, new.in2) == (old.in1, old.in2)
+
+
+def test_bank_changes_one_bank_value_only():
+    for child in children("bank", 60):
+        assert child.subroutines == SMALL.subroutines
+        old, new = (*SMALL.dims, *SMALL.constants), (*child.dims, *child.constants)
+        assert sum(a != b for a, b in zip(old, new, strict=True)) <= 1
+    assert len({child.constants for child in children("bank", 60)}) > 10
+
+
+ROUTED = parse(
+    """
+    dims d0=8 d1=2
+    constants c0=0.0
+    counts n0=8 n1=2
+
+    main(x, y):
+      scores = SCORE(x) count=n0
+      gates = TOP_K(scores) count=n1
+      out = expert(x, gates) branch=routed
+
+    expert(x, y):
+      out = CONV 1X1(x) dim=d0
+    """
+)
+
+
+def test_only_programs_with_counts_are_given_experts():
+    routing = {name for name, row in PRIMITIVES.items() if row.routing}
+    for dna, expected in ((SMALL, set()), (ROUTED, routing - {"TOP_T"})):
+        made = [MUTATIONS[name](dna, random.Random(i)) for name in MUTATIONS for i in range(1500)]
+        assert {row.op for child in made for row in _rows(child)} & routing == expected
+        branches = {row.branch for child in made for row in _rows(child)}
+        assert (0 in branches) == bool(expected)
+        assert {child.every for child in made} == ({0, 1, 2, 4} if expected else {1})
+        for child in made[::10]:
+            verify(child)
+
+
+def test_bank_changes_counts_and_which_blocks_run_the_program():
+    for child in children("bank", 200, ROUTED):
+        assert child.subroutines == ROUTED.subroutines
+        old = (*ROUTED.dims, *ROUTED.constants, *ROUTED.counts, ROUTED.every)
+        new = (*child.dims, *child.constants, *child.counts, child.every)
+        assert sum(a != b for a, b in zip(old, new, strict=True)) <= 1
+    made = children("bank", 400, ROUTED)
+    assert {child.counts[0] for child in made} == set(COUNT_VOCABULARY)
+
+
+def test_field_changes_which_count_is_read():
+    counts = {row.count for child in children("field", 300, ROUTED) for row in _rows(child)[:2]}
+    assert counts == {0, 1}
+
+
+def test_probabilities_choose_the_mutation():
+    rng = random.Random(0)
+    assert {mutate(SMALL, rng, {"swap": 1.0})[1] for _ in range(10)} == {"swap"}
+    drawn = Counter(mutate(SMALL, rng)[1] for _ in range(1200))
+    assert set(drawn) == set(DEFAULT_PROBABILITIES) and min(drawn.values()) > 130
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (  # squared ReLU
+            "out = MAX(x) constant=c0",
+            "rectified = MAX(x) constant=c0\n  out = SQUARE(rectified)",
+        ),
+        (  # a depthwise convolution after each query, key and value projection
+            "out = CONV 1X1(x) dim=d1",
+            "projected = CONV 1X1(x) dim=d1\n  out = DCONV 3X1(projected)",
+        ),
+    ],
+)
+def test_what_primer_found_is_one_insert_away_from_the_transformer(before, after):
+    seed = load_seed("transformer")
+    wanted = build(parse(render(seed).replace(before, after))).hash
+    rng = random.Random(0)
+    for _ in range(8000):
+        child = MUTATIONS["insert"](seed, rng)
+        graph = build(child)
+        if getattr(graph, "hash", None) == wanted:
+            return
+    pytest.fail("8,000 inserts did not make it")
+
+
+def _rows(dna):
+    return [row for subroutine in dna.subroutines for row in subroutine.instructions]

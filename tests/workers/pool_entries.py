@@ -1,0 +1,59 @@
+"""What test workers run instead of training. A job's `dna` is a command with arguments."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from workers.pool.worker import Setup
+from workers.spec.outcome import Job, Outcome
+from workers.spec.task import Task
+from workers.training.evaluate import run_job
+
+
+def warm_up(setup: Setup) -> None:
+    """Nothing to warm."""
+
+
+def warm_up_raises(setup: Setup) -> None:
+    raise RuntimeError("no such device")
+
+
+def warm_up_dies(setup: Setup) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def obey(job: Job, task: Task) -> Outcome:
+    """Does what the job says, and ends with the worker's process id in `reason` if it can."""
+    command, *arguments = job.dna.split()
+    if command == "sleep":
+        time.sleep(float(arguments[0]))
+    elif command == "hang":  # in native code, holding the interpreter's lock
+        ctypes.PyDLL(None).sleep(1000)
+    elif command == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif command == "kill_once":
+        if not Path(arguments[0]).exists():
+            Path(arguments[0]).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    elif command == "exit":
+        sys.exit(3)
+    elif command == "fault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif command == "raise":
+        raise ValueError("weights are " + "\n".join(arguments))
+    return Outcome("completed", reason=str(os.getpid()), val_loss=float(job.seed))
+
+
+def train(job: Job, task: Task) -> Outcome:
+    """What the product runs, with the framework's thread counts as the reason."""
+    import tensorflow as tf
+
+    threads = tf.config.threading
+    inside = threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads()
+    return replace(run_job(job, task), reason=f"{inside} {os.environ['OMP_NUM_THREADS']}")

@@ -1,0 +1,337 @@
+"""The worker pool, with real processes that really die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from primitives.language.text import render
+from primitives.programs.seeds import load_seed
+from workers.data.corpora import DataError
+from workers.pool.pool import Pool, PoolError
+from workers.spec.outcome import Budget, Job, Report
+from workers.spec.pool import Layout, PoolSpec, layout
+from workers.spec.task import DataSpec, Task
+
+ROOT = Path(__file__).parents[2]
+ENTRIES = "tests.workers.pool_entries"
+STEPS = Budget("steps", 10)
+
+MakePool = Callable[..., Pool]
+
+
+@pytest.fixture
+def make_pool(ray_session: None) -> Iterator[MakePool]:
+    pools = []
+
+    def make(warm_up: str = "warm_up", **fields: object) -> Pool:
+        spec = PoolSpec(**{"count": 1, "cpus_per_worker": 1, **fields})
+        pools.append(Pool(Task(), spec, f"{ENTRIES}:obey", f"{ENTRIES}:{warm_up}"))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+def run(pool: Pool, *commands: str, budget: Budget = STEPS) -> list[Report]:
+    """The reports of one job a command, in the jobs' order."""
+    for index, command in enumerate(commands):
+        pool.submit(Job(index, command, budget, seed=index))
+    reports: list[Report] = []
+    end = time.monotonic() + 60
+    while len(reports) < len(commands) and time.monotonic() < end:
+        reports += pool.wait(5)
+    return sorted(reports, key=lambda report: report.job.id)
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
+
+
+def test_jobs_are_accepted_before_workers_are_warm_and_run_side_by_side(
+    make_pool: MakePool,
+) -> None:
+    pool = make_pool(count=2)
+    assert pool.capacity() == 2
+    assert pool.wait(60) == []  # nothing submitted: nothing to wait for
+    pool.submit(Job(9, "ok", STEPS, seed=1))
+    assert "starting" in (pool.why_waiting() or "")
+    assert [report.outcome.val_loss for report in pool.wait(30)] == [1.0]
+    reports = run(pool, *["sleep 0.3"] * 6)
+    assert [report.job.id for report in reports] == list(range(6))
+    assert len({report.worker for report in reports}) == 2
+    assert pool.why_waiting() is None
+
+
+def test_wait_returns_at_the_first_report_and_at_its_timeout(make_pool: MakePool) -> None:
+    pool = make_pool(count=2)
+    run(pool, "ok", "ok")
+    pool.submit(Job(0, "sleep 20", STEPS, seed=0))
+    pool.submit(Job(1, "sleep 0.2", STEPS, seed=0))
+    start = time.monotonic()
+    assert [report.job.id for report in pool.wait(10)] == [1]
+    assert pool.wait(0.3) == []
+    assert time.monotonic() - start < 5
+
+
+def test_overdue_job_is_killed_with_its_process_and_the_rest_goes_on(make_pool: MakePool) -> None:
+    pool = make_pool(timeout_s=1.0)
+    [before] = run(pool, "ok")
+    start = time.monotonic()
+    hung, after = run(pool, "hang", "ok")
+    assert time.monotonic() - start < 30
+    assert (hung.outcome.status, hung.outcome.reason) == (
+        "timed_out", "killed at its time limit of 1 s",
+    )  # fmt: skip
+    assert hung.worker == before.worker != after.worker
+    assert after.outcome.status == "completed"
+    assert wait_until(lambda: not alive(int(before.outcome.reason)), 5)
+
+
+def test_budget_in_seconds_sets_the_time_limit(make_pool: MakePool) -> None:
+    pool = make_pool(timeout_s=60.0, timeout_factor=2.0, setup_allowance_s=0.5)
+    [report] = run(pool, "sleep 30", budget=Budget("seconds", 0.5))
+    assert report.outcome.reason == "killed at its time limit of 1.5 s"
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"), [("kill", "killed from outside"), ("exit", "exited with code 3")]
+)
+def test_job_that_kills_workers_is_tried_twice_then_recorded(
+    make_pool: MakePool, command: str, reason: str
+) -> None:
+    pool = make_pool()
+    crashed, after = run(pool, command, "ok")
+    assert crashed.outcome.status == "crashed"
+    assert "2 times" in crashed.outcome.reason
+    assert reason in crashed.outcome.reason
+    assert after.outcome.status == "completed"
+
+
+def test_job_whose_worker_died_by_accident_completes(make_pool: MakePool, tmp_path: Path) -> None:
+    [report] = run(make_pool(), f"kill_once {tmp_path / 'died'}")
+    assert report.outcome.status == "completed"
+
+
+def test_exception_of_a_job_is_recorded_and_the_worker_lives(make_pool: MakePool) -> None:
+    crashed, after = run(make_pool(), "raise not finite", "ok")
+    assert (crashed.outcome.status, crashed.outcome.reason) == (
+        "crashed", "ValueError: weights are not finite",
+    )  # fmt: skip
+    assert after.worker == crashed.worker
+
+
+def test_a_worker_is_replaced_by_a_fresh_process_after_its_jobs(make_pool: MakePool) -> None:
+    reports = run(make_pool(jobs_per_worker=2), *["sleep 0"] * 4)
+    first, second, third, fourth = (report.outcome.reason for report in reports)
+    assert first == second != third == fourth
+
+
+def test_after_a_death_a_spare_is_warm_but_not_used_beyond_capacity(make_pool: MakePool) -> None:
+    pool = make_pool(timeout_s=1.5)
+    run(pool, "hang", "ok")
+    assert wait_until(lambda: bool(run(pool, "ok")) and len(pool._idle) == 2, 30)
+    warm = {member.name for member in pool._idle}
+    hung, after = run(pool, "hang", "ok")
+    assert {hung.worker, after.worker} == warm  # nobody waited for a new process
+    started = time.monotonic()
+    run(pool, "sleep 0.5", "sleep 0.5")
+    assert time.monotonic() - started > 1.0
+
+
+def test_workers_that_cannot_warm_up_end_the_pool_with_the_reason(make_pool: MakePool) -> None:
+    pool = make_pool("warm_up_raises")
+    pool.submit(Job(0, "ok", STEPS, seed=0))
+    with pytest.raises(PoolError, match="RuntimeError: no such device"):
+        pool.wait(30)
+
+
+def test_workers_that_die_while_warming_up_end_the_pool(make_pool: MakePool) -> None:
+    pool = make_pool("warm_up_dies")
+    pool.submit(Job(0, "ok", STEPS, seed=0))
+    with pytest.raises(PoolError, match="3 workers in a row died while starting"):
+        pool.wait(60)
+
+
+def test_workers_train_with_the_threads_they_are_given(ray_session: None, tiny_task: Task) -> None:
+    program = render(load_seed("transformer"))
+    with Pool(tiny_task, PoolSpec(count=1, cpus_per_worker=2), f"{ENTRIES}:train") as pool:
+        first, second = run(pool, program, program)
+    assert first.outcome.status == second.outcome.status == "completed"
+    assert first.outcome.steps == 10
+    assert first.outcome.val_loss is not None
+    assert first.outcome.reason == "(2, 2) 2"
+
+
+def test_missing_text_is_refused_before_anything_starts() -> None:
+    task = Task(data=DataSpec(source="text", files=("/no/such/*.txt",)))
+    with pytest.raises(DataError, match="no file matches"):
+        Pool(task)
+
+
+def test_unreachable_cluster_is_named() -> None:
+    script = (
+        "from workers.pool.pool import *; from workers.spec.task import Task\n"
+        "try: Pool(Task(), PoolSpec(address='127.0.0.1:1'))\n"
+        "except PoolError as error: print(error)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT
+    )
+    assert answer.stdout.startswith("cannot join the Ray cluster at workers.address '127.0.0.1:1'")
+
+
+DRIVER = """
+import json, signal, sys, time
+from workers.spec.outcome import Budget, Job
+from workers.pool.pool import Pool
+from workers.spec.pool import PoolSpec
+from workers.spec.task import Task
+
+signal.signal(signal.SIGINT, lambda *_: print(json.dumps("interrupted"), flush=True))
+entries = "tests.workers.pool_entries"
+pool = Pool(Task(), PoolSpec(count=1), entries + ":obey", entries + ":warm_up")
+
+def run(command):
+    pool.submit(Job(1, command, Budget("steps", 1), seed=0))
+    reports = []
+    while not reports:
+        reports = pool.wait(60)
+    outcome = reports[0].outcome
+    print(json.dumps([outcome.status, outcome.reason]), flush=True)
+
+run("ok")
+print(json.dumps("sleeping"), flush=True)
+run("sleep 2")
+run("fault")
+run("ok")
+"""
+
+
+@pytest.fixture
+def driver() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Starts a process that has a Pool and a Ray of its own, in a process group of its own."""
+    started = []
+
+    def start(end: str) -> subprocess.Popen[str]:
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER + end],
+            cwd=ROOT, env=environment, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def command(process: int) -> str:
+    return Path(f"/proc/{process}/cmdline").read_text()
+
+
+def descendants(process: int) -> set[int]:
+    """All processes below it but Ray's agents, which linger for a minute, idle, when Ray is killed:
+    they try to report it."""
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True
+    ).stdout.split()
+    found = {int(child) for child in children if "Agent" not in command(int(child))}
+    return found.union(*(descendants(child) for child in found))
+
+
+def read(process: subprocess.Popen[str]) -> object:
+    assert process.stdout is not None
+    return json.loads(process.stdout.readline())
+
+
+def play(process: subprocess.Popen[str]) -> list[int]:
+    """The driver's common part, with a Ctrl-C while a job runs. Returns the workers' ids."""
+    status, first = read(process)  # type: ignore[misc]
+    assert status == "completed"
+    assert read(process) == "sleeping"
+    os.killpg(process.pid, signal.SIGINT)
+    assert read(process) == "interrupted"
+    assert read(process) == ["completed", first]  # the job and its worker have survived
+    status, reason = read(process)  # type: ignore[misc]
+    assert (status, reason) == ("crashed", "its worker died 2 times: SIGSEGV")
+    status, last = read(process)  # type: ignore[misc]
+    return [int(first), int(last)]
+
+
+def test_own_ray_ends_with_close_and_leaves_no_logs_and_no_noise(driver) -> None:
+    process = driver("print(json.dumps(str(pool._cluster.folder)), flush=True); pool.close()")
+    workers = play(process)
+    folder = Path(read(process))
+    assert process.wait(30) == 0
+    assert process.stderr.read() == ""
+    assert not folder.exists()
+    assert wait_until(lambda: not any(map(alive, workers)), 10)
+
+
+def test_no_process_outlives_a_driver_that_was_killed(driver) -> None:
+    process = driver("time.sleep(1000)")
+    workers = play(process)
+    family = descendants(process.pid)
+    assert {workers[-1], *family} == family
+    assert len(family) > 4
+    process.kill()
+    assert wait_until(lambda: not alive(workers[-1]), 20), "a worker holds its device"
+    # How soon Ray's own servers follow is up to Ray, and to how busy the machine is.
+    assert wait_until(lambda: not any(map(alive, family)), 90)
+
+
+@pytest.mark.parametrize(
+    ("fields", "cpus", "gpus", "expected"),
+    [
+        ({}, 2, 0, Layout(2, 1, 0)),
+        ({"count": 1}, 4, 0, Layout(1, 4, 0)),
+        ({"cpus_per_worker": 4}, 16, 0, Layout(4, 4, 0)),
+        ({"cpus_per_worker": 4}, 2, 0, Layout(1, 4, 0)),
+        ({}, 16, 1, Layout(1, 16, 1)),
+        ({}, 32, 2, Layout(2, 16, 1)),
+        ({"gpus_per_worker": 0.5}, 16, 1, Layout(2, 8, 0.5)),
+        ({"gpus_per_worker": 1 / 3}, 16, 2, Layout(6, 2, 1 / 3)),
+        ({"gpus_per_worker": 0}, 16, 2, Layout(16, 1, 0)),
+        ({"count": 1}, 16, 8, Layout(1, 16, 1)),
+    ],
+)
+def test_layout(fields: dict[str, object], cpus: int, gpus: int, expected: Layout) -> None:
+    assert layout(PoolSpec(**fields), cpus, gpus) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "gpus", "message"),
+    [
+        ({"gpus_per_worker": 0.5}, 0, "there is no GPU"),
+        ({"count": 3, "gpus_per_worker": 0.5}, 1, "hold 2"),
+    ],
+)
+def test_layout_that_does_not_fit(fields: dict[str, object], gpus: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        layout(PoolSpec(**fields), 8, gpus)

@@ -1,0 +1,233 @@
+"""Tokens: a corpus as three memory-mapped arrays, made on first use and shared by all processes.
+
+Bytes: 256 tokens; documents are joined by one byte 0. BPE: byte-level, trained on the train split
+only; documents are joined by the token `<|end|>` (id 0). The separator counts as one byte of text,
+so that bits per byte compare across tokenizers.
+
+The cache (`PRIMEVO_CACHE`, else the user's cache folder under `primevo`) holds one folder for each
+content: its name is a hash of the spec and the corpus' fingerprint. A folder is complete when it
+has its final name; it is written under another one and renamed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from workers.data.corpora import SPLITS, DataError, Split, documents, fingerprint, split_documents
+from workers.spec.task import DataSpec
+
+Tokens = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+FORMAT = 1
+"""Part of every cache key: raised when the same spec begins to give other tokens."""
+
+SEPARATOR = "<|end|>"
+
+BPE_SAMPLE = 200_000_000
+"""Characters of the train split that a BPE is trained on, at most."""
+
+BATCH = 64
+"""Documents that are encoded together, on all processors."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSplits:
+    """One-dimensional read-only arrays of token ids below `vocabulary` (uint8 or uint16), and the
+    mean number of text bytes that a token stands for, by split."""
+
+    train: Tokens
+    validation: Tokens
+    test: Tokens
+    vocabulary: int
+    bytes_per_token: Mapping[str, float]
+
+
+def cache_folder() -> Path:
+    """Where token arrays live: `PRIMEVO_CACHE`, or `primevo` in the user's cache folder."""
+    if chosen := os.environ.get("PRIMEVO_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "primevo"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "primevo"
+
+
+def load_tokens(spec: DataSpec, cache_dir: Path | None = None) -> TokenSplits:
+    """The corpus as tokens, from the cache or made now. Safe to call from many processes at once.
+
+    Raises DataError where the text or a package is missing, or the cache cannot be written.
+    """
+    folder = (cache_dir or cache_folder()) / "tokens" / _key(spec)
+    if not folder.is_dir():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(folder.with_suffix(".lock")):
+                if not folder.is_dir():
+                    _make(spec, folder)
+        except OSError as error:
+            raise DataError(
+                f"cannot write the token cache {folder}: {error.strerror or error}; "
+                "set PRIMEVO_CACHE to a folder with room"
+            ) from error
+    return _open(folder)
+
+
+def _key(spec: DataSpec) -> str:
+    """Names the content: whatever changes the tokens changes the key, and nothing else does."""
+    content = {
+        "format": FORMAT,
+        "source": spec.source,
+        "corpus": fingerprint(spec),
+        "max_documents": spec.max_documents,
+        "tokenizer": spec.tokenizer,
+        "vocabulary": spec.vocabulary if spec.tokenizer == "bpe" else 256,
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return f"{spec.source}-{spec.tokenizer}-{digest}"
+
+
+def _open(folder: Path) -> TokenSplits:
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        arrays = {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in SPLITS}
+    except (OSError, ValueError) as error:
+        raise DataError(f"the token cache {folder} is damaged ({error}): delete it") from error
+    return TokenSplits(
+        **arrays, vocabulary=meta["vocabulary"], bytes_per_token=meta["bytes_per_token"]
+    )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a lock on the file, so that what many processes need is made once."""
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _make(spec: DataSpec, folder: Path) -> None:
+    """Writes the folder's content beside it and gives it its name when all is there."""
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
+    try:
+        encoder = _bytes() if spec.tokenizer == "bytes" else _bpe(spec, draft)
+        meta = _write(encoder, split_documents(documents(spec)), draft)
+        (draft / "meta.json").write_text(json.dumps(meta, indent=1))
+        draft.chmod(0o755)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoder:
+    """`encode` gives each document's tokens, with the separator after them."""
+
+    vocabulary: int
+    dtype: type[np.generic]
+    encode: Callable[[Sequence[str]], list[Tokens]]
+
+
+def _bytes() -> _Encoder:
+    def encode(texts: Sequence[str]) -> list[Tokens]:
+        return [np.frombuffer(text.encode() + b"\0", np.uint8) for text in texts]
+
+    return _Encoder(256, np.uint8, encode)
+
+
+def _bpe(spec: DataSpec, folder: Path) -> _Encoder:
+    """Trains the tokenizer and leaves it in the folder as `tokenizer.json`."""
+    try:
+        import tokenizers
+    except ImportError:
+        raise DataError(
+            "data.tokenizer 'bpe' needs the package 'tokenizers': pip install 'primevo[bpe]'"
+        ) from None
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=spec.vocabulary,
+        special_tokens=[SEPARATOR],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_sample(spec), trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+    def encode(texts: Sequence[str]) -> list[Tokens]:
+        encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array([*one.ids, 0], np.uint16) for one in encoded]
+
+    return _Encoder(tokenizer.get_vocab_size(), np.uint16, encode)
+
+
+def _sample(spec: DataSpec) -> Iterator[str]:
+    """The train split's first documents, up to BPE_SAMPLE characters."""
+    size = 0
+    for split, text in split_documents(documents(spec)):
+        if split == "train":
+            yield text
+            size += len(text)
+        if size >= BPE_SAMPLE:
+            return
+
+
+def _write(encoder: _Encoder, texts: Iterable[tuple[Split, str]], folder: Path) -> dict[str, Any]:
+    """Streams the texts into one array file a split and returns what `meta.json` says."""
+    with ExitStack() as stack:
+        arrays = {
+            split: stack.enter_context(_ArrayFile(folder / f"{split}.npy", encoder.dtype))
+            for split in SPLITS
+        }
+        size = dict.fromkeys(SPLITS, 0)
+        stream = iter(texts)
+        while batch := list(itertools.islice(stream, BATCH)):
+            encoded = encoder.encode([text for _, text in batch])
+            for (split, text), tokens in zip(batch, encoded, strict=True):
+                arrays[split].append(tokens)
+                size[split] += len(text.encode()) + 1
+    return {
+        "vocabulary": encoder.vocabulary,
+        "bytes_per_token": {split: size[split] / arrays[split].length for split in SPLITS},
+    }
+
+
+class _ArrayFile:
+    """A `.npy` file of one dimension, written in pieces. Its header is padded (numpy leaves room
+    for any length), so it can be written again over itself once the length is known."""
+
+    def __init__(self, path: Path, dtype: type[np.generic]) -> None:
+        self.length = 0
+        self._dtype = np.dtype(dtype)
+        self._file = path.open("wb")
+
+    def __enter__(self) -> Self:
+        self._write_header()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.seek(0)
+        self._write_header()
+        self._file.close()
+
+    def append(self, tokens: Tokens) -> None:
+        self._file.write(tokens.tobytes())
+        self.length += len(tokens)
+
+    def _write_header(self) -> None:
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.length,)}
+        np.lib.format.write_array_header_1_0(self._file, header)

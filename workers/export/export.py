@@ -1,0 +1,243 @@
+"""A program leaves: a folder with a Keras layer, its trained weights, a model, a card, an example.
+
+Nothing in the folder needs this project. What is computed is what was trained: the layer carries
+the very lines and kernels that a candidate runs.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from primitives.graph.build import Graph, IllTyped, build
+from primitives.language.dna import DNA
+from primitives.language.jsonform import to_json
+from primitives.language.text import render
+from workers.data.tokens import load_tokens
+from workers.export.source import Names, example_source, module_source, names, plain, readme
+from workers.spec.fit import refused, task_cost
+from workers.spec.outcome import Budget, Outcome
+from workers.spec.task import ModelSpec, Task
+from workers.training.evaluate import evaluate
+
+Weights = Mapping[str, npt.NDArray[Any]]
+
+
+class ExportError(Exception):
+    """An export that cannot be made: what is wrong, and what to do."""
+
+
+def export_candidate(
+    dna: DNA,
+    directory: Path,
+    *,
+    task: Task,
+    budget: Budget,
+    seed: int,
+    card: Mapping[str, Any],
+    weights: Path | None = None,
+) -> list[Path]:
+    """`export` with the weights of a file that `evaluate` kept, or, where `weights` is None, with
+    those of a training run made for it now; its scores then stand in the card under `weights`."""
+    check_free(directory)
+    if weights is not None:
+        return export(dna, directory, task=task, weights=weights, card=card)
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder, "weights.npz")
+        outcome = evaluate(dna, task, budget, seed, test=True, weights=str(kept))
+        if outcome.status != "completed":
+            raise ExportError(
+                f"there are no weights to export: training ended as {outcome.status} "
+                f"({outcome.reason}); another seed or a smaller learning rate may help"
+            )
+        run = _training(budget, seed, outcome)
+        return export(dna, directory, task=task, weights=kept, card={**card, "weights": run})
+
+
+def export(
+    dna: DNA, directory: Path, *, task: Task, weights: Weights | Path, card: Mapping[str, Any]
+) -> list[Path]:
+    """Writes the folder, whole or not at all, and returns its files.
+
+    `weights` are named as in `workers.model.model` (or are the .npz file of them that `evaluate`
+    keeps).
+    `card` says where the program comes from: `program`, a short title that names the module, and
+    what else is known: `candidate` (its record), `budget`, `weights` (the training run of these
+    weights). It goes into card.json with hash, static cost, task, versions and the DNA added.
+
+    Raises ExportError where the folder is not new or empty or cannot be written, where the program
+    has no type or the task cannot have it, and where the weights are not its weights.
+    """
+    check_free(directory)
+    graph = build(dna)
+    if isinstance(graph, IllTyped):
+        raise ExportError(f"the program does not type-check: {graph}")
+    if reason := refused(graph, task):
+        raise ExportError(f"the task cannot have this program: {reason}")
+    arrays = _loaded(weights) if isinstance(weights, Path) else weights
+    arrays = _in_order(arrays, graph, task.model)
+
+    def write(draft: Path) -> None:
+        _write(draft, dna, graph, task, arrays, card)
+
+    _whole_or_not(directory, write)
+    return sorted(directory.iterdir())
+
+
+def check_free(directory: Path) -> None:
+    """ExportError unless the folder is new or empty."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ExportError(f"{directory} exists and is not an empty folder; name another one")
+
+
+def _whole_or_not(directory: Path, write: Callable[[Path], None]) -> None:
+    """Gives the folder its name when all that `write` puts in it is there."""
+    draft: Path | None = None
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}-"))
+        write(draft)
+        draft.chmod(0o755)
+        draft.replace(directory)
+    except OSError as error:
+        raise ExportError(f"cannot write {directory}: {error.strerror or error}") from error
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write(
+    folder: Path, dna: DNA, graph: Graph, task: Task, weights: Weights, card: Mapping[str, Any]
+) -> None:
+    called = names(str(card["program"]))
+    whole = _whole_card(dna, graph, task, len(weights["embedding"]), card)
+    facts = _facts(whole)
+    source = module_source(dna, graph, task, len(weights["embedding"]), called, facts)
+    for name, content in (
+        (f"{called.module}.py", source),
+        ("example.py", example_source(called, task)),
+        ("README.md", readme(graph, task, called, facts, whole["versions"])),
+        ("card.json", json.dumps(whole, indent=2) + "\n"),
+    ):
+        (folder / name).write_text(content, encoding="utf-8")
+    if task.data.tokenizer == "bpe":
+        shutil.copy(_tokenizer_file(task), folder)
+    model = _model(source, called, weights)
+    model.save(folder / "model.keras")
+    model.save_weights(folder / "model.weights.h5")
+
+
+def _whole_card(
+    dna: DNA, graph: Graph, task: Task, vocabulary: int, card: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the caller knows, and all that follows from program and task."""
+    import keras
+    import tensorflow as tf
+
+    cost = task_cost(graph, task, vocabulary)
+    return {
+        **card,
+        "hash": graph.hash,
+        "static_cost": {**asdict(cost), "vocabulary": vocabulary},
+        "task": task.model_dump(mode="json"),
+        "versions": {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+        },
+        "text": render(dna),
+        "dna": to_json(dna),
+    }
+
+
+def _model(source: str, called: Names, weights: Weights) -> Any:
+    """The exported module's model, holding the weights."""
+    from workers.model.model import OUTER
+
+    module = ModuleType(called.module)
+    exec(compile(source, f"{called.module}.py", "exec"), module.__dict__)
+    model = module.build_model(name=called.module)
+    around = [model.embedding.embeddings, model.positions.embeddings, *model.norm.weights]
+    named = dict(zip(OUTER, around, strict=True))
+    for number, block in enumerate(model.blocks):
+        named |= {f"blocks/{number}/{variable.name}": variable for variable in block.weights}
+    if named.keys() != weights.keys():
+        raise ValueError(f"the layer's weights differ: {sorted(named.keys() ^ weights.keys())}")
+    for name, array in weights.items():
+        named[name].assign(array)
+    return model
+
+
+def _loaded(path: Path) -> Weights:
+    try:
+        with np.load(path) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError) as error:
+        raise ExportError(f"cannot read the weights {path}: {error}") from error
+
+
+def _in_order(weights: Weights, graph: Graph, spec: ModelSpec) -> Weights:
+    """The weights in the model's order; ExportError unless names and shapes are those it needs."""
+    from workers.model.model import model_shape
+
+    shape = model_shape(graph, spec, len(weights.get("embedding", ())))
+    needed = dict(zip(shape.names, shape.shapes, strict=True))
+    given = {name: tuple(array.shape) for name, array in weights.items()}
+    for name in [*needed, *given]:
+        if needed.get(name) != given.get(name):
+            raise ExportError(
+                f"these are not the program's weights: '{name}' has shape {given.get(name)}, and "
+                f"the model needs {needed.get(name)}; train it once more"
+            )
+    return {name: weights[name] for name in needed}
+
+
+def _training(budget: Budget, seed: int, outcome: Outcome) -> dict[str, Any]:
+    """The run that made the weights, for the card."""
+    fields = (
+        "val_loss", "val_bpb", "val_perplexity", "test_loss", "test_bpb", "steps", "tokens",
+        "train_seconds",
+    )  # fmt: skip
+    scores = {field: getattr(outcome, field) for field in fields}
+    return {"seed": seed, "budget": asdict(budget), **scores}
+
+
+def _facts(card: Mapping[str, Any]) -> dict[str, str]:
+    """What a reader of the module or the README is told first."""
+    cost = card["static_cost"]
+    facts = {"Program": plain(f"{card['program']}, canonical hash {card['hash']}")}
+    for label, key in (("In the search", "candidate"), ("These weights", "weights")):
+        if scores := _scores(card.get(key) or {}):
+            facts[label] = scores
+    size = f"{cost['parameters']:,} parameters"
+    if cost["active_parameters"] < cost["parameters"]:
+        size += f", {cost['active_parameters']:,} of them at work on a token"
+    facts["Size"] = f"{size}, {cost['flops_per_token']:,} forward FLOPs a token"
+    return facts
+
+
+def _scores(record: Mapping[str, Any]) -> str:
+    """A training run in a line; nothing where the record has no score."""
+    parts = []
+    for split, word in (("val", "validation"), ("test", "test")):
+        loss, bits = record.get(f"{split}_loss"), record.get(f"{split}_bpb")
+        if loss is not None and bits is not None:
+            parts.append(f"{word} loss {loss:.4f} nats a token, {bits:.4f} bits a byte")
+    steps = f" after {record['steps']:,} steps" if parts and record.get("steps") else ""
+    return "; ".join(parts) + steps
+
+
+def _tokenizer_file(task: Task) -> Path:
+    """The BPE that the task's tokens were made with; it lies beside them."""
+    tokens: Any = load_tokens(task.data).train
+    return Path(tokens.filename).with_name("tokenizer.json")

@@ -1,0 +1,211 @@
+"""The text of one exported layer: its weights, the lines that a candidate runs, and what its users
+must know.
+
+Sizes that follow the width are written in terms of d_model, so that the layer serves any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from textwrap import fill
+
+from primitives.graph.build import Graph
+from primitives.lowering.emit import Body, WeightSpec, emit, weight_specs
+from primitives.lowering.rewrite import lowered
+from primitives.ops.table import PRIMITIVES
+from primitives.ops.types import CHANNELS, ENTRIES, KEYS, UNITS_PER_WIDTH, StateType, buffer
+from primitives.programs.seeds import other_graph
+from workers.export.code import LINE, functions, template, without_unread, wrapped
+from workers.spec.fit import lowering_options
+from workers.spec.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One of the module's layers; `source` is its lines and all that they call."""
+
+    name: str
+    graph: Graph
+    body: Body
+    source: str
+
+    @property
+    def calls(self) -> tuple[str, ...]:
+        return (*self.body.kernels, *["Run"] * self.body.runs)
+
+    def uses(self, what: str) -> bool:
+        """Whether a pass reads or leaves this attribute of `balancing.Run`."""
+        return f"run.{what}" in self.source
+
+    @property
+    def states(self) -> list[WeightSpec]:
+        """Weights that training moves without a gradient."""
+        return [w for w in self.body.weights if not w.trainable and w.init == "zeros"]
+
+
+def blocks_of(graph: Graph, task: Task, block: str, other: str) -> list[Block]:
+    """The program's layer, and that of the blocks that do not run it, if there are any."""
+    graphs = {block: graph}
+    if graph.every != 1:
+        graphs[other] = other_graph(task.model.other)
+    blocks = []
+    for name, each in graphs.items():
+        body = emit(each, task.model.d_model, weight="self.{}", options=lowering_options(task))
+        source = "\n".join([*body.lines, *functions(body.kernels)])
+        blocks.append(Block(name, each, body, source))
+    return blocks
+
+
+def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
+    """The source of one layer class."""
+    body, graph = block.body, block.graph
+    weights = list(zip(*(weight_specs(graph, width) for width in (8, 16)), strict=True))
+    lines = [line for narrow, wide in weights for line in _weight(narrow, wide)]
+    if block.uses("seed"):
+        lines.append("        self.seeds = keras.random.SeedGenerator()")
+    nodes = lowered(graph)
+    made = [nodes[positions[0]].type for positions in body.made]
+    code = _body(without_unread(body.lines, body.result), made)
+    if body.runs:
+        given = {"training": "training", "tokens": "tokens", "seed": "self.seeds"}
+        read = ", ".join(f"{name}={it}" for name, it in given.items() if block.uses(name))
+        code.insert(0, f"        run = Run({read})")
+    if block.uses("losses"):
+        code += ["        for loss in run.losses:", "            self.add_loss(loss)"]
+    if block.uses("updates"):
+        code += ["        for name, value in run.updates.items():",
+                 "            getattr(self, name).assign(value)"]  # fmt: skip
+    paragraphs = [" ".join(_about(block, task)), " ".join(notes(block, task))]
+    return template("layer.py").substitute(
+        module=module,
+        block=block.name,
+        about="\n\n".join(paragraph(text) for text in paragraphs if text),
+        weights="".join(f"\n{line}" for line in lines),
+        inputs=inputs,
+        body="\n".join(code),
+        result=body.result,
+    )
+
+
+def _about(block: Block, task: Task) -> list[str]:
+    """What a layer's docstring says of positions and of the comments."""
+    text = []
+    if task.training.objective == "next_token":
+        text.append("Position t of the output depends on positions up to t of the input alone.")
+    heads = "and for several heads an axis of that size in front."
+    axes = [n for node in lowered(block.graph) for n in node.type.branches]
+    if min(axes, default=1) < 0:
+        heads = (
+            "for several heads or experts an axis of that size in front. Experts work on slots, "
+            "which hold the tokens that were sent to them."
+        )
+    text.append("Comments give the shapes of hidden states without the batch axis: T positions, "
+                f"S key positions, {heads}")  # fmt: skip
+    if any(node.type.axis == ENTRIES for node in lowered(block.graph)):
+        text.append("`k of n` are the k entries of a sparse state over n, values and indices.")
+    return text
+
+
+def notes(block: Block, task: Task) -> list[str]:
+    """What who uses or trains a layer that routes must know."""
+    found = []
+    if block.uses("tokens"):
+        found.append("It routes by token ids: call it with tokens=[batch, T].")
+    if any(note.startswith("in training") for note in _training(block.graph)):
+        found.append("In training a choice depends on the whole batch, later tokens included.")
+    if "to_buffers" in block.body.kernels:
+        factor = task.training.capacity_factor
+        found.append(f"In training an expert has room for {factor:g} times its even share of a "
+                     "sequence; what comes when it is full is dropped.")  # fmt: skip
+    if block.uses("seed"):
+        found.append("Training draws random numbers.")
+    if block.uses("losses"):
+        found.append("Training adds auxiliary losses by `add_loss`.")
+    if block.states:
+        names = ", ".join(f"`{state.name}`" for state in block.states)
+        found.append(f"Training moves its states, which no gradient reaches: {names}.")
+    if block.uses("policies"):
+        found.append("In the search its choices were rewarded token by token (REINFORCE), which "
+                     "takes a trainer that knows of it: `fit` leaves that out.")  # fmt: skip
+    return found
+
+
+def _training(graph: Graph) -> list[str]:
+    return [PRIMITIVES[op].training for op in graph.ops if op in PRIMITIVES]
+
+
+def paragraph(text: str) -> str:
+    return fill(text, LINE, initial_indent="    ", subsequent_indent="    ")
+
+
+def _weight(narrow: WeightSpec, wide: WeightSpec) -> list[str]:
+    """`self.NAME = self.add_weight(...)`, from the weight at d_model 8 and 16."""
+    shape = [_size(*sizes) for sizes in zip(narrow.shape, wide.shape, strict=True)]
+    initializer = f'"{narrow.init}"'
+    if narrow.init == "causal":
+        initializer = "causal_taps"
+    elif narrow.init == "fan_in":
+        fan_in = _size(narrow.fan_in, wide.fan_in)
+        deviation = f"({fan_in}) ** -0.5" if " " in fan_in else f"{fan_in}**-0.5"
+        initializer = f"keras.initializers.RandomNormal(stddev={deviation})"
+        if narrow.fan_in == wide.fan_in == 1:
+            initializer = "keras.initializers.RandomNormal(stddev=1.0)"
+    axes = ", ".join(shape) + ("," if len(shape) == 1 else "")
+    more = "" if narrow.trainable else ", trainable=False"
+    if more and narrow.init == "zeros":  # a state: small steps need its precision
+        more += ", autocast=False"
+    return wrapped(
+        f"self.{narrow.name} = self.add_weight("
+        f'name="{narrow.name}", shape=({axes}), initializer={initializer}{more})',
+        8,
+    )
+
+
+def _size(narrow: int, wide: int) -> str:
+    """A size in terms of d_model, from its values at d_model 8 and 16."""
+    return str(narrow) if narrow == wide else _widths(Fraction(narrow, 8))
+
+
+def _widths(share: Fraction) -> str:
+    times = "" if share.numerator == 1 else f"{share.numerator} * "
+    over = "" if share.denominator == 1 else f" // {share.denominator}"
+    return f"{times}d_model{over}"
+
+
+def _body(lines: Sequence[str], made: Sequence[StateType]) -> list[str]:
+    """The lines of `call`, each with the shape it makes where that is not the shape before."""
+    result: list[str] = []
+    before = ""
+    for line, state in zip(lines, made, strict=True):
+        broken = wrapped(line, 8)
+        shape = _shape(state)
+        commented = f"{broken[-1]}  # {shape}"
+        if shape != before and len(commented) <= LINE:
+            broken[-1], before = commented, shape
+        result += broken
+    return result
+
+
+def _shape(state: StateType) -> str:
+    feature = str(state.size)
+    if state.axis == CHANNELS:
+        feature = _widths(Fraction(state.size, UNITS_PER_WIDTH))
+    elif state.axis == KEYS:
+        feature = "S"
+    elif state.axis == ENTRIES:
+        feature = f"{state.size} of {state.domain}"
+    branches = [str(n) if n > 0 else f"{-n} experts" for n in state.branches]
+    positions = "slots" if buffer(state.branches) else "T"
+    return f"[{', '.join([*branches, positions, feature])}]"
+
+
+CAUSAL_TAPS = '''\
+def causal_taps(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+    """Kernels [..., taps, channels] that start at 1/2 for the current position, the last tap, and
+    at 1/(2 taps) for each one before it."""
+    taps = shape[-2]
+    current = ops.arange(taps)[:, None] == taps - 1
+    return ops.cast(ops.broadcast_to(ops.where(current, 0.5, 0.5 / taps), shape), dtype)
+'''

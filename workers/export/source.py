@@ -1,0 +1,209 @@
+"""The text of an exported program: a module with the block and its model, an example, a README.
+
+The module says what a candidate trained with, line for line. The fixed parts are the files in
+`templates/`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from textwrap import fill, indent
+
+from primitives.graph.build import Graph
+from primitives.language.dna import DNA, MIDDLE
+from primitives.language.text import render
+from primitives.programs.seeds import other_program
+from workers.export.code import LINE, functions, imported, template
+from workers.export.layer import CAUSAL_TAPS, blocks_of, layer_source, notes, paragraph
+from workers.spec.task import Task
+
+_LONGEST_NAME = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the exported module and its layer are called."""
+
+    module: str
+    block: str
+
+    @property
+    def other(self) -> str:
+        """The layer of blocks that do not run the program."""
+        return "OtherBlock" if self.block != "OtherBlock" else "SecondBlock"
+
+
+def names(title: str) -> Names:
+    """'run-17' -> run_17_block, Run17Block. The ending keeps the module from hiding another one."""
+    words = re.findall(r"[a-z0-9]+", title.lower()[:_LONGEST_NAME])
+    words = ["block", *words] if not words or words[0][0].isdigit() else [*words, "block"]
+    return Names("_".join(words), "".join(word.capitalize() for word in words))
+
+
+def module_source(
+    dna: DNA, graph: Graph, task: Task, vocabulary: int, called: Names, facts: Mapping[str, str]
+) -> str:
+    """The Python module: kernels, layers, model, and the program's text in a comment. `vocabulary`
+    counts the rows of the embedding."""
+    blocks = blocks_of(graph, task, called.block, called.other)
+    sources = functions(name for block in blocks for name in block.calls)
+    needed = imported(sources)
+    if any(weight.init == "causal" for block in blocks for weight in block.body.weights):
+        sources.append(CAUSAL_TAPS)
+    runs, tokens = (any(block.uses(what) for block in blocks) for what in ("training", "tokens"))
+    inputs = ", training: bool = False" * runs
+    passed = ", tokens=tokens" * tokens + ", training=training" * runs
+    layers = [layer_source(block, called.module, ", tokens: Tensor = None" * tokens + inputs, task)
+              for block in blocks]  # fmt: skip
+    typing = ", ".join(sorted({"Any", *needed} - {"math"}))
+    return template("block.py").substitute(
+        module=called.module,
+        block=called.block,
+        title=fill(_title(called, task), LINE - 3),
+        facts="\n".join(
+            fill(f"{label}: {text}", LINE, subsequent_indent="    ")
+            for label, text in facts.items()
+        ),
+        tokens=", tokens=tokens" * blocks[0].uses("tokens"),
+        registered="both" if len(blocks) == 1 else "all three",
+        imports="import math\n" * ("math" in needed) + f"from typing import {typing}",
+        definitions="\n\n\n".join(source.rstrip() for source in [*sources, *layers]),
+        model=paragraph(" ".join(_about_model(graph.every, task, called))),
+        blocks=_made_blocks(graph.every, called),
+        inputs=inputs,
+        passed=passed,
+        vocabulary=vocabulary,
+        d_model=task.model.d_model,
+        layers=task.model.layers,
+        sequence_length=task.model.sequence_length,
+        program=_programs(dna, task),
+    )
+
+
+def example_source(called: Names, task: Task) -> str:
+    """A script that loads the model, scores a text, continues it or fills it in, and trains a
+    step."""
+    bpe = task.data.tokenizer == "bpe"
+    masked = task.training.objective == "masked"
+    return template("example_masked.py" if masked else "example.py").substitute(
+        module=called.module,
+        imports="from tokenizers import Tokenizer\n" if bpe else "",
+        codec=_BPE if bpe else _BYTES,
+    )
+
+
+def readme(
+    graph: Graph, task: Task, called: Names, facts: Mapping[str, str], versions: Mapping[str, str]
+) -> str:
+    """What is in the folder, for people."""
+    bpe = task.data.tokenizer == "bpe"
+    blocks = blocks_of(graph, task, called.block, called.other)
+    said = [f"`{block.name}`: {note}" for block in blocks for note in notes(block, task)]
+    return template("README.md").substitute(
+        module=called.module,
+        block=called.block,
+        title=_title(called, task),
+        facts="\n".join(f"- {label}: {text}" for label, text in facts.items()),
+        tokenizer=_TOKENIZER_ROW if bpe else "",
+        goes_on="fills it in" if task.training.objective == "masked" else "continues it",
+        extra=" tokenizers" if bpe else "",
+        notes="".join(["\n"] * bool(said) + [f"{_bullet(note)}\n" for note in said]),
+        **versions,
+    )
+
+
+def plain(text: str) -> str:
+    """Text in one line that means nothing special in a docstring or in Markdown."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(re.sub(r'[\\"`|<>]', "'", printable).split())
+
+
+def _title(called: Names, task: Task) -> str:
+    kind = "a causal decoder block"
+    if task.training.objective == "masked":
+        kind = "a block for masked language models"
+    return f"{called.block}: {kind}, generated by Primevo from a program."
+
+
+def _about_model(every: int, task: Task, called: Names) -> list[str]:
+    """What the model's docstring says of its parts."""
+    text = ["Token embedding (also the output projection), learned positions, the block `layers` "
+            "times with weights of its own, a final layer norm."]  # fmt: skip
+    if every != 1:
+        which = "the middle one is" if every == MIDDLE else f"of each {every} the last is"
+        text = [f"Token embedding (also the output projection), learned positions, `layers` blocks,"
+                f" a final layer norm. Of the blocks {which} a {called.block}, the others are each "
+                f"an {called.other}."]  # fmt: skip
+    if task.training.objective == "masked":
+        text.append("The last token of the vocabulary hides one that is to be filled in.")
+    return [*text, "The defaults are the sizes that it was trained with."]
+
+
+def _made_blocks(every: int, called: Names) -> str:
+    """The statements that make the model's blocks."""
+    made = '(name=f"block_{i}", dtype=policy)'
+    if every == 1:
+        return _listed("self.blocks", f"{called.block}{made}", "for i in range(layers)")
+    own = "i == layers // 2" if every == MIDDLE else f"i % {every} == {every - 1}"
+    kind = f"{called.block} if {own} else {called.other}"
+    kinds = _listed("kinds", kind, "for i in range(layers)")
+    return f"{kinds}\n{_listed('self.blocks', f'kind{made}', 'for i, kind in enumerate(kinds)')}"
+
+
+def _listed(target: str, item: str, loop: str) -> str:
+    """A list made in a loop, assigned, in lines of LINE characters."""
+    line = f"        {target} = [{item} {loop}]"
+    if len(line) <= LINE:
+        return line
+    inner = f"            {item} {loop}"
+    if len(inner) > LINE:
+        inner = f"            {item}\n            {loop}"
+    return f"        {target} = [\n{inner}\n        ]"
+
+
+def _programs(dna: DNA, task: Task) -> str:
+    """The program as comment lines, and that of the other blocks."""
+    text = _comment(render(dna))
+    if dna.every != 1:
+        other = _comment(render(other_program(task.model.other)))
+        text += f"\n\n# The program of the other blocks.\n#\n{other}"
+    return text
+
+
+def _bullet(text: str) -> str:
+    return fill(f"- {text}", LINE, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _comment(program: str) -> str:
+    """The program as comment lines; one that cannot be shorter says so to linters."""
+    lines = indent(program.rstrip(), "# ", lambda line: True).splitlines()
+    return "\n".join(
+        line.rstrip() if len(line) <= LINE else f"{line}  # noqa: E501" for line in lines
+    )
+
+
+_BYTES = '''
+def encode(text: str) -> np.ndarray:
+    """Tokens are bytes."""
+    return np.frombuffer(text.encode(), np.uint8).astype("int32")
+
+
+def decode(tokens: np.ndarray) -> str:
+    return bytes(tokens.tolist()).decode(errors="replace")
+'''
+
+_BPE = """\
+TOKENIZER = Tokenizer.from_file(str(HERE / "tokenizer.json"))
+
+
+def encode(text: str) -> np.ndarray:
+    return np.array(TOKENIZER.encode(text).ids, "int32")
+
+
+def decode(tokens: np.ndarray) -> str:
+    return TOKENIZER.decode(tokens.tolist())
+"""
+
+_TOKENIZER_ROW = "| `tokenizer.json` | text to tokens, for the package `tokenizers` |\n"

@@ -1,0 +1,1 @@
+"""Processors, GPUs and a process' share of them: `devices`."""

@@ -1,0 +1,2 @@
+"""The model that a block is trained in. Read `model`, then `parameters` (weights as an optimiser's
+variables) and `packed` (a block's weights as one vector)."""

@@ -1,0 +1,1 @@
+"""Processes that run jobs. Read `worker` (one process), `cluster` (Ray), then `pool`."""

@@ -1,0 +1,222 @@
+"""The worker pool: processes that run jobs side by side and may die without harm.
+
+A Pool is driven by one thread, which submits jobs and waits for reports; everything happens inside
+these calls. Ray starts in the constructor, workers warm up while the caller goes on, and jobs that
+are submitted meanwhile queue. A job past its time limit is killed with its process; a job whose
+worker died by itself runs once more on another one, and is reported as crashed if that dies, too.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from workers.data.corpora import fingerprint
+from workers.pool.cluster import Place, PoolError, WorkerDied, join
+from workers.pool.worker import Setup
+from workers.spec.outcome import Job, Outcome, Report, Status
+from workers.spec.pool import PoolSpec
+from workers.spec.task import Task
+
+ENTRY = "workers.training.evaluate:run_job"
+WARM_UP = "workers.pool.worker:warm_up"
+
+ATTEMPTS = 2
+"""How often a job may lose its worker before it is reported as crashed."""
+
+FAILED_STARTS = 3
+"""How many workers in a row may die while they warm up before the pool gives up."""
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """A submitted job and how many workers it has lost."""
+
+    job: Job
+    lost: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    """A worker: warming up (nobody knows its place yet), idle, or busy with a ticket since then."""
+
+    actor: Any
+    since: float
+    place: Place | None = None
+    ticket: _Ticket | None = None
+    deadline: float = math.inf
+    jobs: int = 0
+
+    @property
+    def name(self) -> str:
+        return "{}/{}".format(*self.place) if self.place else "starting"
+
+
+class Pool:
+    """Workers for one task. Use it from the thread that made it, which must live as long: Ray's
+    processes end with the thread that started them."""
+
+    def __init__(
+        self, task: Task, spec: PoolSpec | None = None, entry: str = ENTRY, warm_up: str = WARM_UP
+    ) -> None:
+        """Starts Ray, or joins the cluster, and starts the workers without awaiting them.
+
+        Raises DataError where the task's text is missing, PoolError where the devices or the
+        cluster are not as asked for. `entry` and `warm_up`: see `worker.Setup`.
+        """
+        fingerprint(task.data)
+        self._spec = spec or PoolSpec()
+        self._cluster = join(self._spec)
+        self._capacity = self._cluster.layout.count
+        self._size = self._capacity
+        limit = self._spec.memory_limit_mb
+        self._setup = Setup(task, self._cluster.layout, limit, entry, warm_up)
+        self._queue: deque[_Ticket] = deque()
+        self._idle: list[_Member] = []
+        self._waiting: dict[Any, _Member] = {}  # by the call that is to end: warming up or busy
+        self._reports: list[Report] = []
+        self._failed_starts = 0
+        for _ in range(self._size):
+            self._start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def capacity(self) -> int:
+        """How many jobs run side by side."""
+        return self._capacity
+
+    def submit(self, job: Job) -> None:
+        """Queues the job; it starts at once where a worker is idle."""
+        self._queue.append(_Ticket(job))
+        self._dispatch()
+
+    def wait(self, timeout_s: float) -> list[Report]:
+        """Returns as soon as a job has ended, with all that have; empty when the time is up or no
+        job is left. Raises PoolError where no worker can be kept alive."""
+        end = time.monotonic() + timeout_s
+        while not self._reports and (self._queue or self._busy()):
+            left = end - time.monotonic()
+            if left < 0:
+                break
+            self._collect(left)
+            self._kill_overdue()
+            self._dispatch()
+        reports, self._reports = self._reports, []
+        return reports
+
+    def why_waiting(self) -> str | None:
+        """Why no submitted job is running, in one line; None if one is, or there is none."""
+        if not self._queue or self._busy():
+            return None
+        starting = list(self._waiting.values())
+        seconds = time.monotonic() - min(member.since for member in starting)
+        what = "a worker is" if len(starting) == 1 else f"{len(starting)} workers are"
+        return f"{what} starting ({seconds:.0f} s){self._cluster.shortage()}"
+
+    def close(self) -> None:
+        """Kills every worker, and ends Ray if the pool started it. Unfinished jobs are lost."""
+        for member in [*self._idle, *self._waiting.values()]:
+            self._cluster.kill(member.actor)
+        self._idle.clear()
+        self._waiting.clear()
+        self._queue.clear()
+        self._cluster.leave()
+
+    def _busy(self) -> int:
+        return sum(member.ticket is not None for member in self._waiting.values())
+
+    def _start(self) -> None:
+        """Starts a worker; on a cluster it gets its place when there is room."""
+        actor = self._cluster.start_worker(self._setup)
+        self._waiting[actor.prepare.remote()] = _Member(actor, time.monotonic())
+
+    def _dispatch(self) -> None:
+        """Gives queued jobs to idle workers, of which a spare may be one: no more than `capacity`
+        jobs run at a time."""
+        while self._queue and self._idle and self._busy() < self._capacity:
+            member, ticket = self._idle.pop(), self._queue.popleft()
+            member.ticket = ticket
+            member.since = time.monotonic()
+            member.deadline = member.since + self._spec.time_limit(ticket.job.budget)
+            self._waiting[member.actor.run.remote(ticket.job)] = member
+
+    def _collect(self, timeout_s: float) -> None:
+        """Waits until a worker answers, dies or exceeds its time, and takes in all that did."""
+        deadline = min(member.deadline for member in self._waiting.values())
+        timeout_s = max(0.0, min(timeout_s, deadline - time.monotonic()))
+        for call in self._cluster.answers(list(self._waiting), timeout_s):
+            member = self._waiting.pop(call)
+            try:
+                answer = self._cluster.answer(call, member.place)
+            except WorkerDied as death:
+                self._mourn(member, death)
+            else:
+                self._welcome(member, answer)
+
+    def _welcome(self, member: _Member, answer: Any) -> None:
+        """A worker is idle from now on: it has warmed up, or it brings an outcome."""
+        if member.ticket is None:
+            member.place = answer
+            self._failed_starts = 0
+            if len(self._idle) + len(self._waiting) + 1 < self._size:
+                self._start()
+        else:
+            self._reports.append(Report(member.ticket.job, answer, member.name))
+            member.ticket, member.deadline = None, math.inf
+            member.jobs += 1
+            if member.jobs == self._spec.jobs_per_worker:
+                self._cluster.kill(member.actor)
+                self._start()
+                return
+        self._idle.append(member)
+
+    def _mourn(self, member: _Member, death: WorkerDied) -> None:
+        """A worker died by itself: its job gets another chance, once."""
+        if member.ticket is None:
+            self._failed_starts += 1
+            if self._failed_starts >= FAILED_STARTS:
+                raise PoolError(f"{FAILED_STARTS} workers in a row died while starting: {death}")
+        elif member.ticket.lost + 1 < ATTEMPTS:
+            member.ticket.lost += 1
+            self._queue.appendleft(member.ticket)
+        else:
+            status: Status = "out_of_memory" if death.starved else "crashed"
+            self._fail(member, status, f"its worker died {ATTEMPTS} times: {death}")
+        self._replace()
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        for call, member in list(self._waiting.items()):
+            if member.deadline <= now:
+                del self._waiting[call]
+                self._cluster.kill(member.actor)
+                limit = member.deadline - member.since
+                self._fail(member, "timed_out", f"killed at its time limit of {limit:g} s")
+                self._replace()
+
+    def _fail(self, member: _Member, status: Status, reason: str) -> None:
+        assert member.ticket is not None
+        seconds = time.monotonic() - member.since
+        outcome = Outcome(status, reason, setup_seconds=seconds)
+        self._reports.append(Report(member.ticket.job, outcome, member.name))
+
+    def _replace(self) -> None:
+        """Makes up for a lost worker. Where one dies, more will: from then on, CPU pools keep one
+        warm in reserve. (It starts when the replacement is warm, see `_welcome`.)"""
+        if self._spec.spare and not self._cluster.layout.gpus:
+            self._size = self._capacity + 1
+        if len(self._idle) + len(self._waiting) < self._size:
+            self._start()

@@ -1,0 +1,41 @@
+"""What a task makes of a program: whether it may have it, and what it costs there.
+
+No framework is imported here.
+"""
+
+from __future__ import annotations
+
+from primitives.graph.build import Graph, sees_future
+from primitives.lowering.cost import Cost, static_cost
+from primitives.lowering.dispatch import LoweringOptions
+from primitives.programs.seeds import other_graph
+from workers.spec.task import Task
+
+
+def lowering_options(task: Task) -> LoweringOptions:
+    """What the task's blocks are lowered for."""
+    training = task.training
+    return LoweringOptions(
+        training.batch_size, task.model.sequence_length, training.capacity_factor, training.routing
+    )
+
+
+def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
+    """The static cost of a program at the task's sizes."""
+    model = task.model
+    other = other_graph(model.other) if graph.every != 1 else None
+    return static_cost(
+        graph,
+        model.d_model,
+        model.layers,
+        model.sequence_length,
+        vocabulary,
+        lowering_options(task),
+        other,
+    )
+
+
+def refused(graph: Graph, task: Task) -> str:
+    """Why the task cannot have this program: a decoder that predicts the next token must not see
+    it. Empty where it may."""
+    return sees_future(graph) if task.training.objective == "next_token" else ""

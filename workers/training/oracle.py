@@ -1,0 +1,68 @@
+"""The random-token oracle: a program that predicts what cannot be predicted has seen it.
+
+On independent uniform tokens no causal model is better than ln V nats a token. A type check proves
+as much of a program's evaluation; the oracle trusts nothing, and sees what training learns to
+exploit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from primitives.graph.build import IllTyped, build
+from primitives.language.dna import DNA
+from workers.machine.devices import use_backend
+from workers.spec.task import ModelSpec, OptimizerSpec, Task, TrainingSpec
+
+VOCABULARY = 8
+CALL = 100
+"""Steps, or scored batches, of one call of the engine."""
+
+BATCHES = 400
+
+TASK = Task(
+    model=ModelSpec(d_model=32, layers=2, sequence_length=16),
+    optimizer=OptimizerSpec(learning_rate=3e-3, warmup_steps=100),
+    training=TrainingSpec(batch_size=32, jit="off"),
+)
+
+DEVIATIONS = 4.0
+"""Standard errors below the bound from which a score is no accident."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Mean loss on fresh random tokens after training on others, in nats a token, its standard
+    error over batches, and `bound`, ln V, which a causal program cannot go below."""
+
+    loss: float
+    standard_error: float
+    bound: float
+
+    @property
+    def leaks(self) -> bool:
+        return self.loss < self.bound - DEVIATIONS * self.standard_error
+
+
+def oracle(dna: DNA, steps: int, seed: int = 0) -> Verdict:
+    """Trains the program on `steps` batches of random tokens, scores it on others. ValueError where
+    it has no type."""
+    use_backend("tensorflow")
+    from workers.engines.engine import make_engine
+    from workers.model.model import initial_model, model_shape
+
+    graph = build(dna)
+    if isinstance(graph, IllTyped):
+        raise ValueError(f"the program has no type: {graph}")
+    rng = np.random.default_rng(seed)
+    shape = (TASK.training.batch_size, TASK.model.sequence_length + 1)
+    values = initial_model(model_shape(graph, TASK.model, VOCABULARY), seed)
+    engine = make_engine(graph, values, TASK, seed)
+    for first in range(0, steps, CALL):
+        engine.train(rng.integers(0, VOCABULARY, (min(CALL, steps - first), *shape)))
+    losses = [engine.score(rng.integers(0, VOCABULARY, (10, *shape))) for _ in range(BATCHES // 10)]
+    error = float(np.std(losses, ddof=1)) / math.sqrt(len(losses))
+    return Verdict(float(np.mean(losses)), error, math.log(VOCABULARY))
