@@ -100,8 +100,11 @@ class IllTyped:
         return f"{self.where}: {self.reason}"
 
 
-def build(dna: DNA) -> Graph | IllTyped:
-    """The canonical graph of a well-formed DNA, or why its live part does not type-check."""
+def build(dna: DNA, bidirectional: bool = False) -> Graph | IllTyped:
+    """The canonical graph of a well-formed DNA, or why its live part does not type-check.
+
+    In a `bidirectional` task every position may see every other one.
+    """
     inlined = _Inlined(dna)
     try:
         output = inlined.call(0, 0, 0, ())

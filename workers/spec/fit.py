@@ -5,11 +5,17 @@ No framework is imported here.
 
 from __future__ import annotations
 
-from primitives.graph.build import Graph, sees_future
+from primitives.graph.build import Graph, IllTyped, build, sees_future
+from primitives.language.dna import DNA
 from primitives.lowering.cost import Cost, static_cost
 from primitives.lowering.dispatch import LoweringOptions
 from primitives.programs.seeds import other_graph
 from workers.spec.task import Task
+
+
+def task_graph(dna: DNA, task: Task) -> Graph | IllTyped:
+    """The canonical graph of a program under the task's objective, or why it has no type there."""
+    return build(dna, bidirectional=task.training.objective == "masked")
 
 
 def lowering_options(task: Task) -> LoweringOptions:
