@@ -49,7 +49,3 @@ for verb in (
 
 def main() -> None:
     app()
-
-
-if __name__ == "__main__":
-    main()

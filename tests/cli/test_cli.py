@@ -40,7 +40,7 @@ class TestHelp:
             "rich", "yaml",
         }  # fmt: skip
         result = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "search.cli.app", "--help"],
+            [sys.executable, "-X", "importtime", "-m", "search.cli", "--help"],
             cwd=ROOT, capture_output=True, text=True,
         )  # fmt: skip
         assert result.returncode == 0
@@ -58,7 +58,7 @@ class TestHelp:
         times = []
         for _ in range(5):
             before = spent()
-            command = [sys.executable, "-m", "search.cli.app", "--help"]
+            command = [sys.executable, "-m", "search.cli", "--help"]
             subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
             times.append(spent() - before)
         assert min(times) < 0.4
