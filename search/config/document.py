@@ -20,6 +20,12 @@ from search.errors import Problem, UsageError
 
 Keys = tuple[str | int, ...]
 
+MAX_VALUES = 100_000
+"""Values in a config. Aliases let a file of a kilobyte stand for billions."""
+
+MAX_DEPTH = 50
+"""How deep mappings and lists may nest."""
+
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -136,8 +142,17 @@ class _Reader:
     def __init__(self, document: Document, source: str, lines: bool = True) -> None:
         self.document, self.source, self.lines = document, source, lines
         self.open: set[int] = set()
+        self.values = 0
 
     def value(self, node: yaml.Node, keys: Keys) -> Any:
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise UsageError(
+                f"{self.source}: not a config: it holds more than {MAX_VALUES:,} values, those of "
+                "its aliases counted each time; write fewer"
+            )
+        if len(self.open) > MAX_DEPTH:
+            raise UsageError(f"{self.source}: not a config: nested deeper than {MAX_DEPTH} levels")
         self.document.places.setdefault(keys, self._place(node))
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, keys)

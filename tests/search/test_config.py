@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -262,3 +263,34 @@ def test_budget_bands_double() -> None:
     assert budget.points == (1.5, 4.5, 10.5)
     assert budget.full == 22.5
     assert BudgetSpec(unit="steps", base=100).points == ()
+
+
+def usage(path: Path) -> str:
+    with pytest.raises(UsageError) as caught:
+        load(path)
+    return str(caught.value)
+
+
+class TestFilesThatExpand:
+    """Aliases, which let a short file stand for a long one."""
+
+    @pytest.mark.parametrize("kind", ["lists", "mappings"])
+    def test_a_billion_values_are_refused_at_once(self, tmp_path: Path, kind: str) -> None:
+        item = "[{}]" if kind == "lists" else "{{{}}}"
+        lines = ["a0: &a0 1"]
+        for level in range(1, 12):
+            parts = (f"k{i}: *a{level - 1}" if kind == "mappings" else f"*a{level - 1}"
+                     for i in range(9))  # fmt: skip
+            lines.append(f"a{level}: &a{level} {item.format(', '.join(parts))}")
+        start = time.monotonic()
+        assert "more than 100,000 values" in usage(write(tmp_path, "\n".join(lines)))
+        assert time.monotonic() - start < 3
+
+    def test_a_chain_of_aliases_is_refused(self, tmp_path: Path) -> None:
+        lines = ["a0: &a0 1", *(f"a{i}: &a{i} [*a{i - 1}]" for i in range(1, 3000))]
+        assert "nested deeper than 50 levels" in usage(write(tmp_path, "\n".join(lines)))
+
+    def test_an_alias_that_is_used_twice_is_fine(self, tmp_path: Path) -> None:
+        text = GOOD.replace("population: 8", "population: &p 8")
+        text = text.replace("tournament: 3", "tournament: *p")
+        assert load(write(tmp_path, text)).search.tournament == 8
