@@ -15,11 +15,12 @@
       joined = ADD(attended, fed)
 
 A `#` starts a comment. A constant is a number, or an expression of dims (see `constant`) that is
-resolved for the width given to `parse`: a DNA holds numbers only. `counts` and `every` (1, 2, 4 or middle: which blocks of the model run the
-program) may be left out, and so may input 2 where it equals input 1, and `constant`, `dim`,
-`count` and `branch` where they are c0, d0, n0 and 1. Later subroutines are called by name. Names of
-states are for readers: they are not compared. `parse(render(dna)) == dna` for every well-formed
-DNA: the text that `render` writes holds numbers, too, and needs no width.
+resolved for the width given to `parse`: a DNA holds numbers only. `counts` and `every` (1, 2, 4 or
+middle: which blocks of the model run the program) may be left out, and so may input 2 where it
+equals input 1, and `constant`, `dim`, `count` and `branch` where they are c0, d0, n0 and 1. Later
+subroutines are called by name. Names of states are for readers: they are not compared.
+`parse(render(dna)) == dna` for every well-formed DNA: what `render` writes holds numbers, too, and
+needs no width.
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ def _line(dna: DNA, states: tuple[str, ...], position: int, instruction: Instruc
 
 
 def parse(text: str, source: str = "<program>", d_model: int | None = None) -> DNA:
-    """The DNA that `text` says in a model of `d_model` channels, which only matters where a constant
-    is an expression; ProgramError gives source:line, what is wrong, what is allowed."""
+    """The DNA that `text` says, its constants resolved for a model of `d_model` channels, where any
+    is an expression. ProgramError gives source:line, what is wrong, what is allowed."""
     return _Parser(text, source, d_model).parse()
 
 

@@ -33,8 +33,8 @@ def seed_text(name: str) -> str:
 
 @lru_cache(maxsize=256)
 def load_seed(name: str, d_model: int = DEFAULT_WIDTH) -> DNA:
-    """The seed program of this name in a model of `d_model` channels, which its constants may depend
-    on; ProgramError with the near miss if there is none."""
+    """The seed program of this name, its constants resolved for a model of `d_model` channels;
+    ProgramError with the near miss if there is none."""
     return parse(seed_text(name), name + _ENDING, d_model)
 
 

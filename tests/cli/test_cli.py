@@ -181,7 +181,7 @@ class TestCandidate:
         for part in ("static parameters", "ancestry", "1 seed", "main(x, y):", "softmax(x, y):"):
             assert part in printed
         program = printed[printed.index("dims ") :]
-        assert parse(program) == parse(seed_text("transformer"))
+        assert parse(program) == parse(seed_text("transformer"), d_model=32)
 
     def test_show_json(self, campaign: Path) -> None:
         child = self.child()

@@ -124,12 +124,7 @@ MALFORMED = [
     ("dims d1=8\nconstants c0=0\nmain(x, y):", 1, "got 'd1=8'", "expected d0=VALUE"),
     ("dims d0=7\nconstants c0=0\nmain(x, y):", 1, "unknown dim '7'", "1, 2, 4, 8, 12, 16, 24"),
     ("dims d0=wide\nconstants c0=0\nmain(x, y):", 1, "'wide' is not a whole number", "number"),
-    (
-        "dims d0=8\nconstants c0=zero\nmain(x, y):",
-        2,
-        "cannot read the constant 'zero'",
-        "rsqrt(dN)",
-    ),
+    ("dims d0=8\nconstants c0=zero\nmain(x, y):", 2, "the constant 'zero'", "rsqrt(dN)"),
     ("dims d0=8\nconstants c0=inf\nmain(x, y):", 2, "constant inf", "any finite one"),
     ("dims d0=8\nconstants\nmain(x, y):", 2, "the bank needs", "at least one value"),
     (f"{BANKS}  s = ADD(x)\n", 3, "expected a subroutine's header", "NAME(X, Y):"),
@@ -161,12 +156,7 @@ MALFORMED = [
     (f"{COUNTED}  s = SCORE(x) count=8\n", 5, "cannot read field 'count=8'", "count=nN"),
     (f"{COUNTED}  s = SCOR(x) count=n0\n", 5, "unknown op 'SCOR'; did you mean 'SCORE'", "TOP_K"),
     (f"{BANKS}counts n0=3\nmain(x, y):\n  s = ABS(x)\n", 3, "unknown count '3'", "1, 2, 4, 8, 16"),
-    (
-        f"{BANKS}counts n0=8.0\nmain(x, y):\n  s = ABS(x)\n",
-        3,
-        "'8.0' is not a whole number",
-        "number",
-    ),
+    (f"{BANKS}counts n0=8.0\nmain(x, y):\n  s = ABS(x)\n", 3, "'8.0' is not", "whole number"),
     (f"{BANKS}counts n1=8\nmain(x, y):\n  s = ABS(x)\n", 3, "got 'n1=8'", "n0=VALUE"),
     (f"{BANKS}counts\nmain(x, y):\n  s = ABS(x)\n", 3, "needs at least one value", "counts n0=8"),
     (f"{BANKS}every 3\nmain(x, y):\n  s = ABS(x)\n", 3, "every 3", "1, 2, 4, middle"),
@@ -240,7 +230,7 @@ def test_other_expressions_are_refused(expression: str) -> None:
 def broken_text(draw: st.DrawFn) -> str:
     """A seed program's file after a few accidents: lines and words lost, doubled or exchanged, and
     words put there that belong elsewhere."""
-    lines = [line for line in seed_text(draw(st.sampled_from(seed_names()))).split("\n")]
+    lines = seed_text(draw(st.sampled_from(seed_names()))).split("\n")
     if draw(st.booleans()):
         lines = [line for line in lines if draw(st.booleans()) or line.startswith("dims")]
     for _ in range(draw(st.integers(0, 6))):
@@ -278,7 +268,7 @@ def test_whatever_is_wrong_with_a_text_is_a_program_error_with_its_line(text: st
 
 
 _ACCIDENTS: tuple[object, ...] = (
-    None, True, -1, 10**5000, 1.5, float("inf"), "", "x", "main", [], {}, [[]], [1, "x"], {"op": "ABS"},
+    None, True, -1, 10**5000, 1.5, float("inf"), "", "x", "main", [], {}, [1, "x"], {"op": "ABS"},
 )  # fmt: skip
 
 
