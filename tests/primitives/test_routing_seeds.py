@@ -94,7 +94,7 @@ def peer(x: Array, w: Weights) -> Array:
 
 
 def product_key_memory(x: Array, w: Weights) -> Array:
-    return routings.pkm(x, {**product_keys(w), "values": w["value_out_shift"]}, k=8)
+    return routings.pkm(x, {**product_keys(w), "values": w["memory_out_shift"]}, k=8)
 
 
 def cascade(x: Array, w: Weights) -> Array:
