@@ -147,8 +147,9 @@ class Controller:
     def _sow(self) -> None:
         """The seed programs are the first candidates."""
         known: dict[str, str] = {}
+        d_model = self._config.task.model.d_model
         for number, name in enumerate(self._config.search.seeds, 1):
-            dna = spaced(load_program(name)[1], self._config.search.every)
+            dna = spaced(load_program(name, d_model)[1], self._config.search.every)
             graph = checked(dna, name)
             if graph.hash in known:
                 twin = known[graph.hash]

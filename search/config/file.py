@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from primitives.errors import unknown
+from primitives.programs.seeds import DEFAULT_WIDTH
 from search.config.document import Document, Keys, dotted, read, shown
 from search.config.programfile import load_program
 from search.config.schema import CampaignConfig
@@ -108,10 +109,12 @@ def _texts(value: Any) -> Iterable[tuple[int, str]]:
 def _check_programs(document: Document) -> None:
     """Each seed is the name of a seed program or a file that parses and type-checks."""
     seeds: Any = _at(document, "search", "seeds")
+    width = _at(document, "task", "model", "d_model")
+    d_model = width if type(width) is int and width > 0 else DEFAULT_WIDTH
     for index, name in _texts(seeds):
         keys = ("search", "seeds", index)
         try:
-            seeds[index], _ = load_program(name, document.base(keys))
+            seeds[index], _ = load_program(name, d_model, document.base(keys))
         except PrimevoError as error:
             document.add(keys, str(error))
 

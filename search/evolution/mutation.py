@@ -7,7 +7,6 @@ type-check nor differ in what it computes: the gates judge that, and the control
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from primitives.language.dna import (
     Instruction,
     Subroutine,
 )
+from primitives.language.naming import derived, fresh
 from primitives.ops.table import PRIMITIVES
 
 _Number = TypeVar("_Number", int, float)
@@ -82,12 +82,16 @@ def mutate_field(dna: DNA, rng: random.Random) -> DNA:
     drawn: dict[str, Any] = {field: _draw(dna, index, position, field, rng)}
     new = old._replace(**drawn)
     rows = (*subroutine.instructions[:position], new, *subroutine.instructions[position + 1 :])
-    return _put(dna, index, Subroutine(subroutine.name, rows, subroutine.states))
+    states = subroutine.states
+    if new.op != old.op:
+        before, after = states[: INPUTS + position], states[INPUTS + position + 1 :]
+        states = (*before, _name_after(dna, new.op, (*before, *after)), *after)
+    return _put(dna, index, Subroutine(subroutine.name, rows, states))
 
 
 def swap(dna: DNA, rng: random.Random) -> DNA:
     """Two instructions of a subroutine exchange their places in the compute graph: each takes the
-    other's inputs."""
+    other's inputs, and its state keeps its name."""
     index = rng.randrange(len(dna.subroutines))
     subroutine = dna.subroutines[index]
     rows = list(subroutine.instructions)
@@ -97,7 +101,10 @@ def swap(dna: DNA, rng: random.Random) -> DNA:
     a, b = rows[first], rows[second]
     rows[first] = b._replace(in1=a.in1, in2=a.in2)
     rows[second] = a._replace(in1=b.in1, in2=b.in2)
-    return _put(dna, index, Subroutine(subroutine.name, tuple(rows), subroutine.states))
+    states = list(subroutine.states)
+    x, y = INPUTS + first, INPUTS + second
+    states[x], states[y] = states[y], states[x]
+    return _put(dna, index, Subroutine(subroutine.name, tuple(rows), tuple(states)))
 
 
 def mutate_bank(dna: DNA, rng: random.Random) -> DNA:
@@ -183,7 +190,7 @@ def _with_one_more(
     ]
     if field:
         later[0] = later[0]._replace(**{field: made})
-    name = _fresh_name(dna, new.op, subroutine.states)
+    name = _name_after(dna, new.op, subroutine.states)
     states = (*subroutine.states[:made], name, *subroutine.states[made:])
     return Subroutine(subroutine.name, (*rows[:reader], new, *later), states)
 
@@ -213,12 +220,6 @@ def _draw(dna: DNA, index: int, position: int, field: str, rng: random.Random) -
     return rng.randrange(INPUTS + position)
 
 
-def _fresh_name(dna: DNA, op: str | int, taken: tuple[str, ...]) -> str:
+def _name_after(dna: DNA, op: str | int, taken: tuple[str, ...]) -> str:
     """A state's name after its op, with a number where that is taken."""
-    base = dna.subroutines[op].name if isinstance(op, int) else op
-    base = re.sub(r"[^a-z0-9]+", "_", base.lower())
-    name, count = base, 1
-    while name in taken:
-        count += 1
-        name = f"{base}_{count}"
-    return name
+    return fresh(derived(op, dna.subroutines), taken)

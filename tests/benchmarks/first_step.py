@@ -69,7 +69,7 @@ def main() -> None:
         os.environ["PRIMEVO_CACHE"] = folder
         began = time.perf_counter()
         configure(arguments.backend, Layout(1, cpu_count() if gpu else 1, float(gpu)), None)
-        first_step_s(render(load_seed(WARM_UP)), task)
+        first_step_s(render(load_seed(WARM_UP, task.model.d_model)), task)
         warm_up = time.perf_counter() - began
         print(f"warm-up {warm_up:.2f} s", file=sys.stderr)
         seconds: dict[str, float] = {}
@@ -105,7 +105,7 @@ def programs(task: Task) -> Iterator[tuple[str, str]]:
     seeds = iter([name for name in DENSE_SEEDS if name != WARM_UP])
     for number, child in enumerate(children(task), 1):
         if (name := next(seeds, None)) is not None:
-            yield name, render(load_seed(name))
+            yield name, render(load_seed(name, task.model.d_model))
         yield f"child {number}", render(child)
 
 

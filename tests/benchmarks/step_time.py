@@ -67,7 +67,7 @@ def compare(name: str, device: str, backend: Any, precision: Any) -> dict[str, f
     task = TASKS[device]
     training = task.training.model_copy(update={"precision": precision, "backend": backend})
     task = task.model_copy(update={"training": training})
-    graph = build(load_seed(name))
+    graph = build(load_seed(name, task.model.d_model))
     assert isinstance(graph, Graph)
     values = initial_model(model_shape(graph, task.model, 256), seed=0)
     ours, setup = timed(lambda: make_engine(graph, values, task))

@@ -23,7 +23,7 @@ X = np.random.default_rng(1).standard_normal((BATCH, LENGTH, WIDTH)).astype(np.f
 
 def part(name: str, *lines: str) -> Graph:
     """The seed program with these lines as its main: its routed feed-forward if none are given."""
-    before, _, rest = render(load_seed(name)).partition("main(x, y):\n")
+    before, _, rest = render(load_seed(name, WIDTH)).partition("main(x, y):\n")
     after = rest.partition("\n\n")[2]
     main = "".join(f"  {line}\n" for line in lines or ("out = feed_forward(x)",))
     graph = build(parse(f"{before}main(x, y):\n{main}\n{after}"))

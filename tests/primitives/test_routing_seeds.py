@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -93,7 +94,7 @@ def peer(x: Array, w: Weights) -> Array:
 
 
 def product_key_memory(x: Array, w: Weights) -> Array:
-    return routings.pkm(x, {**product_keys(w), "values": w["value_out_shift"]}, k=8)
+    return routings.pkm(x, {**product_keys(w), "values": w["memory_out_shift"]}, k=8)
 
 
 def cascade(x: Array, w: Weights) -> Array:
@@ -193,9 +194,9 @@ def written(name: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", SEEDS)
 def test_blocks_are_the_transformers_but_for_the_feed_forward(name: str) -> None:
     ours, switch, dna = written(name), written("switch"), load_seed(name)
-    for shared in ("self_attention", "softmax", "layer_norm", "residual"):
+    for shared in ("self_attention", "multi_head_projection", "softmax", "layer_norm", "residual"):
         assert ours[shared] == switch[shared]
-    assert dna.dims[:2] == (8, 1) and dna.constants[:3] == (0.0, 0.25, 1e-6)
+    assert dna.dims[:2] == (8, 1) and dna.constants[:3] == (0.0, 1 / math.sqrt(64 / 8), 1e-6)
     main = switch["main"].replace("feed_forward", "expert").splitlines()[1:]
     assert main == [f"  {line}" for line in DENSE_MAIN]
     if name == "base":
@@ -208,13 +209,16 @@ def test_the_block_around_a_feed_forward() -> None:
     graph = part("switch", *DENSE_MAIN)
     weights = weights_of(graph)
     named = dict(zip(TRANSFORMER_WEIGHTS, map(tf.constant, weights.values()), strict=True))
-    expected = pre_norm_block(tf.constant(X), named, 0.25, squared_relu)
+    expected = pre_norm_block(tf.constant(X), named, squared_relu)
     assert close(passed(graph, weights).output, expected.numpy())
 
 
 def test_depths_are_mixed_of_the_whole_block() -> None:
     """y = x + r (f(x) - x), with f the block that passes nothing by."""
-    gated, plain = build(load_seed("mixture_of_depths")), part("mixture_of_depths", *DENSE_MAIN)
+    gated, plain = (
+        build(load_seed("mixture_of_depths", WIDTH)),
+        part("mixture_of_depths", *DENSE_MAIN),
+    )
     assert isinstance(gated, Graph)
     w = weights_of(gated)
     names = {"main_fed_kernel": "expert_out_kernel"}
@@ -232,7 +236,7 @@ def test_depths_are_mixed_of_the_whole_block() -> None:
 @pytest.mark.parametrize("name", SEEDS)
 def test_costs_are_those_that_the_headers_say(name: str) -> None:
     """What a token meets costs what a dense feed-forward does, but for product keys."""
-    graph, transformer = build(load_seed(name)), build(load_seed("transformer"))
+    graph, transformer = (build(load_seed(each, 128)) for each in (name, "transformer"))
     assert isinstance(graph, Graph) and isinstance(transformer, Graph)
     flops, dense = (
         static_cost(each, 128, graph.every, 256, 256, other=transformer).flops_per_token

@@ -49,7 +49,7 @@ def blocks_of(graph: Graph, task: Task, block: str, other: str) -> list[Block]:
     """The program's layer, and that of the blocks that do not run it, if there are any."""
     graphs = {block: graph}
     if graph.every != 1:
-        graphs[other] = other_graph(task.model.other)
+        graphs[other] = other_graph(task.model.other, task.model.d_model)
     blocks = []
     for name, each in graphs.items():
         body = emit(each, task.model.d_model, weight="self.{}", options=lowering_options(task))

@@ -167,7 +167,8 @@ def _programs(dna: DNA, task: Task) -> str:
     """The program as comment lines, and that of the other blocks."""
     text = _comment(render(dna))
     if dna.every != 1:
-        other = _comment(render(other_program(task.model.other)))
+        model = task.model
+        other = _comment(render(other_program(model.other, model.d_model)))
         text += f"\n\n# The program of the other blocks.\n#\n{other}"
     return text
 

@@ -71,7 +71,7 @@ def layer_graphs(graph: Graph, spec: ModelSpec) -> tuple[Graph, ...]:
     own = program_layers(graph.every, spec.layers)
     if len(own) == spec.layers:
         return (graph,) * spec.layers
-    other = other_graph(spec.other)
+    other = other_graph(spec.other, spec.d_model)
     return tuple(graph if layer in own else other for layer in range(spec.layers))
 
 

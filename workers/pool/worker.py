@@ -89,7 +89,9 @@ def warm_up(setup: Setup) -> None:
     from workers.training.evaluate import evaluate
 
     configure(setup.task.training.backend, setup.layout, setup.memory_limit_mb)
-    outcome = evaluate(load_seed("transformer"), _smallest(setup.task), Budget("steps", 1), seed=0)
+    task = _smallest(setup.task)
+    dna = load_seed("transformer", task.model.d_model)
+    outcome = evaluate(dna, task, Budget("steps", 1), seed=0)
     if outcome.status != "completed":
         raise RuntimeError(f"a first training step ended as {outcome.status}: {outcome.reason}")
 

@@ -29,7 +29,7 @@ def lowering_options(task: Task) -> LoweringOptions:
 def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
     """The static cost of a program at the task's sizes."""
     model = task.model
-    other = other_graph(model.other) if graph.every != 1 else None
+    other = other_graph(model.other, model.d_model) if graph.every != 1 else None
     return static_cost(
         graph,
         model.d_model,

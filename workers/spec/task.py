@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from primitives.programs.seeds import other_graph
+from primitives.programs.seeds import DEFAULT_WIDTH, other_graph
 
 
 class Spec(BaseModel):
@@ -39,7 +39,9 @@ class DataSpec(Spec):
 class ModelSpec(Spec):
     """The model around a block: widths and depth."""
 
-    d_model: int = Field(64, ge=8, multiple_of=8, description="channels; a dim gene is d_model/8")
+    d_model: int = Field(
+        DEFAULT_WIDTH, ge=8, multiple_of=8, description="channels; a dim gene is d_model/8"
+    )
     layers: int = Field(2, ge=1)
     sequence_length: int = Field(64, ge=2, description="tokens a sequence")
     other: str = Field(
@@ -49,8 +51,8 @@ class ModelSpec(Spec):
 
     @field_validator("other")
     @classmethod
-    def _program(cls, value: str) -> str:
-        other_graph(value)
+    def _program(cls, value: str, info: ValidationInfo) -> str:
+        other_graph(value, info.data.get("d_model", DEFAULT_WIDTH))
         return value
 
 

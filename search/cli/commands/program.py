@@ -52,7 +52,7 @@ def check(
 
     task = task_of(config)
     rows = []
-    for title, dna in _programs(file, seed_program, finalists, storage):
+    for title, dna in _programs(file, seed_program, finalists, storage, task.model.d_model):
         row = {"program": title, **size_of(dna, task)}
         print(f"{title} type-checks: {_causality(dna)}", file=sys.stderr)
         rows.append({**row, **_verdict(dna, steps)} if oracle else row)
@@ -66,16 +66,20 @@ def check(
 
 
 def _programs(
-    file: Path | None, seed_program: str | None, finalists: str | None, storage: str | None
+    file: Path | None,
+    seed_program: str | None,
+    finalists: str | None,
+    storage: str | None,
+    d_model: int,
 ) -> list[tuple[str, DNA]]:
     from search.config.programfile import load_seed_program, read_program
 
     if sum(given is not None for given in (file, seed_program, finalists)) != 1:
         raise UsageError("name one program: FILE or --seed-program NAME; or --finalists NAME")
     if file is not None:
-        return [(str(file), read_program(file))]
+        return [(str(file), read_program(file, d_model))]
     if seed_program is not None:
-        return [(seed_program, load_seed_program(seed_program))]
+        return [(seed_program, load_seed_program(seed_program, d_model))]
     assert finalists is not None
     from search.campaign import queries
 
@@ -109,8 +113,13 @@ def seeds(config: TaskConfig = None, output: Output = "table") -> None:
     from search.config.programfile import headline
 
     task = task_of(config)
+    d_model = task.model.d_model
     rows = [
-        {"name": name, "about": headline(seed_text(name)), **size_of(load_seed(name), task)}
+        {
+            "name": name,
+            "about": headline(seed_text(name)),
+            **size_of(load_seed(name, d_model), task),
+        }
         for name in seed_names()
     ]
     columns = ("name", "instructions", "parameters", "flops_per_token", "about")
