@@ -35,10 +35,10 @@ def load_seed(name: str) -> DNA:
 
 
 @lru_cache(maxsize=64)
-def other_graph(program: str) -> Graph:
+def other_graph(program: str, bidirectional: bool = True) -> Graph:
     """The graph of a seed program's name, or of a program's text; ProgramError with the reason
-    where there is none."""
-    graph = build(other_program(program))
+    where it has none in a `bidirectional` task, or in any other."""
+    graph = build(other_program(program), bidirectional)
     if isinstance(graph, IllTyped):
         raise ProgramError(f"the other program has no type: {graph}")
     return graph

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from primitives.programs.seeds import other_graph
 
@@ -106,3 +106,9 @@ class Task(Spec):
     model: ModelSpec = ModelSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     training: TrainingSpec = TrainingSpec()
+
+    @model_validator(mode="after")
+    def _other_blocks(self) -> Task:
+        """The blocks beside a candidate's must not see the future either."""
+        other_graph(self.model.other, bidirectional=self.training.objective == "masked")
+        return self
