@@ -1,1 +1,2 @@
-"""From a program to its canonical graph. Read `liveness`, then `build`."""
+"""From a program to its canonical graph. Read `build`, which is all of it, then what a program
+passes through: `liveness`, `inline`, `typing`, `canonical`."""

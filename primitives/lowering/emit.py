@@ -324,7 +324,7 @@ def expression(
     if node.op == CONCAT:
         return _side_by_side(inputs[0].type, node, names[0])
     if node.op == SOFTMAX:
-        if node.type.axis == KEYS:
+        if node.type.closed:
             return f"masked_softmax({names[0]})"
         return f"ops.softmax({names[0]}, axis=-1)"
     if node.op == RELU:
@@ -344,7 +344,9 @@ def expression(
         if child.support >= 0 else ""
         for child in inputs
     ]  # fmt: skip
-    code = row.variants.get(inputs[0].type.axis, row.code)
+    first = inputs[0].type
+    unmasked = first.axis == KEYS and not first.closed
+    code = row.code if unmasked else row.variants.get(first.axis, row.code)
     if narrow and row.narrow:
         names = [f'ops.cast({each}, "bfloat16")' for each in names]
         weight = f'ops.cast({weight}, "bfloat16")'

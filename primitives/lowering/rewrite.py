@@ -13,7 +13,8 @@ from primitives.graph.build import Graph, Node
 from primitives.ops.types import CHANNELS, COUNT, KEYS
 
 SOFTMAX = "SOFTMAX"
-"""exp(x) over its sum, the largest x subtracted first; over visible entries if x is over S."""
+"""exp(x) over its sum, the largest x subtracted first; over visible entries if the result is
+a closed state over S."""
 
 
 RELU = "RELU"
@@ -113,6 +114,8 @@ def _attended(
     weights, values = node.inputs
     scores = nodes[weights].inputs[0]
     if nodes[scores].op != "T-MAT MUL" or readers[weights] > 1 or readers[scores] > 1:
+        return None
+    if not nodes[weights].type.closed:  # the kernel is that of causal attention
         return None
     queries, keys = nodes[scores].inputs
     read = (queries, keys, values)

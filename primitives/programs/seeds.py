@@ -39,10 +39,10 @@ def load_seed(name: str, d_model: int = DEFAULT_WIDTH) -> DNA:
 
 
 @lru_cache(maxsize=64)
-def other_graph(program: str, d_model: int) -> Graph:
+def other_graph(program: str, d_model: int, bidirectional: bool = True) -> Graph:
     """The graph of a seed program's name, or of a program's text, in a model of `d_model` channels;
-    ProgramError with the reason where there is none."""
-    graph = build(other_program(program, d_model))
+    ProgramError with the reason where it has none in a `bidirectional` task, or in any other."""
+    graph = build(other_program(program, d_model), bidirectional)
     if isinstance(graph, IllTyped):
         raise ProgramError(f"the other program has no type: {graph}")
     return graph

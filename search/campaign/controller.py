@@ -140,9 +140,10 @@ class Controller:
         else:
             for number in self._state.pending:
                 self._queue.append(self._search_run(number, self._store.dna(id, number)))
-        cost = task_cost(checked(self._programs[1], "the first seed program"), self._config.task)
+        task = self._config.task
+        cost = task_cost(checked(self._programs[1], "the first seed program", task), task)
         limits = Limits.relative_to(cost, spec.limits)
-        self._rules = Rules(limits, self._config.task, self._state)
+        self._rules = Rules(limits, task, self._state)
 
     def _sow(self) -> None:
         """The seed programs are the first candidates."""
@@ -150,7 +151,7 @@ class Controller:
         d_model = self._config.task.model.d_model
         for number, name in enumerate(self._config.search.seeds, 1):
             dna = spaced(load_program(name, d_model)[1], self._config.search.every)
-            graph = checked(dna, name)
+            graph = checked(dna, name, self._config.task)
             if graph.hash in known:
                 twin = known[graph.hash]
                 raise UsageError(f"search.seeds: {name} and {twin} are one program; leave one out")

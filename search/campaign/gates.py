@@ -6,13 +6,12 @@ the child takes over.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 
-from primitives.graph.build import Graph, IllTyped, build
+from primitives.graph.build import Graph, IllTyped
 from primitives.language.dna import DNA
 from primitives.lowering.cost import Cost
 from search.campaign.history import State
@@ -64,12 +63,12 @@ class Parent:
 class Child:
     """A program at the gates; its graph is built once, when the first gate asks for it."""
 
-    def __init__(self, dna: DNA, parent: Parent) -> None:
-        self.dna, self.parent = dna, parent
+    def __init__(self, dna: DNA, parent: Parent, task: Task) -> None:
+        self.dna, self.parent, self.task = dna, parent, task
 
     @cached_property
     def built(self) -> Graph | IllTyped:
-        return build(self.dna)
+        return fit.task_graph(self.dna, self.task)
 
     @property
     def graph(self) -> Graph:
@@ -126,16 +125,8 @@ def change(child: Child, rules: Rules) -> Verdict:
 
 
 def types(child: Child, rules: Rules) -> Verdict:
-    """Well typed, and so causal."""
-    if isinstance(child.built, IllTyped):
-        return Rejected(_KIND.split(child.built.reason, maxsplit=1)[0])
-    return PASSED
-
-
-def causal(child: Child, rules: Rules) -> Verdict:
-    """Sees no later token in evaluation, unless the task is bidirectional."""
-    reason = fit.refused(child.graph, rules.task)
-    return Rejected(_KIND.split(reason, maxsplit=1)[0]) if reason else PASSED
+    """Well typed, and so causal, unless the task is bidirectional."""
+    return Rejected(child.built.kind) if isinstance(child.built, IllTyped) else PASSED
 
 
 def length(child: Child, rules: Rules) -> Verdict:
@@ -170,9 +161,7 @@ def seen(child: Child, rules: Rules) -> Verdict:
     return Reuse(original)
 
 
-GATES: dict[str, Gate] = {
-    gate.__name__: gate for gate in (change, types, length, seen, causal, cost)
-}
+GATES: dict[str, Gate] = {gate.__name__: gate for gate in (change, types, length, seen, cost)}
 """In the order in which a child meets them: types first makes the graph that the rest asks about,
 and looking up its hash is cheaper than adding up its cost."""
 
@@ -193,6 +182,3 @@ def task_cost(graph: Graph, task: Task) -> Cost:
 
 
 _NEUTRAL = "same function as the parent"
-
-_KIND = re.compile(r"[:;]|, (?:got|this)")
-"""Where the reason of a type error turns from its kind to the case at hand."""

@@ -14,6 +14,8 @@ from primitives.language.jsonform import from_json
 from primitives.language.text import parse
 from primitives.programs.seeds import load_seed, seed_names
 from search.errors import NotFoundError, UsageError
+from workers.spec.fit import task_graph
+from workers.spec.task import Task
 
 BYTES = 256
 """The vocabulary of the bytes tokenizer."""
@@ -71,9 +73,10 @@ def spaced(dna: DNA, every: int | str) -> DNA:
     return replace(dna, every=MIDDLE if every == "middle" else int(every))
 
 
-def checked(dna: DNA, source: str) -> Graph:
-    """The canonical graph of a program, or a UsageError with the reason that it has no type."""
-    graph = build(dna)
+def checked(dna: DNA, source: str, task: Task | None = None) -> Graph:
+    """The canonical graph of a program, or a UsageError with the reason that it has no type: in the
+    task, or, where none is given, in any."""
+    graph = build(dna, bidirectional=True) if task is None else task_graph(dna, task)
     if isinstance(graph, IllTyped):
         raise UsageError(f"{source}: {graph.where}: {graph.reason}")
     return graph

@@ -29,7 +29,7 @@ _Number = TypeVar("_Number", int, float)
 Mutation = Callable[[DNA, random.Random], DNA]
 
 _NAMES = tuple(name for name, row in PRIMITIVES.items() if not row.routing)
-_ROUTING_NAMES = tuple(name for name, row in PRIMITIVES.items() if not row.future)
+_ROUTING_NAMES = tuple(name for name, row in PRIMITIVES.items() if not row.bidirectional)
 """What a program without a count bank is given, and one with: Primer's language, and experts."""
 _READS: dict[str, tuple[str, ...]] = {
     name: ("op", *row.reads, "branch") for name, row in PRIMITIVES.items()

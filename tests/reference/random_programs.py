@@ -36,7 +36,7 @@ _ROUTING = {
 }  # fmt: skip
 """What makes gates, and ops that seldom fit."""
 _ROUTING_WEIGHTS = [
-    0.0 if row.future else _ROUTING.get(name, 1.0) if row.routing else 0.3 * weight
+    0.0 if row.bidirectional else _ROUTING.get(name, 1.0) if row.routing else 0.3 * weight
     for (name, row), weight in zip(PRIMITIVES.items(), _WEIGHTS, strict=True)
 ]
 

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from primitives.graph.build import Graph, IllTyped, build
+from primitives.graph.build import Graph, IllTyped
 from primitives.language.dna import DNA
 from primitives.language.jsonform import to_json
 from primitives.language.text import render
 from workers.data.tokens import load_tokens
 from workers.export.source import Names, example_source, module_source, names, plain, readme
-from workers.spec.fit import refused, task_cost
+from workers.spec.fit import task_cost, task_graph
 from workers.spec.outcome import Budget, Outcome
 from workers.spec.task import ModelSpec, Task
 from workers.training.evaluate import evaluate
@@ -76,14 +76,12 @@ def export(
     weights). It goes into card.json with hash, static cost, task, versions and the DNA added.
 
     Raises ExportError where the folder is not new or empty or cannot be written, where the program
-    has no type or the task cannot have it, and where the weights are not its weights.
+    has no type in the task, and where the weights are not its weights.
     """
     check_free(directory)
-    graph = build(dna)
+    graph = task_graph(dna, task)
     if isinstance(graph, IllTyped):
-        raise ExportError(f"the program does not type-check: {graph}")
-    if reason := refused(graph, task):
-        raise ExportError(f"the task cannot have this program: {reason}")
+        raise ExportError(f"the program does not type-check in this task: {graph}")
     arrays = _loaded(weights) if isinstance(weights, Path) else weights
     arrays = _in_order(arrays, graph, task.model)
 

@@ -5,7 +5,7 @@ No framework is imported here.
 
 from __future__ import annotations
 
-from primitives.graph.build import Graph, IllTyped, build, sees_future
+from primitives.graph.build import Graph, IllTyped, build
 from primitives.language.dna import DNA
 from primitives.lowering.cost import Cost, static_cost
 from primitives.lowering.dispatch import LoweringOptions
@@ -39,9 +39,3 @@ def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
         lowering_options(task),
         other,
     )
-
-
-def refused(graph: Graph, task: Task) -> str:
-    """Why the task cannot have this program: a decoder that predicts the next token must not see
-    it. Empty where it may."""
-    return sees_future(graph) if task.training.objective == "next_token" else ""

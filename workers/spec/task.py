@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from primitives.programs.seeds import DEFAULT_WIDTH, other_graph
 
@@ -108,3 +108,10 @@ class Task(Spec):
     model: ModelSpec = ModelSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     training: TrainingSpec = TrainingSpec()
+
+    @model_validator(mode="after")
+    def _other_blocks(self) -> Task:
+        """The blocks beside a candidate's must not see the future either."""
+        bidirectional = self.training.objective == "masked"
+        other_graph(self.model.other, self.model.d_model, bidirectional)
+        return self

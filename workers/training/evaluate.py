@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from primitives.errors import ProgramError
-from primitives.graph.build import Graph, IllTyped, build
+from primitives.graph.build import Graph, IllTyped
 from primitives.language.dna import DNA
 from primitives.language.text import parse
 from primitives.lowering.cost import Cost
 from workers.data.tokens import TokenSplits, load_tokens
 from workers.machine.devices import use_backend
-from workers.spec.fit import refused, task_cost
+from workers.spec.fit import task_cost, task_graph
 from workers.spec.outcome import Budget, Job, Measurement, Outcome, Routing
 from workers.spec.task import Task
 
@@ -52,13 +52,10 @@ def evaluate(
     give the same numbers. `weights` names an .npz file to keep the trained weights in."""
     start = time.perf_counter()
     use_backend(task.training.backend)
-    graph = build(dna)
+    graph = task_graph(dna, task)
     if isinstance(graph, IllTyped):
         return Outcome("invalid", str(graph))
     tokens = load_tokens(task.data)
-    reason = refused(graph, task)
-    if reason:
-        return Outcome("invalid", reason)
     cost = task_cost(graph, task, tokens.vocabulary)
     run = _Run(graph, cost, task, budget, seed, tokens)
     try:

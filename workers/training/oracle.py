@@ -54,7 +54,7 @@ def oracle(dna: DNA, steps: int, seed: int = 0) -> Verdict:
     from workers.engines.engine import make_engine
     from workers.model.model import initial_model, model_shape
 
-    graph = build(dna)
+    graph = build(dna, bidirectional=True)
     if isinstance(graph, IllTyped):
         raise ValueError(f"the program has no type: {graph}")
     rng = np.random.default_rng(seed)

@@ -91,11 +91,12 @@ def _programs(
 
 
 def _causality(dna: DNA) -> str:
-    from primitives.graph.build import sees_future
-    from search.config.programfile import checked
+    from primitives.graph.build import IllTyped, build
 
-    reason = sees_future(checked(dna, "the program"))
-    return reason or "no output can see the future"
+    causal = build(dna)
+    if isinstance(causal, IllTyped):
+        return f"in bidirectional tasks alone, as {causal}"
+    return "no output can see the future"
 
 
 def _verdict(dna: DNA, steps: int) -> dict[str, float | bool]:

@@ -1,0 +1,198 @@
+"""Inlining: a program's calls run through once for each place that calls, into one list of nodes.
+
+Silent genes and dead instructions are never visited; equal nodes without weights are one node. A
+branched call is inlined once, under one more branch axis, and so is a routed one, between the
+DISPATCH of its tokens and the COMBINE of its results.
+"""
+
+from __future__ import annotations
+
+from primitives.graph.canonical import Tag, structured, tag
+from primitives.graph.liveness import TRAITS, Step, liveness
+from primitives.graph.typing import TypeFault, fitting, typed
+from primitives.language.dna import DNA, INPUTS, ROUTED
+from primitives.ops.types import (
+    BLOCK,
+    ENTRIES,
+    Mismatch,
+    StateType,
+    combine,
+    concatenation,
+    dispatch,
+)
+
+INPUT = "INPUT"
+CONCAT = "CONCAT"
+DISPATCH = "DISPATCH"
+COMBINE = "COMBINE"
+"""The ops that a graph has beside the primitives: the block's input; the results of a branched
+instruction side by side on the feature axis; and around what a routed call's subroutine does,
+tokens to their experts' buffers and the experts' results back, summed by gate."""
+
+MAX_STEPS = 4096
+"""Calls and instructions that inlining may run: nested calls can grow exponentially. A step makes
+two nodes at most."""
+
+Context = tuple[int, ...]
+"""The branch axes of the calls around an instruction, outermost first: (8, -4) is inside one of 4
+experts in each of 8 heads."""
+
+Place = tuple[int, int]
+"""The instruction that made a node: the subroutine's index, and the position in it."""
+
+
+class Inlined:
+    """Nodes in the order in which inlining makes them, as parallel lists; node 0 is the input.
+
+    This is the hot path of a search: a child is inlined and hashed before anything else is known of
+    it, thousands of times a second.
+
+    Attributes:
+        inputs: the nodes that each node reads.
+        tags: what each node is apart from its inputs.
+        types: its type.
+        structure: the number that commutative inputs are ordered by (see `canonical.structured`).
+        places: the instruction that made it.
+        supports: for each sparse node, the node that made its indices.
+    """
+
+    def __init__(self, dna: DNA, bidirectional: bool) -> None:
+        self.dna, self.bidirectional = dna, bidirectional
+        self.live = liveness(dna)
+        self.inputs: list[tuple[int, ...]] = [()]
+        self.tags: list[Tag] = [tag(INPUT, 0, ())]
+        self.types: list[StateType] = [BLOCK]
+        self.structure: list[int] = [0]
+        self.places: list[Place] = [(-1, -1)]
+        self.supports: dict[int, int] = {}
+        self._known: dict[tuple[object, ...], int] = {}
+        self._steps = 0
+
+    def call(self, index: int, x: int, y: int, context: Context) -> int:
+        """Inlines subroutine `index` on nodes x and y; gives the node of its value."""
+        length = len(self.dna.subroutines[index].instructions)
+        self._steps += 1 + length
+        if self._steps > MAX_STEPS:
+            kind = f"inlining takes more than {MAX_STEPS} steps"
+            raise TypeFault(Mismatch(kind, "; call fewer subroutines"))
+        states = [x, y] + [0] * length
+        place = (index, -1)
+        try:
+            for step in self.live[index].steps:
+                place = (index, step[0])
+                states[INPUTS + step[0]] = self._run(step, states, context, place)
+        except TypeFault as fault:
+            fault.places.append(place)
+            raise
+        return states[-1]
+
+    def _run(self, step: Step, states: list[int], context: Context, place: Place) -> int:
+        """One instruction, `states` being the nodes of its subroutine's states so far."""
+        _, op, in1, in2, branch, value, count = step
+        x, y = states[in1], states[in2]
+        if branch == ROUTED:
+            return self._routed(op, x, y, context, place)
+        inner = context if branch == 1 else (*context, branch)
+        if op.__class__ is str:
+            node = self._primitive(op, x, y, value, count, inner, place)
+        else:
+            made = len(self.places)
+            node = self.call(op, x, y, inner)  # type: ignore[arg-type]
+            if node >= made and branch == 1:
+                self.places[node] = place  # the caller's name says more than the callee's
+        return node if branch == 1 else self._concatenated(node, len(context), branch, place)
+
+    def _primitive(
+        self, name: str, x: int, y: int, value: float, count: int, context: Context, place: Place
+    ) -> int:
+        traits, types = TRAITS[name], self.types
+        if traits.reads_indices:
+            y = self.supports.get(y, y)
+        if traits.binary:
+            inputs: tuple[int, ...] = (y, x) if traits.commutative and y < x else (x, y)
+        else:
+            x = y = 0 if traits.unread else x
+            inputs = (x,)
+        key = (name, inputs, value, count)
+        if traits.single:
+            node = self._known.get(key)
+            if node is not None:
+                return node
+        around = context if traits.weighted else ()
+        made, tag = typed(name, value, count, around, types[x], types[y], self.bidirectional)
+        kind = fitting(made)
+        if traits.binary and types[x].axis == types[y].axis == ENTRIES:
+            self._check_indices(name, x, y)
+        again = kind is types[x] and name == "MASK"  # a closed state stays as it is
+        node = x if again else self._add(inputs, tag, kind, place)
+        if traits.single:
+            self._known[key] = node
+        return node
+
+    def _check_indices(self, name: str, x: int, y: int) -> None:
+        """Sparse states that are joined entry by entry must have the same indices."""
+        traits = TRAITS[name]
+        if traits.makes_indices or traits.reads_indices:
+            return
+        if self.supports[x] != self.supports[y]:
+            kind = "sparse states of different indices"
+            raise TypeFault(Mismatch(kind, f": {name} cannot join them; TAKE reads at indices"))
+
+    def _routed(self, op: str | int, x: int, gates: int, context: Context, place: Place) -> int:
+        """Inlines a routed call of subroutine `op` on tokens x."""
+        if op.__class__ is str:
+            raise TypeFault(Mismatch("only a call of a subroutine can be routed", f", not {op}"))
+        tokens = self._dispatched(x, gates, context, place)
+        experts = self.types[tokens].branches
+        value = self.call(op, tokens, tokens, experts)  # type: ignore[arg-type]
+        return self._combined(value, gates, experts, place)
+
+    def _dispatched(self, x: int, gates: int, context: Context, place: Place) -> int:
+        """Tokens in their experts' buffers. Of sparse gates this reads the indices alone, of gates
+        for all experts nothing: calls that send tokens the same way share it."""
+        kind = self.types[gates]
+        made = fitting(dispatch(self.types[x], kind, context))
+        inputs = (x, self.supports[gates]) if kind.axis == ENTRIES else (x,)
+        return self._once((DISPATCH, *inputs, made), inputs, 0, made.branches, made, place)
+
+    def _combined(self, value: int, gates: int, experts: Context, place: Place) -> int:
+        """The experts' results at their tokens, summed by gate."""
+        made = fitting(combine(self.types[value], experts))
+        return self._once((COMBINE, value, gates), (value, gates), 0, experts, made, place)
+
+    def _concatenated(self, x: int, depth: int, branch: int, place: Place) -> int:
+        """The results of a branched instruction that stands `depth` branched calls deep."""
+        made = fitting(concatenation(self.types[x], depth, branch))
+        key = (CONCAT, x, depth, branch)
+        return self._once(key, (x,), branch, made.branches, made, place)
+
+    def _once(
+        self, key: tuple[object, ...], inputs: tuple[int, ...], value: float, context: Context,
+        made: StateType, place: Place,
+    ) -> int:  # fmt: skip
+        """The node of this key, which begins with its op; made if there is none yet."""
+        node = self._known.get(key)
+        if node is None:
+            own = tag(key[0], value, context)
+            node = self._known[key] = self._add(inputs, own, made, place)
+        return node
+
+    def _add(self, inputs: tuple[int, ...], tag: Tag, made: StateType, place: Place) -> int:
+        inputs, number = structured(tag, inputs, self.structure)
+        node = len(self.structure)
+        self.structure.append(number)
+        self.inputs.append(inputs)
+        self.tags.append(tag)
+        self.types.append(made)
+        self.places.append(place)
+        if made.axis == ENTRIES:
+            self.supports[node] = self._support(node, tag.op, inputs)
+        return node
+
+    def _support(self, node: int, op: str, inputs: tuple[int, ...]) -> int:
+        """The node that made a sparse node's indices: itself, or the support of what it reads."""
+        if op == CONCAT or TRAITS[op].makes_indices:
+            return node
+        if TRAITS[op].reads_indices:
+            return self.supports[inputs[1]]
+        return next(self.supports[read] for read in inputs if read in self.supports)
