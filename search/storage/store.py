@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -30,7 +30,8 @@ from workers.spec.outcome import Budget, Outcome
 
 @dataclass(frozen=True, slots=True)
 class CampaignRow:
-    """A campaign as recorded; `config` is the checked config as JSON."""
+    """A campaign as recorded. `config` is the checked config as JSON; `plugins` are the plug-ins
+    that it was launched with, {"name": ..., "version": ...} each."""
 
     id: int
     name: str
@@ -40,6 +41,7 @@ class CampaignRow:
     finished_at: float | None
     stop_requested: bool
     heartbeat: Heartbeat | None
+    plugins: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +114,14 @@ class Store:
             with self._writer.begin():
                 yield self._writer
 
-    def create_campaign(self, name: str, config: str, seed: int) -> CampaignRow:
+    def create_campaign(
+        self, name: str, config: str, seed: int, plugins: Sequence[Mapping[str, str]] = ()
+    ) -> CampaignRow:
         """A new campaign; a UsageError where the name is taken."""
-        row = {"name": name, "config": config, "seed": seed, "created_at": time.time()}
+        row = {
+            "name": name, "config": config, "seed": seed, "created_at": time.time(),
+            "plugins": list(plugins),
+        }  # fmt: skip
         try:
             with self._writing() as connection:
                 connection.execute(insert(Campaign), row)
@@ -237,7 +244,7 @@ class _Insert:
 
 _CAMPAIGNS = select(
     Campaign.id, Campaign.name, Campaign.config, Campaign.seed, Campaign.created_at,
-    Campaign.finished_at, Campaign.stop_requested, Campaign.heartbeat,
+    Campaign.finished_at, Campaign.stop_requested, Campaign.heartbeat, Campaign.plugins,
 ).order_by(Campaign.id)  # fmt: skip
 
 _PROPOSALS = (
@@ -283,7 +290,7 @@ def _campaign_row(row: Row[*tuple[Any, ...]]) -> CampaignRow:
     beat = Heartbeat(**row.heartbeat) if row.heartbeat else None
     return CampaignRow(
         row.id, row.name, row.config, row.seed, row.created_at, row.finished_at,
-        row.stop_requested, beat,
+        row.stop_requested, beat, row.plugins or (),
     )  # fmt: skip
 
 
@@ -338,7 +345,7 @@ def _evaluation_values(campaign_id: int, entry: NewEvaluation, now: float) -> di
                 for point in outcome.curve
             ]
         ),
-        "routing": None if outcome.routing is None else json.dumps(asdict(outcome.routing)),
+        "metrics": json.dumps({name: finite(value) for name, value in outcome.metrics.items()}),
         "worker": entry.worker,
         "finished_at": now,
     }

@@ -12,7 +12,7 @@ import pytest
 
 from primitives.language.text import parse
 from primitives.programs.seeds import seed_text
-from search.campaign.queries import RECORD_FIELDS
+from search.campaign.queries import record_fields
 from search.cli import running
 from tests.cli.command import ROOT, data, primevo, refusal
 from tests.cli.instant import InstantPool
@@ -151,7 +151,7 @@ class TestOverview:
     def test_top_is_sorted_and_has_every_field(self, campaign: Path) -> None:
         records = data("top", "small", "-n", "5")
         assert len(records) == 5
-        assert all(tuple(record) == RECORD_FIELDS for record in records)
+        assert all(tuple(record) == record_fields() for record in records)
         fitness = [record["fitness"] for record in records]
         assert fitness == sorted(fitness)
         assert len({record["hash"] for record in records}) == 5
@@ -186,7 +186,7 @@ class TestCandidate:
     def test_show_json(self, campaign: Path) -> None:
         child = self.child()
         shown = data("show", "small", child)
-        assert {name: shown[name] for name in RECORD_FIELDS} == data("top", "small", "-n", "1")[0]
+        assert {name: shown[name] for name in record_fields()} == data("top", "small", "-n", "1")[0]
         assert shown["ancestry"][0]["mutation"] == "seed"
         assert shown["ancestry"][-1]["id"] == child
         assert shown["static_cost"]["parameters"] > 0

@@ -26,6 +26,7 @@ from primitives.language.text import render
 from workers.data.tokens import load_tokens
 from workers.export.source import Names, example_source, module_source, names, plain, readme
 from workers.spec.fit import task_cost, task_graph
+from workers.spec.metrics import METRICS
 from workers.spec.outcome import Budget, Outcome
 from workers.spec.task import ModelSpec, Task
 from workers.training.evaluate import evaluate
@@ -202,11 +203,7 @@ def _in_order(weights: Weights, graph: Graph, spec: ModelSpec) -> Weights:
 
 def _training(budget: Budget, seed: int, outcome: Outcome) -> dict[str, Any]:
     """The run that made the weights, for the card."""
-    fields = (
-        "val_loss", "val_bpb", "val_perplexity", "test_loss", "test_bpb", "steps", "tokens",
-        "train_seconds",
-    )  # fmt: skip
-    scores = {field: getattr(outcome, field) for field in fields}
+    scores = {row.name: row.of(outcome) for row in METRICS.values() if row.where != "static"}
     return {"seed": seed, "budget": asdict(budget), **scores}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from primitives.graph.build import Graph, IllTyped, build
 from primitives.language.dna import DNA
-from primitives.lowering.cost import Cost, static_cost
+from primitives.lowering.cost import Cost, program_layers, static_cost
 from primitives.lowering.dispatch import LoweringOptions
 from primitives.programs.seeds import other_graph
 from workers.spec.task import Task
@@ -38,4 +38,18 @@ def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
         vocabulary,
         lowering_options(task),
         other,
+    )
+
+
+def refused(graph: Graph, task: Task) -> str:
+    """Why the task cannot have a program that has a type there, in one line with the remedy; empty
+    where it may: some layer of the model has to run the program. With `every: 4` that is the last
+    of four."""
+    layers = task.model.layers
+    if program_layers(graph.every, layers):
+        return ""
+    return (
+        f"no layer would run the program: with every: {graph.every} that is layer {graph.every} of "
+        f"each {graph.every}, and model.layers is {layers}; set model.layers to at least "
+        f"{graph.every}, or every to a smaller number or middle"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from primitives.lowering.cost import Cost
 from workers.data.tokens import TokenSplits, load_tokens
 from workers.machine.devices import use_backend
 from workers.spec.fit import task_cost, task_graph
-from workers.spec.outcome import Budget, Job, Measurement, Outcome, Routing
+from workers.spec.metrics import measured
+from workers.spec.outcome import Budget, Job, Measurement, Outcome
 from workers.spec.task import Task
 
 CALL_SECONDS = 0.5
@@ -87,7 +88,7 @@ class _Run:
     test_loss: float | None = None
     hurdles_passed: int = 0
     curve: list[Measurement] = field(default_factory=list)
-    routing: Routing | None = None
+    usage: Mapping[str, float] = field(default_factory=dict)
 
     def train(self) -> tuple[Any, str]:
         """Runs to the end of the budget, to a hurdle that it does not pass, or to a bad loss."""
@@ -113,7 +114,7 @@ class _Run:
             loss = self.score("validation")
             if not math.isfinite(loss):
                 return "diverged", f"validation loss is {loss} at step {self.steps}"
-            self.routing = usage(self.engine.loads)
+            self.usage = usage(self.engine.loads)
             self.curve.append(Measurement(self.steps, self._tokens(), self.train_seconds, loss))
             if threshold is not None and loss > threshold:
                 break
@@ -196,7 +197,7 @@ class _Run:
             setup_seconds=seconds - self.train_seconds,
             hurdles_passed=self.hurdles_passed,
             curve=tuple(self.curve),
-            routing=self.routing,
+            metrics=measured(self),
         )
 
     def _bits_per_byte(self, loss: float | None, split: str) -> float | None:

@@ -65,7 +65,8 @@ def top(
     storage: Storage = None,
     output: Output = "table",
 ) -> None:
-    """Rank the best candidates. Distinct programs only, the lowest FIELD first."""
+    """Rank the best candidates. Distinct programs only, the best FIELD first: the lowest, or the
+    highest where more is better."""
     from search.campaign import queries
     from search.cli.output import print_records
 
