@@ -5,12 +5,16 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from difflib import unified_diff
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from primitives.language.text import parse
+from primitives.graph.build import build
+from primitives.graph.live import live_program
+from primitives.language.jsonform import from_json
+from primitives.language.text import parse, render
 from primitives.programs.seeds import seed_text
 from search.campaign.queries import record_fields
 from search.cli import running
@@ -190,7 +194,12 @@ class TestCandidate:
         assert shown["ancestry"][0]["mutation"] == "seed"
         assert shown["ancestry"][-1]["id"] == child
         assert shown["static_cost"]["parameters"] > 0
-        assert parse(shown["program"]).length == shown["static_cost"]["instructions"]
+        genome, live = from_json(shown["dna"]), parse(shown["program"])
+        assert live == live_program(genome)
+        assert genome.length == shown["static_cost"]["instructions"]
+        assert build(live).hash == shown["hash"] == build(genome).hash
+        as_stored = data("show", "small", child, "--genome")
+        assert parse(as_stored["program"]) == genome == from_json(as_stored["dna"])
         assert set(shown["dna"]) == {"dims", "constants", "counts", "every", "subroutines"}
 
     @pytest.mark.parametrize("relative", ["parent", "seed"])
@@ -201,6 +210,24 @@ class TestCandidate:
         other = line[-2 if relative == "parent" else 0]["id"]
         assert lines[:2] == [f"--- candidate {other}", f"+++ candidate {child}"]
         assert data("show", "small", child, "--diff", relative)["diff"].splitlines() == lines
+
+    @pytest.mark.parametrize("option", [(), ("--genome",)])
+    def test_text_and_diffs_are_of_live_programs_or_of_genomes(
+        self, campaign: Path, option: tuple[str, ...]
+    ) -> None:
+        changed = 0
+        for number in range(2, 12):
+            shown = data("show", "small", number, "--diff", "parent", *option)
+            genome = from_json(shown["dna"])
+            assert shown["program"] == render(genome if option else live_program(genome))
+            assert shown["program"] in primevo("show", "small", number, *option).stdout
+            parent = data("show", "small", shown["parent_id"], *option)["program"].splitlines()
+            assert (
+                shown["diff"].splitlines()[2:]
+                == [*unified_diff(parent, shown["program"].splitlines(), lineterm="")][2:]
+            )
+            changed += render(genome) != render(live_program(genome))
+        assert changed > 0
 
     def test_a_seed_program_has_no_parent(self, campaign: Path) -> None:
         assert "seed program" in refusal(2, "show", "small", 1, "--diff", "parent")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from primitives.language.dna import DNA
-from primitives.language.text import parse
+from primitives.language.jsonform import from_json
 from primitives.ops.table import PRIMITIVES
 from primitives.programs.seeds import seed_names, seed_text
 from search.cli import running
@@ -75,7 +75,7 @@ class TestTraining:
 
         monkeypatch.setattr("workers.export.export.export_candidate", export_candidate)
         assert primevo("export", "small", 2, "--to", "layer").stdout == "layer/card.json\n"
-        assert asked["dna"] == parse(data("show", "small", 2)["program"])
+        assert asked["dna"] == from_json(data("show", "small", 2)["dna"])
         assert asked["task"].model.d_model == 32
         assert (asked["budget"].unit, asked["budget"].amount) == ("steps", 60)
         assert asked["card"]["campaign"] == "small"

@@ -9,6 +9,7 @@ import pytest
 
 from primitives import build, parse, render
 from primitives.language.dna import COUNT_VOCABULARY, verify
+from primitives.language.naming import derived, fresh, stale
 from primitives.ops.table import PRIMITIVES
 from primitives.programs.seeds import load_seed, seed_names
 from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS, mutate
@@ -170,3 +171,38 @@ def test_what_primer_found_is_one_insert_away_from_the_transformer(before, after
 
 def _rows(dna):
     return [row for subroutine in dna.subroutines for row in subroutine.instructions]
+
+
+def test_a_new_op_gives_its_state_its_name():
+    changed = 0
+    for child in children("field", 300):
+        for subroutine, old in zip(child.subroutines, SMALL.subroutines, strict=True):
+            rows = zip(subroutine.instructions, old.instructions, strict=True)
+            for position, (row, before) in enumerate(rows):
+                name, former = (each.states[2 + position] for each in (subroutine, old))
+                if row.op == before.op:
+                    assert name == former
+                else:
+                    assert name == fresh(derived(row.op, SMALL.subroutines), old.states)
+                    changed += 1
+    assert changed > 50
+
+
+def test_states_that_swap_take_their_names_along():
+    for child in children("swap", 60):
+        for subroutine, old in zip(child.subroutines, SMALL.subroutines, strict=True):
+            made, before = (
+                {name: row.op for name, row in zip(each.states[2:], each.instructions, strict=True)}
+                for each in (subroutine, old)
+            )
+            assert made == before
+
+
+@pytest.mark.parametrize("seed_program", seed_names())
+def test_names_never_go_stale(seed_program):
+    dna, rng = load_seed(seed_program), random.Random(2)
+    for _ in range(150):
+        dna, _ = mutate(dna, rng)
+        for subroutine in dna.subroutines:
+            for name, row in zip(subroutine.states[2:], subroutine.instructions, strict=True):
+                assert not stale(name, row.op, dna), render(dna)

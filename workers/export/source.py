@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from textwrap import fill, indent
 
 from primitives.graph.build import Graph
+from primitives.graph.live import live_program
 from primitives.language.dna import DNA, MIDDLE
 from primitives.language.text import render
 from primitives.programs.seeds import other_program
@@ -164,8 +165,8 @@ def _listed(target: str, item: str, loop: str) -> str:
 
 
 def _programs(dna: DNA, task: Task) -> str:
-    """The program as comment lines, and that of the other blocks."""
-    text = _comment(render(dna))
+    """The live program as comment lines, and that of the other blocks."""
+    text = _comment(render(live_program(dna)))
     if dna.every != 1:
         model = task.model
         other = _comment(render(other_program(model.other, model.d_model)))
