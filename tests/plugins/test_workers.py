@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,14 +94,21 @@ with Pool(Task(), spec, entries + ":where", entries + ":warm_up", plugins) as po
 """
 
 
-def test_a_cluster_is_sent_the_plugins(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture
+def session_folder() -> Iterator[str]:
+    """A short path, because the paths of Ray's sockets must be short."""
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+def test_a_cluster_is_sent_the_plugins(tmp_path: Path, session_folder: str) -> None:
     """Its machines need not see the driver's folders: the source travels, and is found first."""
-    folder = tmp_path_factory.mktemp("c")
+    folder = tmp_path
     (folder / "primevo_file.py").write_text("def register(): pass\n")
     (folder / "primevo_example").symlink_to(EXAMPLE / "primevo_example")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        [sys.executable, "-c", SERVER, f"/tmp/primevo-test-{os.getpid()}"],
+        [sys.executable, "-c", SERVER, session_folder],
         cwd="/", env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     ) as server:  # fmt: skip
