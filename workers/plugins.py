@@ -4,6 +4,9 @@ A plug-in is a module with a function `register()`, which calls `TABLE.register(
 that it adds. A config names a plug-in by its module's path, or by the name under which an installed
 distribution announces it (entry points of the group `primevo.plugins`). Nothing is imported but
 what a config or a command line names.
+
+A plug-in may import no framework while it is loaded, but inside its functions: commands stay quick,
+and a worker chooses Keras' backend and binds its device after its plug-ins are loaded.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ GROUP = "primevo.plugins"
 
 UNKNOWN = "unknown"
 """The version of a module that belongs to no distribution and has no `__version__`."""
+
+
+FRAMEWORKS = ("keras", "tensorflow", "jax")
 
 
 class PluginError(ValueError):
@@ -98,8 +104,11 @@ def _load(name: str) -> Plugin:
         if not all(part.isidentifier() for part in path.split(".")):
             raise PluginError(_missing(name, known))
         look_in([os.getcwd()])
+        before = [framework for framework in FRAMEWORKS if framework in sys.modules]
         module = _imported(name, path, known)
+        _refuse_frameworks(name, before)
         _register(name, path, module)
+        _refuse_frameworks(name, before)
         _versions[path] = _version(module)
     return Plugin(name, path, _versions[path])
 
@@ -128,6 +137,15 @@ def _register(name: str, path: str, module: ModuleType) -> None:
         raise PluginError(
             f"plug-in '{name}' cannot register its rows: {_told(error, path)}"
         ) from error
+
+
+def _refuse_frameworks(name: str, before: list[str]) -> None:
+    for framework in FRAMEWORKS:
+        if framework in sys.modules and framework not in before:
+            raise PluginError(
+                f"plug-in '{name}' imports {framework} while it is loaded: "
+                "import it inside the functions that need it"
+            )
 
 
 def _missing(name: str, known: dict[str, str]) -> str:

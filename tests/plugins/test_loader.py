@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.util import spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,18 @@ from workers.data.corpora import CORPORA, Corpus, Document
 def register():
     CORPORA.register(Corpus("{name}", "a test", lambda source: iter(()), lambda source: {{}}))
 """
+
+
+class StandIn:
+    """Finds `primevo_stub.py` in a folder where a module of another name is asked for."""
+
+    def __init__(self, name: str, folder: str) -> None:
+        self.name, self.file = name, Path(folder) / "primevo_stub.py"
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+        if name == self.name:
+            return spec_from_file_location(name, self.file)
+        return None
 
 
 def error_of(name: str) -> str:
@@ -125,6 +138,21 @@ def test_a_plugin_that_fails_is_named_with_the_reason(
     message = error_of("primevo_bad")
     for part in expected:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    "text", ["import jax\ndef register(): pass", "def register():\n  import jax"]
+)
+def test_a_plugin_that_imports_a_framework_is_refused(
+    write: Write, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The framework is a stand-in, so that this process stays as it is."""
+    monkeypatch.delitem(sys.modules, "jax", raising=False)
+    write("primevo_heavy.py", text)
+    write("primevo_stub.py", "")
+    monkeypatch.setattr(sys, "meta_path", [StandIn("jax", sys.path[-1]), *sys.meta_path])
+    assert "imports jax while it is loaded: import it inside" in error_of("primevo_heavy")
+    del sys.modules["jax"]
 
 
 def test_one_that_failed_may_be_mended_and_loaded(write: Write) -> None:
