@@ -23,8 +23,8 @@ from search.campaign.history import fold
 from search.campaign.pace import Pace
 from search.campaign.progress import Progress, phase, progress
 from search.campaign.proposal import ProgramCache, derive, final_seed, propose
+from search.config.plugins import stored_config
 from search.config.programfile import checked, load_program, spaced
-from search.config.schema import CampaignConfig
 from search.errors import PrimevoError, UsageError
 from search.storage.events import Ended, Heartbeat, Kind, Proposed
 from search.storage.store import (
@@ -88,7 +88,7 @@ class Controller:
     ) -> None:
         self._store, self._campaign, self._evaluator = store, campaign, evaluator
         self._show, self._clock = show, clock
-        self._config = CampaignConfig.model_validate_json(campaign.config)
+        self._config = stored_config(campaign.config, campaign.name)
         self._queue: deque[Planned] = deque()
         self._running: dict[tuple[int, int], float] = {}
         self._entries: list[Entry] = []

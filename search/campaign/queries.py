@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, func, select
 from primitives.errors import unknown
 from search.campaign.history import fold
 from search.campaign.progress import FinalRow, Progress, final_table, progress
-from search.config.schema import CampaignConfig
+from search.config.plugins import stored_config
 from search.errors import NotFoundError, UsageError
 from search.storage.events import Heartbeat
 from search.storage.models import Base, Candidate, Evaluation
@@ -73,7 +73,7 @@ def campaigns(store: Store) -> list[CampaignLine]:
 def summary(store: Store, name: str) -> Summary:
     """Raises NotFoundError where there is no such campaign."""
     campaign = store.campaign(name)
-    spec = CampaignConfig.model_validate_json(campaign.config).search
+    spec = stored_config(campaign.config, name).search
     state = fold(spec, store.events(campaign.id))
     line = _line(store, campaign)
     return Summary(line, progress(state), campaign.heartbeat, final_table(state))

@@ -16,6 +16,7 @@ from search.errors import PrimevoError
 from search.storage.events import Heartbeat
 from search.storage.store import CampaignRow, Store
 from workers.data.corpora import DataError
+from workers.plugins import PluginError
 from workers.pool.cluster import PoolError
 from workers.pool.pool import Pool
 
@@ -24,9 +25,9 @@ from workers.pool.pool import Pool
 def started(config: CampaignConfig) -> Iterator[Pool]:
     """The config's workers, ended however the block ends; what they lack is a PrimevoError."""
     try:
-        with Pool(config.task, config.workers) as pool:
+        with Pool(config.task, config.workers, plugins=config.plugins) as pool:
             yield pool
-    except (PoolError, DataError) as error:
+    except (PoolError, DataError, PluginError) as error:
         raise PrimevoError(str(error)) from None
 
 

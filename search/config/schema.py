@@ -129,6 +129,9 @@ class CampaignConfig(Spec):
 
     name: str | None = Field(None, pattern=r"^[\w.-]+$", description="default: the file's name")
     seed: int = Field(0, ge=0, description="all random numbers derive from it")
+    plugins: tuple[str, ...] = Field(
+        (), description="modules, or names of installed plug-ins, that add rows to the tables"
+    )
     task: Task = Task()
     search: SearchSpec
     workers: PoolSpec = PoolSpec()

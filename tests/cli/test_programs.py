@@ -152,7 +152,7 @@ class TestLooking:
         assert "nowhere" in refusal(2, "init", "--to", "nowhere/x.yaml")
 
     def test_doctor(self, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("search.cli.doctor._devices", lambda: "not started here")
+        monkeypatch.setattr("search.cli.doctor._devices", lambda plugins: "not started here")
         findings = {row["check"]: row for row in data("doctor")}
         for check in ("Python", "primevo", "tensorflow", "ray", "corpus sotu", "token cache"):
             assert findings[check]["ok"], findings[check]
@@ -162,7 +162,7 @@ class TestLooking:
     def test_doctor_fails_where_something_is_wrong(
         self, empty: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("search.cli.doctor._devices", lambda: 1 / 0)
+        monkeypatch.setattr("search.cli.doctor._devices", lambda plugins: 1 / 0)
         (empty / "primevo.db").write_text("no database" * 100)
         monkeypatch.setenv("PRIMEVO_CACHE", "/proc/primevo")
         result = primevo("doctor", "-o", "json", code=1)

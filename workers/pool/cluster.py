@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Near Ray's minimum: jobs and outcomes are small, tokens are shared through files."""
@@ -50,15 +51,20 @@ class WorkerDied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Ray as this process uses it. `folder` holds the session of a Ray started here; None means
-    that Ray belongs to somebody else and stays."""
+    """Ray as this process uses it.
+
+    Attributes:
+        layout: The workers that there is room for, and each one's share.
+        folder: The folder of a Ray that this process started, which ends with it. None means that
+            Ray belongs to somebody else and stays.
+    """
 
     layout: Layout
     folder: Path | None
 
     def start_worker(self, setup: Setup) -> Any:
-        """A worker's actor. On a cluster Ray places it where CPUs and GPUs are free; on this
-        machine the layout has done the counting, and Ray hands out GPUs only."""
+        """Starts a worker and returns its actor at once. On a cluster Ray places it where CPUs and
+        GPUs are free; on this machine the layout has counted them, and Ray hands out GPUs only."""
         cpus = self.layout.cpus if self.folder is None else 0
         return (
             ray.remote(Worker)
@@ -67,7 +73,8 @@ class Cluster:
         )
 
     def shortage(self) -> str:
-        """What a worker asks of a cluster that has not placed it yet, and what is free there."""
+        """Says what a worker asks of a cluster that has not placed it yet, and what is free there.
+        Empty on this machine, where there is always room."""
         if self.folder is not None:
             return ""
         free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
@@ -77,15 +84,15 @@ class Cluster:
         )
 
     def answers(self, calls: list[Any], timeout_s: float) -> list[Any]:
-        """The calls that have ended; returns as soon as there is one, or when the time is up."""
+        """Waits until a call has ended or the time is up, and returns all that have ended."""
         done, rest = ray.wait(calls, num_returns=1, timeout=timeout_s)
         if done and rest:
             done += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
         return list(done)
 
     def answer(self, call: Any, place: Place | None) -> Any:
-        """What an ended call returned. Raises WorkerDied if its process is gone, PoolError with the
-        reason if it raised: jobs never do, so that is a worker which cannot warm up."""
+        """Returns what an ended call returned. Raises WorkerDied if the worker's process is gone.
+        Raises PoolError if the call raised: jobs never do, so the worker could not warm up."""
         try:
             return ray.get(call)
         except RayTaskError as error:
@@ -106,6 +113,7 @@ class Cluster:
         return last or "killed from outside, or by the system for want of memory"
 
     def leave(self) -> None:
+        """Ends Ray, with its logs, if this process started it."""
         if self.folder is not None:
             ray.shutdown()
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -123,16 +131,23 @@ def _last_words(folder: Path, process: int) -> str | None:
     return None
 
 
-def join(spec: PoolSpec) -> Cluster:
-    """Ray at `spec.address`; else the one this process is connected to; else a new one on this
-    machine, which ends when the calling thread does. Raises PoolError."""
+def join(spec: PoolSpec, sources: Sequence[Path] = ()) -> Cluster:
+    """Joins the Ray at `spec.address`; else the one that this process is connected to; else starts
+    one on this machine, which ends when the calling thread does. Raises PoolError.
+
+    `sources` are packages (folders) and modules (files) that Ray takes to the other machines of the
+    cluster at `spec.address`. On this machine workers find them where the driver does.
+    """
     if not ray.is_initialized():
         if spec.address is None:
             return _start(spec)
+        carried = {"py_modules": [str(path) for path in sources]} if sources else None
         try:
             _knock(spec.address)
-            ray.init(spec.address, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, ValueError) as error:
+            ray.init(
+                spec.address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=carried
+            )
+        except (OSError, ValueError, RuntimeEnvSetupError) as error:
             text = f"cannot join the Ray cluster at workers.address '{spec.address}': {error}"
             raise PoolError(text) from error
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]

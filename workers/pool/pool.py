@@ -1,21 +1,17 @@
-"""The worker pool: processes that run jobs side by side and may die without harm.
-
-A Pool is driven by one thread, which submits jobs and waits for reports; everything happens inside
-these calls. Ray starts in the constructor, workers warm up while the caller goes on, and jobs that
-are submitted meanwhile queue. A job past its time limit is killed with its process; a job whose
-worker died by itself runs once more on another one, and is reported as crashed if that dies, too.
-"""
+"""The worker pool: processes that run jobs side by side and may die without harm. See `Pool`."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from workers.data.corpora import fingerprint
+from workers.plugins import load, search_path, sources
 from workers.pool.cluster import Place, PoolError, WorkerDied, join
 from workers.pool.worker import Setup
 from workers.spec.outcome import Job, Outcome, Report, Status
@@ -42,7 +38,8 @@ class _Ticket:
 
 @dataclass(slots=True, eq=False)
 class _Member:
-    """A worker: warming up (nobody knows its place yet), idle, or busy with a ticket since then."""
+    """A worker. While it warms up, its place is not known yet. While it is busy it has a ticket.
+    `since` is when it started to warm up or to run the ticket (monotonic seconds)."""
 
     actor: Any
     since: float
@@ -57,24 +54,62 @@ class _Member:
 
 
 class Pool:
-    """Workers for one task. Use it from the thread that made it, which must live as long: Ray's
-    processes end with the thread that started them."""
+    """Workers that train candidates of one task.
+
+    Ownership: The pool owns its workers. It also owns Ray, unless it joined one that somebody else
+    started. `close`, or the end of a `with` block, ends what the pool owns. If the process is
+    killed instead, its workers and its Ray end with it.
+
+    Threads: Use a pool from the thread that made it, and keep that thread alive: Ray's processes
+    end with the thread that started them. The pool has no thread of its own, so that workers are
+    watched only inside `submit` and `wait`: call `wait` often. The constructor and `submit` return
+    at once; jobs that are submitted while workers warm up are queued.
+
+    Jobs: Every submitted job is reported exactly once, in any order. A job that is past its time
+    limit is killed together with its process, and reported as `timed_out`. A job that raises is
+    reported as `crashed`; its worker lives on.
+
+    Death of a worker: The job that it was running is run once more, on another worker. If that one
+    dies, too, the job is reported as `crashed`, or `out_of_memory` where memory was the reason.
+    A new worker takes the place of the dead one.
+
+    Plug-ins: Every worker loads them before its first job, in the same order as the driver. It
+    looks for modules wherever the driver does, after the places that it knows itself. To a cluster
+    that the pool joins by address, Ray takes their source with it (`py_modules` of its runtime
+    environment). A Ray that this process is connected to already is used as it is.
+    """
 
     def __init__(
-        self, task: Task, spec: PoolSpec | None = None, entry: str = ENTRY, warm_up: str = WARM_UP
+        self,
+        task: Task,
+        spec: PoolSpec | None = None,
+        entry: str = ENTRY,
+        warm_up: str = WARM_UP,
+        plugins: Sequence[str] = (),
     ) -> None:
         """Starts Ray, or joins the cluster, and starts the workers without awaiting them.
 
-        Raises DataError where the task's text is missing, PoolError where the devices or the
-        cluster are not as asked for. `entry` and `warm_up`: see `worker.Setup`.
+        Args:
+            task: What every job is trained on.
+            spec: How many workers, and each one's share of the machine.
+            entry: What a worker calls for a job, see `worker.Setup`.
+            warm_up: What a worker calls before its first job, see `worker.Setup`.
+            plugins: Names of plug-ins, see `workers.plugins`.
+
+        Raises:
+            PluginError: a plug-in cannot be loaded.
+            DataError: the task's text is missing.
+            PoolError: the devices or the cluster are not as asked for.
         """
+        loaded = load(plugins)
         fingerprint(task.data)
         self._spec = spec or PoolSpec()
-        self._cluster = join(self._spec)
+        self._cluster = join(self._spec, sources(loaded))
         self._capacity = self._cluster.layout.count
         self._size = self._capacity
         limit = self._spec.memory_limit_mb
-        self._setup = Setup(task, self._cluster.layout, limit, entry, warm_up)
+        path = search_path() if loaded else ()
+        self._setup = Setup(task, self._cluster.layout, limit, entry, warm_up, tuple(plugins), path)
         self._queue: deque[_Ticket] = deque()
         self._idle: list[_Member] = []
         self._waiting: dict[Any, _Member] = {}  # by the call that is to end: warming up or busy
@@ -95,7 +130,7 @@ class Pool:
         self.close()
 
     def capacity(self) -> int:
-        """How many jobs run side by side."""
+        """Returns how many jobs run side by side."""
         return self._capacity
 
     def submit(self, job: Job) -> None:
@@ -118,7 +153,7 @@ class Pool:
         return reports
 
     def why_waiting(self) -> str | None:
-        """Why no submitted job is running, in one line; None if one is, or there is none."""
+        """Says in one line why no submitted job is running; None if one is, or there is none."""
         if not self._queue or self._busy():
             return None
         starting = list(self._waiting.values())

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from workers import plugins
 from workers.spec.outcome import Budget, Job, Outcome
 from workers.spec.pool import Layout
 from workers.spec.task import ModelSpec, Task
@@ -18,10 +19,18 @@ from workers.spec.task import ModelSpec, Task
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a worker is told when it starts. `entry` and `warm_up` are dotted paths, `module:name`.
+    """What a worker is told when it starts.
 
-    entry(job: Job, task: Task) -> Outcome is called for every job; it maps what it expects to go
-    wrong to an outcome itself. warm_up(setup: Setup) is called once, before the first job.
+    Attributes:
+        task: What every job of this worker is trained on.
+        layout: The share of the machine that the worker may use.
+        memory_limit_mb: The GPU memory that it may use; None lets it grow.
+        entry: The path `module:name` of a function (job: Job, task: Task) -> Outcome, which is
+            called for every job. What it expects to go wrong it turns into an outcome itself.
+        warm_up: The path of a function (setup: Setup) -> None, called once before the first job.
+        plugins: Names of the plug-ins that are loaded before anything else.
+        search_path: Folders where the driver looks for modules. The worker looks there, too, after
+            all the places that it knows itself, so that it finds the plug-ins that the driver has.
     """
 
     task: Task
@@ -29,6 +38,8 @@ class Setup:
     memory_limit_mb: int | None
     entry: str
     warm_up: str
+    plugins: tuple[str, ...] = ()
+    search_path: tuple[str, ...] = ()
 
 
 TIDY_EVERY = 8
@@ -36,7 +47,8 @@ TIDY_EVERY = 8
 
 
 class Worker:
-    """Lives in a process of its own, as a Ray actor."""
+    """Runs jobs in a process of its own, as a Ray actor. Call `prepare` once, then `run` for each
+    job, one at a time."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -44,14 +56,17 @@ class Worker:
         self._jobs = 0
 
     def prepare(self) -> tuple[str, int]:
-        """Warms up, and says where the worker is: host name and process id."""
+        """Loads the plug-ins, warms up, and returns where the worker is: host name, process id."""
+        plugins.look_in(self._setup.search_path)
+        plugins.load(self._setup.plugins)
         _resolve(self._setup.warm_up)(self._setup)
         self._entry = _resolve(self._setup.entry)
         gc.disable()  # see _tidy
         return socket.gethostname(), os.getpid()
 
     def run(self, job: Job) -> Outcome:
-        """The job's outcome. An exception that the entry let through is one, too."""
+        """Returns the job's outcome. An exception that the entry lets through becomes the outcome
+        `crashed`; the worker lives on."""
         assert self._entry is not None, "prepare() comes first"
         try:
             return self._entry(job, self._setup.task)

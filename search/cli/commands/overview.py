@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.commands.opening import open_store
+from search.cli.commands.opening import open_store, stored_config
 from search.cli.commands.options import Campaign, Output, Storage
 from search.errors import NotFoundError
 
@@ -71,6 +71,7 @@ def top(
     from search.cli.output import print_records
 
     with open_store(storage) as store:
+        stored_config(store, name)  # its plug-ins' metrics can be ranked by from here on
         records = queries.top(store, name, count, by)
     columns = _TOP_COLUMNS if by in _TOP_COLUMNS else (*_TOP_COLUMNS, by)
     print_records(records, columns, output)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.commands.opening import candidate_program, open_store, size_of
-from search.cli.commands.options import Output, Storage
+from search.cli.commands.options import Output, Plugins, Storage
 from search.cli.commands.subject import SeedProgram
 from search.errors import PrimevoError, UsageError
 
@@ -43,13 +43,16 @@ def check(
     config: TaskConfig = None,
     oracle: Oracle = False,
     steps: Steps = 1000,
+    plugins: Plugins = None,
     storage: Storage = None,
     output: Output = "table",
 ) -> None:
     """Check a program. Prints its hash and static cost; with --oracle, that it cannot cheat."""
     from search.cli.output import print_fields, print_records
     from search.config.file import task_of
+    from search.config.plugins import load_plugins
 
+    load_plugins(plugins or ())
     task = task_of(config)
     rows = []
     for title, dna in _programs(file, seed_program, finalists, storage, task.model.d_model):
@@ -106,13 +109,15 @@ def _verdict(dna: DNA, steps: int) -> dict[str, float | bool]:
     return {**asdict(made), "leaks": made.leaks}
 
 
-def seeds(config: TaskConfig = None, output: Output = "table") -> None:
+def seeds(config: TaskConfig = None, plugins: Plugins = None, output: Output = "table") -> None:
     """List the seed programs with their size."""
     from primitives.programs.seeds import load_seed, seed_names, seed_text
     from search.cli.output import print_records
     from search.config.file import task_of
+    from search.config.plugins import load_plugins
     from search.config.programfile import headline
 
+    load_plugins(plugins or ())
     task = task_of(config)
     d_model = task.model.d_model
     rows = [
@@ -127,11 +132,22 @@ def seeds(config: TaskConfig = None, output: Output = "table") -> None:
     print_records(rows, columns, output)
 
 
-def primitives(output: Output = "table") -> None:
+def primitives(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="CONFIG", help="With this config's plug-ins."),
+    ] = None,
+    plugins: Plugins = None,
+    output: Output = "table",
+) -> None:
     """List what programs are made of."""
     from primitives.ops.table import PRIMITIVES
     from search.cli.output import print_records
+    from search.config.file import task_of
+    from search.config.plugins import load_plugins
 
+    load_plugins(plugins or ())
+    task_of(config)
     rows = [
         {"name": row.name, "tf": row.tf, "reads": list(row.reads), "meaning": row.meaning}
         for row in PRIMITIVES.values()
