@@ -141,7 +141,7 @@ class Case:
 
     def node(self) -> Node:
         row = PRIMITIVES[self.name]
-        made = infer(self.name, *self.types, self.count, self.context)
+        made = infer(self.name, *self.types, self.count, self.context, bidirectional=True)
         assert isinstance(made, StateType), f"{self.name} on {self.types}: {made}"
         inputs, value = ((0, 1) if row.binary else (0,)), CONSTANT * ("constant" in row.reads)
         return Node(self.name, inputs, value, self.context, made, "out", self.count)
