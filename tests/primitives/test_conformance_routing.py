@@ -325,7 +325,7 @@ def test_no_state_can_take_a_kernels_name() -> None:
     rows = PRIMITIVES.values()
     lines = [code for row in rows for code in (row.code, *row.variants.values())]
     for dna in [*ROUTED_PROGRAMS, *map(load_seed, seed_names())]:
-        graph = build(dna)
+        graph = build(dna, bidirectional=True)
         assert isinstance(graph, Graph)
         for kind in ("every", "blocks", "entries"):
             options = LoweringOptions(capacity_factor=1.0 if kind == "blocks" else None, kind=kind)
