@@ -103,14 +103,13 @@ def build(dna: DNA, bidirectional: bool = False) -> Graph | IllTyped:
     inlined = Inlined(dna, bidirectional)
     try:
         output = inlined.call(0, 0, 0, ())
-    except TypeFault as fault:
-        calls = [_name(dna, index, position) for index, position in reversed(fault.places)]
-        return IllTyped(fault.mismatch, " > ".join(calls))
+    except TypeFault as found:
+        calls = [_name(dna, index, position) for index, position in reversed(found.places)]
+        return IllTyped(found.mismatch, " > ".join(calls))
     made = inlined.types[output]
     if made != BLOCK:
-        return IllTyped(
-            Mismatch(f"the block must give {BLOCK}", f", this one gives {made}"), "main"
-        )
+        fault = Mismatch("the block must give d_model channels", f", this one gives {made}")
+        return IllTyped(fault, "main")
     return Graph(inlined, output)
 
 

@@ -8,7 +8,7 @@ DISPATCH of its tokens and the COMBINE of its results.
 from __future__ import annotations
 
 from primitives.graph.canonical import Tag, structured, tag
-from primitives.graph.liveness import TRAITS, Step, liveness
+from primitives.graph.liveness import TRAITS, Step, Traits, liveness
 from primitives.graph.typing import TypeFault, fitting, typed
 from primitives.language.dna import DNA, INPUTS, ROUTED
 from primitives.ops.types import (
@@ -79,53 +79,60 @@ class Inlined:
         place = (index, -1)
         try:
             for step in self.live[index].steps:
-                place = (index, step[0])
-                states[INPUTS + step[0]] = self._run(step, states, context, place)
+                position, _, in1, in2, branch, _, _, traits = step
+                place = (index, position)
+                if branch == 1 and traits is not None:
+                    node = self._primitive(step, states[in1], states[in2], context, place)
+                else:
+                    node = self._called(step, states[in1], states[in2], context, place)
+                states[INPUTS + position] = node
         except TypeFault as fault:
             fault.places.append(place)
             raise
         return states[-1]
 
-    def _run(self, step: Step, states: list[int], context: Context, place: Place) -> int:
-        """One instruction, `states` being the nodes of its subroutine's states so far."""
-        _, op, in1, in2, branch, value, count = step
-        x, y = states[in1], states[in2]
+    def _called(self, step: Step, x: int, y: int, context: Context, place: Place) -> int:
+        """A call, or a primitive that runs in branches."""
+        op, branch = step.op, step.branch
         if branch == ROUTED:
             return self._routed(op, x, y, context, place)
         inner = context if branch == 1 else (*context, branch)
-        if op.__class__ is str:
-            node = self._primitive(op, x, y, value, count, inner, place)
+        if isinstance(op, str):
+            node = self._primitive(step, x, y, inner, place)
         else:
             made = len(self.places)
-            node = self.call(op, x, y, inner)  # type: ignore[arg-type]
+            node = self.call(op, x, y, inner)
             if node >= made and branch == 1:
                 self.places[node] = place  # the caller's name says more than the callee's
         return node if branch == 1 else self._concatenated(node, len(context), branch, place)
 
-    def _primitive(
-        self, name: str, x: int, y: int, value: float, count: int, context: Context, place: Place
-    ) -> int:
-        traits, types = TRAITS[name], self.types
-        if traits.reads_indices:
-            y = self.supports.get(y, y)
-        if traits.binary:
-            inputs: tuple[int, ...] = (y, x) if traits.commutative and y < x else (x, y)
+    def _primitive(self, step: Step, x: int, y: int, context: Context, place: Place) -> int:
+        """The node of a primitive on nodes x and y: one that is there already where it can be."""
+        name: str
+        traits: Traits
+        _, name, _, _, _, value, count, traits = step  # type: ignore[assignment]
+        binary, commutative, weighted, single, _, _, _, unread, _, reads_indices = traits
+        if binary:
+            if reads_indices:
+                y = self.supports.get(y, y)
+            inputs: tuple[int, ...] = (y, x) if commutative and y < x else (x, y)
         else:
-            x = y = 0 if traits.unread else x
+            x = y = 0 if unread else x
             inputs = (x,)
-        key = (name, inputs, value, count)
-        if traits.single:
+        if single:
+            key = (name, inputs, value, count)
             node = self._known.get(key)
             if node is not None:
                 return node
-        around = context if traits.weighted else ()
+        types, around = self.types, context if weighted else ()
         made, tag = typed(name, value, count, around, types[x], types[y], self.bidirectional)
-        kind = fitting(made)
-        if traits.binary and types[x].axis == types[y].axis == ENTRIES:
+        if made.__class__ is not StateType:
+            raise TypeFault(made)
+        if binary and types[x].axis == types[y].axis == ENTRIES:
             self._check_indices(name, x, y)
-        again = kind is types[x] and name == "MASK"  # a closed state stays as it is
-        node = x if again else self._add(inputs, tag, kind, place)
-        if traits.single:
+        again = made is types[x] and name == "MASK"  # a closed state stays as it is
+        node = x if again else self._add(inputs, tag, made, place)
+        if single:
             self._known[key] = node
         return node
 
@@ -140,11 +147,11 @@ class Inlined:
 
     def _routed(self, op: str | int, x: int, gates: int, context: Context, place: Place) -> int:
         """Inlines a routed call of subroutine `op` on tokens x."""
-        if op.__class__ is str:
+        if isinstance(op, str):
             raise TypeFault(Mismatch("only a call of a subroutine can be routed", f", not {op}"))
         tokens = self._dispatched(x, gates, context, place)
         experts = self.types[tokens].branches
-        value = self.call(op, tokens, tokens, experts)  # type: ignore[arg-type]
+        value = self.call(op, tokens, tokens, experts)
         return self._combined(value, gates, experts, place)
 
     def _dispatched(self, x: int, gates: int, context: Context, place: Place) -> int:
@@ -153,28 +160,31 @@ class Inlined:
         kind = self.types[gates]
         made = fitting(dispatch(self.types[x], kind, context))
         inputs = (x, self.supports[gates]) if kind.axis == ENTRIES else (x,)
-        return self._once((DISPATCH, *inputs, made), inputs, 0, made.branches, made, place)
+        key = (DISPATCH, inputs, made)
+        node = self._known.get(key)
+        if node is None:
+            own = tag(DISPATCH, 0, made.branches)
+            node = self._known[key] = self._add(inputs, own, made, place)
+        return node
 
     def _combined(self, value: int, gates: int, experts: Context, place: Place) -> int:
         """The experts' results at their tokens, summed by gate."""
-        made = fitting(combine(self.types[value], experts))
-        return self._once((COMBINE, value, gates), (value, gates), 0, experts, made, place)
+        key = (COMBINE, value, gates)
+        node = self._known.get(key)
+        if node is None:
+            made = fitting(combine(self.types[value], experts))
+            own = tag(COMBINE, 0, experts)
+            node = self._known[key] = self._add((value, gates), own, made, place)
+        return node
 
     def _concatenated(self, x: int, depth: int, branch: int, place: Place) -> int:
         """The results of a branched instruction that stands `depth` branched calls deep."""
-        made = fitting(concatenation(self.types[x], depth, branch))
         key = (CONCAT, x, depth, branch)
-        return self._once(key, (x,), branch, made.branches, made, place)
-
-    def _once(
-        self, key: tuple[object, ...], inputs: tuple[int, ...], value: float, context: Context,
-        made: StateType, place: Place,
-    ) -> int:  # fmt: skip
-        """The node of this key, which begins with its op; made if there is none yet."""
         node = self._known.get(key)
         if node is None:
-            own = tag(key[0], value, context)
-            node = self._known[key] = self._add(inputs, own, made, place)
+            made = fitting(concatenation(self.types[x], depth, branch))
+            own = tag(CONCAT, branch, made.branches)
+            node = self._known[key] = self._add((x,), own, made, place)
         return node
 
     def _add(self, inputs: tuple[int, ...], tag: Tag, made: StateType, place: Place) -> int:

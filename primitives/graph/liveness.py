@@ -71,6 +71,7 @@ class Step(NamedTuple):
         branch: how many times it runs, or ROUTED.
         value: the dim or the constant that it reads, else 0.
         count: the count that it reads, else 0.
+        traits: of the primitive; None for a call.
     """
 
     position: int
@@ -80,6 +81,7 @@ class Step(NamedTuple):
     branch: int
     value: float
     count: int  # type: ignore[assignment]  # nobody counts a step's fields
+    traits: Traits | None
 
 
 class Live(NamedTuple):
@@ -136,7 +138,7 @@ def _live(
 
 def _step(position: int, instruction: Instruction, banks: Banks) -> Step:
     op, in1, in2, constant, dim, branch, count = instruction
-    value, size = 0.0, 0
+    value, size, traits = 0.0, 0, None
     if isinstance(op, str):
         traits, (dims, constants, counts) = TRAITS[op], banks
         if traits.sized:
@@ -144,4 +146,4 @@ def _step(position: int, instruction: Instruction, banks: Banks) -> Step:
         elif traits.valued:
             value = constants[constant] + 0.0  # -0.0 + 0.0 is 0.0
         size = counts[count] if traits.counted else 0
-    return Step(position, op, in1, in2, branch, value, size)
+    return Step(position, op, in1, in2, branch, value, size, traits)

@@ -41,7 +41,7 @@ def unshared(dna: DNA) -> DNA:
 def by_site(dna: DNA, weights: Sequence[Array]) -> dict[str, Array]:
     """Weights in the canonical order of the program, by the sites that the interpreter knows."""
     apart = unshared(dna)
-    graph = build(apart)
+    graph = build(apart, bidirectional=True)
     assert isinstance(graph, Graph)
     rows = ((node, PRIMITIVES.get(node.op)) for node in graph.nodes)
     sites = [_site(apart, node.name) for node, row in rows if row and row.weight]

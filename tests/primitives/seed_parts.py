@@ -26,7 +26,7 @@ def part(name: str, *lines: str) -> Graph:
     before, _, rest = render(load_seed(name, WIDTH)).partition("main(x, y):\n")
     after = rest.partition("\n\n")[2]
     main = "".join(f"  {line}\n" for line in lines or ("out = feed_forward(x)",))
-    graph = build(parse(f"{before}main(x, y):\n{main}\n{after}"))
+    graph = build(parse(f"{before}main(x, y):\n{main}\n{after}"), bidirectional=True)
     assert isinstance(graph, Graph), graph
     return graph
 

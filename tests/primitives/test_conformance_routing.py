@@ -141,7 +141,7 @@ class Case:
 
     def node(self) -> Node:
         row = PRIMITIVES[self.name]
-        made = infer(self.name, *self.types, self.count, self.context)
+        made = infer(self.name, *self.types, self.count, self.context, bidirectional=True)
         assert isinstance(made, StateType), f"{self.name} on {self.types}: {made}"
         inputs, value = ((0, 1) if row.binary else (0,)), CONSTANT * ("constant" in row.reads)
         return Node(self.name, inputs, value, self.context, made, "out", self.count)
@@ -325,7 +325,7 @@ def test_no_state_can_take_a_kernels_name() -> None:
     rows = PRIMITIVES.values()
     lines = [code for row in rows for code in (row.code, *row.variants.values())]
     for dna in [*ROUTED_PROGRAMS, *map(load_seed, seed_names())]:
-        graph = build(dna)
+        graph = build(dna, bidirectional=True)
         assert isinstance(graph, Graph)
         for kind in ("every", "blocks", "entries"):
             options = LoweringOptions(capacity_factor=1.0 if kind == "blocks" else None, kind=kind)
