@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from workers.data.corpora import DataError, documents, split_documents
-from workers.data.tokens import cache_folder, load_tokens
+from workers.data.tokens import load_tokens
+from workers.machine.caches import cache_folder
 from workers.spec.task import DataSpec
 
 SPLITS = ("train", "validation", "test")

@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from primitives.graph.build import Graph, IllTyped, build
+from primitives.graph.build import Graph, IllTyped
 from primitives.language.dna import DNA
 from primitives.language.jsonform import to_json
 from primitives.language.text import render
 from workers.data.tokens import load_tokens
 from workers.export.source import Names, example_source, module_source, names, plain, readme
-from workers.spec.fit import refused, task_cost
+from workers.machine.backends import BACKENDS
+from workers.spec.fit import refused, task_cost, task_graph
 from workers.spec.outcome import Budget, Outcome
 from workers.spec.task import ModelSpec, Task
 from workers.training.evaluate import evaluate
@@ -79,7 +80,7 @@ def export(
     has no type or the task cannot have it, and where the weights are not its weights.
     """
     check_free(directory)
-    graph = build(dna)
+    graph = task_graph(dna, task)
     if isinstance(graph, IllTyped):
         raise ExportError(f"the program does not type-check: {graph}")
     if reason := refused(graph, task):
@@ -154,6 +155,7 @@ def _whole_card(
             "python": platform.python_version(),
             "keras": keras.__version__,
             "tensorflow": tf.__version__,
+            **BACKENDS[task.training.backend].versions(),
         },
         "text": render(dna),
         "dna": to_json(dna),

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import socket
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pkgutil import resolve_name
 
+from workers.machine.devices import Layout
 from workers.spec.outcome import Budget, Job, Outcome
-from workers.spec.pool import Layout
 from workers.spec.task import ModelSpec, Task
 
 
@@ -45,8 +44,8 @@ class Worker:
 
     def prepare(self) -> tuple[str, int]:
         """Warms up, and says where the worker is: host name and process id."""
-        _resolve(self._setup.warm_up)(self._setup)
-        self._entry = _resolve(self._setup.entry)
+        resolve_name(self._setup.warm_up)(self._setup)
+        self._entry = resolve_name(self._setup.entry)
         gc.disable()  # see _tidy
         return socket.gethostname(), os.getpid()
 
@@ -76,25 +75,24 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 500 else f"{text[:200]} ... {text[-300:]}"
 
 
-def _resolve(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
 def warm_up(setup: Setup) -> None:
-    """Binds the framework to the worker's device, makes the tokens if nobody has yet, and trains
-    the smallest model for a step: where that fails, the machine is at fault and no candidate."""
+    """Binds the framework to the worker's device, makes the tokens if nobody has yet, and trains a
+    small model for a step: where that fails, the machine is at fault and no candidate."""
     from primitives.programs.seeds import load_seed
-    from workers.machine.devices import configure
+    from workers.machine.backends import configure
     from workers.training.evaluate import evaluate
 
     configure(setup.task.training.backend, setup.layout, setup.memory_limit_mb)
-    outcome = evaluate(load_seed("transformer"), _smallest(setup.task), Budget("steps", 1), seed=0)
+    outcome = evaluate(load_seed("transformer"), _small(setup.task), Budget("steps", 1), seed=0)
     if outcome.status != "completed":
         raise RuntimeError(f"a first training step ended as {outcome.status}: {outcome.reason}")
 
 
-def _smallest(task: Task) -> Task:
-    training = task.training.model_copy(update={"batch_size": 1, "eval_batches": 1})
-    model = ModelSpec(d_model=8, layers=1, sequence_length=2)
+def _small(task: Task) -> Task:
+    """The task with a model that takes no time, and with a batch from which any objective that the
+    task's own batch serves can make a loss."""
+    size = {"batch_size": min(task.training.batch_size, 2), "eval_batches": 1}
+    training = task.training.model_copy(update=size)
+    length = min(task.model.sequence_length, 8)
+    model = ModelSpec(d_model=8, layers=1, sequence_length=length)
     return task.model_copy(update={"model": model, "training": training})

@@ -6,11 +6,26 @@ refused; every field has a unit in its description.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from primitives.programs.seeds import other_graph
+from primitives.registry import Registry
+from workers.machine.backends import BACKENDS
+from workers.spec.objectives import OBJECTIVES
+
+
+def name_in(table: Registry[Any]) -> AfterValidator:
+    """Checks that a field names a row of the table as it is when a config is read: plug-ins have
+    added theirs by then."""
+
+    def check(name: str) -> str:
+        if problem := table.problem(name):
+            raise ValueError(problem)
+        return name
+
+    return AfterValidator(check)
 
 
 class Spec(BaseModel):
@@ -73,10 +88,10 @@ class TrainingSpec(Spec):
     eval_batches: int = Field(
         16, ge=1, description="batches of the fixed validation and test slices"
     )
-    backend: Literal["tensorflow", "jax"] = Field(
+    backend: Annotated[str, name_in(BACKENDS)] = Field(
         "tensorflow", description="Keras' backend; jax (an extra) is also the way to TPUs"
     )
-    objective: Literal["next_token", "masked"] = Field(
+    objective: Annotated[str, name_in(OBJECTIVES)] = Field(
         "next_token",
         description="masked: hidden tokens are predicted, from both sides where a program may",
     )
