@@ -1,10 +1,4 @@
-"""The worker pool: processes that run jobs side by side and may die without harm.
-
-A Pool is driven by one thread, which submits jobs and waits for reports; everything happens inside
-these calls. Ray starts in the constructor, workers warm up while the caller goes on, and jobs that
-are submitted meanwhile queue. A job past its time limit is killed with its process; a job whose
-worker died by itself runs once more on another one, and is reported as crashed if that dies, too.
-"""
+"""The worker pool: processes that run jobs side by side and may die without harm."""
 
 from __future__ import annotations
 
@@ -57,8 +51,30 @@ class _Member:
 
 
 class Pool:
-    """Workers for one task. Use it from the thread that made it, which must live as long: Ray's
-    processes end with the thread that started them."""
+    """Workers for one task.
+
+    **Reports.** Every submitted job is reported once by `wait`, in the order in which jobs end,
+    unless the pool is closed before. At most `capacity` jobs run at a time; the others queue, first
+    in, first out, also while no worker is warm yet.
+
+    **Failures.** A job that takes longer than `PoolSpec.time_limit` is killed with its process and
+    reported as timed_out. A job whose worker died by itself runs once more, on another worker,
+    before all that queue; if that dies, too, it is reported as crashed, or as out_of_memory where
+    the machine ran out of it. So a job may run twice and must bear it; its report says only how it
+    ended. An exception that a job's entry lets through is a crashed outcome, and its worker stays.
+    A worker that was lost is replaced.
+
+    **Threads.** One thread makes the pool and calls it, and must live as long: Ray's processes end
+    with the thread that started them. Nothing happens between the calls: time limits are watched
+    and queued jobs are handed out in `submit` and `wait`, so call `wait` often.
+
+    **Ownership.** The pool owns its workers. It owns Ray if it started it, and ends it in `close`;
+    a Ray that was running, here or as a cluster, is left as it was. Use the pool as a context
+    manager, or call `close`, also after an exception.
+
+    **Errors.** PoolError where no worker can be kept alive. What becomes of single jobs is never
+    raised.
+    """
 
     def __init__(
         self, task: Task, spec: PoolSpec | None = None, entry: str = ENTRY, warm_up: str = WARM_UP
