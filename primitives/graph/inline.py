@@ -126,7 +126,7 @@ class Inlined:
                 return node
         types, around = self.types, context if weighted else ()
         made, tag = typed(name, value, count, around, types[x], types[y], self.bidirectional)
-        if made.__class__ is not StateType:
+        if isinstance(made, Mismatch):
             raise TypeFault(made)
         if binary and types[x].axis == types[y].axis == ENTRIES:
             self._check_indices(name, x, y)

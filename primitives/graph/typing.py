@@ -38,6 +38,6 @@ def typed(
 
 def fitting(made: Inferred) -> StateType:
     """The type; a TypeFault where there is none."""
-    if made.__class__ is not StateType:
-        raise TypeFault(made)
-    return made
+    if isinstance(made, StateType):
+        return made
+    raise TypeFault(made)

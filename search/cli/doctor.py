@@ -115,7 +115,7 @@ def _sotu() -> str:
 
 
 def _cache() -> str:
-    from workers.data.tokens import cache_folder
+    from workers.machine.caches import cache_folder
 
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)

@@ -35,8 +35,8 @@ from primitives.language.text import parse, render
 from primitives.programs.seeds import load_seed
 from tests.benchmarks.children import children
 from tests.reference.random_programs import DENSE_SEEDS
-from workers.machine.devices import configure, cpu_count
-from workers.spec.pool import Layout
+from workers.machine.backends import BACKENDS, configure
+from workers.machine.devices import Layout, cpu_count
 from workers.spec.task import ModelSpec, Task, TrainingSpec
 
 TASKS = {
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", choices=TASKS, default="cpu")
     parser.add_argument("--candidates", type=int, default=4)
-    parser.add_argument("--backend", choices=("tensorflow", "jax"), default="tensorflow")
+    parser.add_argument("--backend", choices=BACKENDS, default="tensorflow")
     parser.add_argument("--jit", choices=("on", "off"), default="off")
     arguments = parser.parse_args()
     gpu, task = arguments.device == "gpu", TASKS[arguments.device]

@@ -13,6 +13,7 @@ import pytest
 
 from primitives import parse, render
 from primitives.programs.seeds import load_seed
+from workers.spec.objectives import NEXT_TOKEN
 from workers.spec.outcome import Budget, Hurdle, Job
 from workers.spec.task import ModelSpec, OptimizerSpec, Task, TrainingSpec
 from workers.training.evaluate import evaluate, run_job
@@ -162,7 +163,7 @@ def test_the_engine_trains_as_plain_keras_does(tiny_task, name):
         with tf.GradientTape() as tape:
             weights = [tf.convert_to_tensor(variable.value) for variable in variables]
             tape.watch(weights)
-            loss, *_ = training_loss(layers, weights, tf.constant(batch), None, "next_token")
+            loss, *_ = training_loss(layers, weights, tf.constant(batch), None, NEXT_TOKEN)
         optimizer.apply(tape.gradient(loss, weights), variables)
         theirs.append(float(loss))
     assert ours == pytest.approx(theirs, abs=1e-5)
@@ -180,10 +181,10 @@ def test_jax_trains_as_tensorflow_does(tiny_task, tmp_path):
     code = f"""if True:
         from pathlib import Path
         from primitives.programs.seeds import load_seed
-        from workers.machine.devices import configure
+        from workers.machine.backends import configure
         from workers.training.evaluate import evaluate
         from workers.spec.outcome import Budget
-        from workers.spec.pool import Layout
+        from workers.machine.devices import Layout
         from workers.spec.task import Task
         configure("jax", Layout(1, 1, 0.0), None)
         import jax

@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from primitives import DNA, build, parse
-from primitives.language.dna import MIDDLE
+from primitives import DNA, build, parse, render
+from primitives.language.dna import EVERY, MIDDLE
 from primitives.programs.seeds import load_seed
 from tests.reference.balancing import usage as reference_usage
 from tests.reference.random_programs import PRODUCT_KEYS, TOP_2
+from workers.model.model import layer_graphs
+from workers.spec.fit import refused
+from workers.spec.objectives import NEXT_TOKEN
 from workers.spec.outcome import Budget, Outcome
 from workers.spec.task import OptimizerSpec, Task
 from workers.training.evaluate import evaluate
+from workers.training.oracle import oracle_task
 
 STEPS = Budget("steps", 4)
 
@@ -143,6 +147,25 @@ def test_blocks_alternate_two_programs(tiny_task, tmp_path, every, own):
     assert routed == set(own) and primer == set(range(3)) - routed
 
 
+@pytest.mark.parametrize("every", EVERY)
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 8])
+def test_a_task_refuses_a_program_that_no_layer_would_run(tiny_task, every, layers):
+    graph, task = build(replace(TOP_2, every=every)), deeper(tiny_task, layers)
+    reason = refused(graph, task)
+    assert bool(reason) == (graph not in layer_graphs(graph, task.model))
+    if reason:
+        assert f"every: {every}" in reason and f"model.layers is {layers}" in reason
+        assert f"set model.layers to at least {every}" in reason
+        outcome = evaluate(replace(TOP_2, every=every), task, STEPS, seed=1)
+        assert outcome == Outcome("invalid", reason)
+
+
+@pytest.mark.parametrize("every", EVERY)
+def test_the_oracle_tests_the_program_that_it_names(every):
+    graph = build(replace(TOP_2, every=every))
+    assert graph in layer_graphs(graph, oracle_task(graph).model)
+
+
 @pytest.mark.parametrize("dna", [TOP_2, replace(TOP_2, every=2), parse(STATES), PRODUCT_KEYS])
 def test_parameters_are_those_that_are_trained(tiny_task, dna):
     from workers.model.model import model_shape
@@ -176,14 +199,14 @@ def test_the_first_lazy_step_is_the_dense_one(tiny_task, tmp_path, monkeypatch):
     spec = OptimizerSpec(learning_rate=0.1, warmup_steps=1, clip_norm=0.05)
     task = trained(tiny_task.model_copy(update={"optimizer": spec}), routing="entries")
     lazy = kept(many_experts(), task, tmp_path, 1)
-    layout, kinds = engine.layout, []
+    packing_of, kinds = engine.packing_of, []
 
     def dense(*arguments: object, **options: object) -> object:
-        made = layout(*arguments, **options)
+        made = packing_of(*arguments, **options)
         kinds.extend(made.kinds)
         return replace(made, kinds=tuple(k if k == "state" else "weight" for k in made.kinds))
 
-    monkeypatch.setattr(engine, "layout", dense)
+    monkeypatch.setattr(engine, "packing_of", dense)
     expected = kept(many_experts(), task, tmp_path, 1)
     assert kinds.count("table") >= 2
     start = kept(many_experts(), task, tmp_path, 0)
@@ -191,6 +214,18 @@ def test_the_first_lazy_step_is_the_dense_one(tiny_task, tmp_path, monkeypatch):
     assert any("expert" in name for name in moved)
     for name, array in expected.items():
         np.testing.assert_allclose(lazy[name], array, atol=2e-5, err_msg=name)
+
+
+def test_a_frozen_weight_of_an_expert_stays_as_it_started(tiny_task, tmp_path):
+    """Of 4,096 neurons a step reads a part; what they read with is not trained, what they write
+    with is."""
+    text = render(load_seed("peer")).replace("hidden = SCORE(x)", "hidden = FROZEN(x)")
+    task = trained(tiny_task, routing="entries")
+    start, later = (kept(parse(text), task, tmp_path, steps) for steps in (0, 3))
+    frozen = [name for name in start if name.endswith("hidden_frozen")]
+    assert frozen and all(len(start[name]) == 4096 for name in frozen)
+    for name in start:
+        assert (start[name] == later[name]).all() == (name in frozen), name
 
 
 def test_lazy_moments_step_touched_rows_alone():
@@ -242,14 +277,14 @@ def test_reinforce_rewards_what_did_better_than_the_mean(tiny_task):
     (router,) = (i for i, name in enumerate(shape.names) if name.endswith("_score"))
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        total, _, _ = training_loss(layers, weights, windows, seed, "next_token")
+        total, _, _ = training_loss(layers, weights, windows, seed, NEXT_TOKEN)
     made = tape.gradient(total, weights[router])
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        losses, _, left = token_losses(layers, weights, windows, True, seed, "next_token")
+        losses, _, auxiliary = token_losses(layers, weights, windows, True, seed, NEXT_TOKEN)
         reward = tf.stop_gradient(-losses)
         better = reward - tf.reduce_mean(reward)
-        expected = -tf.reduce_mean(left.policies[0] * better)
+        expected = -tf.reduce_mean(auxiliary.policies[0] * better)
     expected = tape.gradient(expected, weights[router])
     assert np.abs(made).max() > 0
     np.testing.assert_allclose(made, expected, atol=1e-6)

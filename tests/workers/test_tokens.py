@@ -16,7 +16,8 @@ import pytest
 
 from workers.data.corpora import CORPORA, DataError, documents
 from workers.data.splits import split_documents
-from workers.data.tokens import _key, cache_folder, load_tokens
+from workers.data.tokens import _key, load_tokens
+from workers.machine.caches import cache_folder
 from workers.spec.task import DataSpec
 
 SPLITS = ("train", "validation", "test")

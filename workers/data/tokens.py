@@ -15,9 +15,7 @@ import fcntl
 import hashlib
 import itertools
 import json
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,6 +28,7 @@ import numpy.typing as npt
 
 from workers.data.corpora import DataError, Source, documents, fingerprint
 from workers.data.splits import SPLITS, Split, split_documents
+from workers.machine.caches import cache_folder
 
 Tokens = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -64,15 +63,6 @@ class TokenSplits:
     test: Tokens
     vocabulary: int
     bytes_per_token: Mapping[str, float]
-
-
-def cache_folder() -> Path:
-    """Where token arrays live: `PRIMEVO_CACHE`, or `primevo` in the user's cache folder."""
-    if chosen := os.environ.get("PRIMEVO_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "primevo"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "primevo"
 
 
 def load_tokens(spec: TokenSource, cache_dir: Path | None = None) -> TokenSplits:

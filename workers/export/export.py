@@ -25,7 +25,8 @@ from primitives.language.jsonform import to_json
 from primitives.language.text import render
 from workers.data.tokens import load_tokens
 from workers.export.source import Names, example_source, module_source, names, plain, readme
-from workers.spec.fit import task_cost, task_graph
+from workers.machine.backends import BACKENDS
+from workers.spec.fit import refused, task_cost, task_graph
 from workers.spec.metrics import METRICS
 from workers.spec.outcome import Budget, Outcome
 from workers.spec.task import ModelSpec, Task
@@ -83,6 +84,8 @@ def export(
     graph = task_graph(dna, task)
     if isinstance(graph, IllTyped):
         raise ExportError(f"the program does not type-check in this task: {graph}")
+    if reason := refused(graph, task):
+        raise ExportError(f"the task cannot have this program: {reason}")
     arrays = _loaded(weights) if isinstance(weights, Path) else weights
     arrays = _in_order(arrays, graph, task.model)
 
@@ -153,6 +156,7 @@ def _whole_card(
             "python": platform.python_version(),
             "keras": keras.__version__,
             "tensorflow": tf.__version__,
+            **BACKENDS[task.training.backend].versions(),
         },
         "text": render(dna),
         "dna": to_json(dna),

@@ -19,6 +19,7 @@ from primitives.ops.types import CHANNELS, ENTRIES, KEYS, UNITS_PER_WIDTH, State
 from primitives.programs.seeds import other_graph
 from workers.export.code import LINE, functions, template, without_unread, wrapped
 from workers.spec.fit import lowering_options
+from workers.spec.objectives import OBJECTIVES
 from workers.spec.task import Task
 
 
@@ -92,7 +93,7 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
 def _about(block: Block, task: Task) -> list[str]:
     """What a layer's docstring says of positions and of the comments."""
     text = []
-    if task.training.objective == "next_token":
+    if not OBJECTIVES[task.training.objective].bidirectional:
         text.append("Position t of the output depends on positions up to t of the input alone.")
     heads = "and for several heads an axis of that size in front."
     axes = [n for node in lowered(block.graph) for n in node.type.branches]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.machine.devices import cpu_count, gpu_count
+from workers.machine.devices import Layout, cpu_count, gpu_count
 from workers.pool.worker import Setup, Worker, one_line
-from workers.spec.pool import Layout, PoolSpec, layout
+from workers.spec.pool import PoolSpec, layout
 
 # Ray reads these when it is imported. No telemetry; no copy of the environment under `uv run`; no
 # notes on dead workers in the middle of a progress display (the pool reports them).

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import socket
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pkgutil import resolve_name
 
 from workers import plugins
+from workers.machine.devices import Layout
 from workers.spec.outcome import Budget, Job, Outcome
-from workers.spec.pool import Layout
 from workers.spec.task import ModelSpec, Task
 
 
@@ -59,8 +58,8 @@ class Worker:
         """Loads the plug-ins, warms up, and returns where the worker is: host name, process id."""
         plugins.look_in(self._setup.search_path)
         plugins.load(self._setup.plugins)
-        _resolve(self._setup.warm_up)(self._setup)
-        self._entry = _resolve(self._setup.entry)
+        resolve_name(self._setup.warm_up)(self._setup)
+        self._entry = resolve_name(self._setup.entry)
         gc.disable()  # see _tidy
         return socket.gethostname(), os.getpid()
 
@@ -91,27 +90,26 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 500 else f"{text[:200]} ... {text[-300:]}"
 
 
-def _resolve(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
 def warm_up(setup: Setup) -> None:
-    """Binds the framework to the worker's device, makes the tokens if nobody has yet, and trains
-    the smallest model for a step: where that fails, the machine is at fault and no candidate."""
+    """Binds the framework to the worker's device, makes the tokens if nobody has yet, and trains a
+    small model for a step: where that fails, the machine is at fault and no candidate."""
     from primitives.programs.seeds import load_seed
-    from workers.machine.devices import configure
+    from workers.machine.backends import configure
     from workers.training.evaluate import evaluate
 
     configure(setup.task.training.backend, setup.layout, setup.memory_limit_mb)
-    task = _smallest(setup.task)
+    task = _small(setup.task)
     dna = load_seed("transformer", task.model.d_model)
     outcome = evaluate(dna, task, Budget("steps", 1), seed=0)
     if outcome.status != "completed":
         raise RuntimeError(f"a first training step ended as {outcome.status}: {outcome.reason}")
 
 
-def _smallest(task: Task) -> Task:
-    training = task.training.model_copy(update={"batch_size": 1, "eval_batches": 1})
-    model = ModelSpec(d_model=8, layers=1, sequence_length=2)
+def _small(task: Task) -> Task:
+    """The task with a model that takes no time, and with a batch from which any objective that the
+    task's own batch serves can make a loss."""
+    size = {"batch_size": min(task.training.batch_size, 2), "eval_batches": 1}
+    training = task.training.model_copy(update=size)
+    length = min(task.model.sequence_length, 8)
+    model = ModelSpec(d_model=8, layers=1, sequence_length=length)
     return task.model_copy(update={"model": model, "training": training})

@@ -10,12 +10,13 @@ from primitives.language.dna import DNA
 from primitives.lowering.cost import Cost, program_layers, static_cost
 from primitives.lowering.dispatch import LoweringOptions
 from primitives.programs.seeds import other_graph
+from workers.spec.objectives import OBJECTIVES
 from workers.spec.task import Task
 
 
 def task_graph(dna: DNA, task: Task) -> Graph | IllTyped:
     """The canonical graph of a program under the task's objective, or why it has no type there."""
-    return build(dna, bidirectional=task.training.objective == "masked")
+    return build(dna, bidirectional=OBJECTIVES[task.training.objective].bidirectional)
 
 
 def lowering_options(task: Task) -> LoweringOptions:
@@ -39,6 +40,12 @@ def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
         lowering_options(task),
         other,
     )
+
+
+def window_length(task: Task) -> int:
+    """Tokens of one window of text: those that the model reads, and those that its objective looks
+    ahead."""
+    return task.model.sequence_length + OBJECTIVES[task.training.objective].lookahead
 
 
 def refused(graph: Graph, task: Task) -> str:

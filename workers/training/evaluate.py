@@ -21,9 +21,10 @@ from primitives.language.dna import DNA
 from primitives.language.text import parse
 from primitives.lowering.cost import Cost
 from workers.data.tokens import TokenSplits, load_tokens
-from workers.machine.devices import use_backend
-from workers.spec.fit import task_cost, task_graph
+from workers.machine.backends import use_backend
+from workers.spec.fit import refused, task_cost, task_graph, window_length
 from workers.spec.metrics import measured
+from workers.spec.objectives import OBJECTIVES, Objective
 from workers.spec.outcome import Budget, Job, Measurement, Outcome
 from workers.spec.task import Task
 
@@ -56,6 +57,8 @@ def evaluate(
     graph = task_graph(dna, task)
     if isinstance(graph, IllTyped):
         return Outcome("invalid", str(graph))
+    if reason := refused(graph, task):
+        return Outcome("invalid", reason)
     tokens = load_tokens(task.data)
     cost = task_cost(graph, task, tokens.vocabulary)
     run = _Run(graph, cost, task, budget, seed, tokens)
@@ -148,23 +151,20 @@ class _Run:
         return BACKWARD * self.cost.flops_per_token * self._tokens(1)
 
     def _windows(self, rng: np.random.Generator, steps: int) -> Any:
-        """Windows [steps, batch, T + 1] at random places of the training split."""
-        views = self._views("train")
-        places = rng.integers(0, len(views), (steps, self.task.training.batch_size))
-        return views[places]
+        """Windows [steps, batch, length] of the training split, for the objective."""
+        shape = (steps, self.task.training.batch_size)
+        return self._objective.draw(self.tokens.train, window_length(self.task), shape, rng)
 
-    def _views(self, split: str) -> Any:
-        length = self.task.model.sequence_length + 1
-        return np.lib.stride_tricks.sliding_window_view(getattr(self.tokens, split), length)
+    @property
+    def _objective(self) -> Objective:
+        return OBJECTIVES[self.task.training.objective]
 
     def score(self, split: str) -> float:
-        """Loss on a split's fixed slice: windows at even distances over the whole split."""
-        views, training = self._views(split), self.task.training
-        count = training.eval_batches * training.batch_size
-        places = np.linspace(0, len(views) - 1, count).astype(np.int64)
-        loss: float = self.engine.score(
-            views[places.reshape(training.eval_batches, training.batch_size)]
-        )
+        """Loss on a split's fixed slice."""
+        training, length = self.task.training, window_length(self.task)
+        shape = (training.eval_batches, training.batch_size)
+        windows = self._objective.fixed(getattr(self.tokens, split), length, shape)
+        loss: float = self.engine.score(windows)
         return loss
 
     def save(self, path: Path) -> None:
