@@ -29,8 +29,8 @@ from primitives.lowering.rewrite import (
     SOFTMAX,
     Chain,
     lowered,
-    merged,
-    scored,
+    joint_projections,
+    scores_of_top_k,
 )
 from primitives.ops.table import PRIMITIVES, Init, Primitive
 from primitives.ops.types import COUNT, ENTRIES, KEYS, StateType
@@ -139,13 +139,15 @@ class _Writer:
         self.routes: dict[int, str] = {}
         self.lines: list[str] = []
         self.made: list[tuple[int, ...]] = []
-        self.merged = {chain.result: chains for chains in merged(nodes) for chain in chains}
+        self.merged = {
+            chain.result: chains for chains in joint_projections(nodes) for chain in chains
+        }
         self.inner = {
             chain.projection for chains in self.merged.values() for chain in chains
             if chain.convolution is not None
         }  # fmt: skip
         self.reserved: dict[int, str] = {}
-        self.chosen = scored(nodes)
+        self.chosen = scores_of_top_k(nodes)
         weighted = (i for i, node in enumerate(nodes) if _weighted(node))
         self.weights = {place: spec.name for place, spec in zip(weighted, specs, strict=True)}
         self.gathered: set[str] = set()

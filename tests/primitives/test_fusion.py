@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from primitives.graph.build import build
+from primitives.graph.build import Graph, build
 from primitives.kernels import dense as kernels
 from primitives.kernels.dense import attention, centred, flash_attention, over_rms
-from primitives.language.text import parse
+from primitives.language.dna import DNA
+from primitives.language.text import parse, render
+from primitives.lowering.layer import block_function
 from primitives.lowering.rewrite import ATTENTION, CENTRED, OVER_RMS, RELU, lowered
 from primitives.programs.seeds import load_seed
+from tests.primitives.call_sites import by_site, random_weights
+from tests.reference.interpreter import interpret
 from tests.reference.random_programs import DENSE_SEEDS
 
 
@@ -133,3 +141,75 @@ ATTEND = (
 def test_only_they_are_replaced(body, op):
     nodes = lowered(build(parse(f"{BANKS}main(x, y):\n{body}")))
     assert nodes[-1].op == op
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "  r = ABS ROOT(x)\n  out = DIVIDE(x, r)\n",
+        "  s = RED SUM(x)\n  out = DIVIDE(x, s)\n",
+        "  f = MAX(x) constant=c0\n  r = ABS ROOT(f)\n  out = DIVIDE(x, r)\n",
+        "  m = RED MEAN(x)\n  f = MAX(m) constant=c0\n  r = ABS ROOT(f)\n  out = DIVIDE(x, r)\n",
+        "  out = DIVIDE(x, x)\n",
+        "  out = DIFFERENCE(x, x)\n",
+    ],
+)
+def test_a_pattern_may_end_at_the_blocks_input(body):
+    """The block's input reads nothing, so a pattern must not look for what it is made of."""
+    same_as_interpreted(parse(f"{BANKS}main(x, y):\n{body}"))
+
+
+PATTERNS = {
+    "over rms": f"  s = SQUARE(x)\n{NORM}",
+    "layer norm": "  a = RED MEAN(x)\n  d = DIFFERENCE(x, a)\n  s = MULTIPLY(d, x)\n"
+    "  m = RED MEAN(s)\n  f = MAX(m) constant=c0\n  r = ABS ROOT(f)\n  out = DIVIDE(d, r)\n",
+    "attention": f"  q = SIN(x)\n{ATTEND}  out = MAT MUL(w, x)\n",
+    "attention, masked first": "  p = T-MAT MUL(x, x)\n  v = MASK(p)\n  e = EXP(v)\n"
+    "  t = RED SUM(e)\n  w = DIVIDE(e, t)\n  out = MAT MUL(w, x)\n",
+    "softmax of channels": "  e = EXP(x)\n  t = RED SUM(e)\n  out = DIVIDE(e, t)\n",
+    "relu of a convolution": "  c = CONV 1X1(x) dim=d0\n  d = DCONV 3X1(c)\n  k = CONV 1X1(x) dim=d0\n"
+    "  r = MAX(d) constant=c1\n  out = ADD(r, k)\n",
+    "top scores": "  s = SCORE(x) count=n0\n  t = TOP_K(s) count=n1\n  m = RED SUM(t)\n"
+    "  out = ADD(x, m)\n",
+}
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_program_near_a_pattern_keeps_its_meaning(name):
+    """Each pattern with one or two operands replaced by any earlier state, the block's input among
+    them: what still has a type computes what the reference interpreter computes."""
+    dna = parse(f"{BANKS}counts n0=128 n1=2\nmain(x, y):\n{PATTERNS[name]}")
+    near = {build(each).hash: each for each in neighbours(dna) if isinstance(build(each), Graph)}
+    assert len(near) > 3
+    chosen = sorted(near)[:: 1 + len(near) // 40]
+    for each in chosen:
+        same_as_interpreted(near[each])
+
+
+def neighbours(dna: DNA) -> Iterator[DNA]:
+    main = dna.subroutines[0]
+    places = [
+        (number, operand) for number in range(len(main.instructions)) for operand in ("in1", "in2")
+    ]
+    for first, second in product(places, places):
+        for one, other in product(range(first[0] + 2), range(second[0] + 2)):
+            if first < second and 1 not in (one, other):  # states 0 and 1 are both the input
+                rows = list(main.instructions)
+                for (number, operand), state in ((first, one), (second, other)):
+                    rows[number] = rows[number]._replace(**{operand: state})
+                changed = replace(main, instructions=tuple(rows))
+                yield replace(dna, subroutines=(changed, *dna.subroutines[1:]))
+
+
+def same_as_interpreted(dna: DNA) -> None:
+    graph = build(dna)
+    assert isinstance(graph, Graph), graph
+    rng = np.random.default_rng(0)
+    weights = random_weights(graph, 8, rng)
+    x = rng.standard_normal((2, 5, 8))
+    expected = interpret(dna, x, by_site(dna, weights))
+    made = np.array(block_function(graph, 8)(tf.constant(x), [tf.constant(w) for w in weights]))
+    steady = np.isfinite(expected) & (np.abs(expected) < 1e6)
+    np.testing.assert_allclose(
+        made[steady], expected[steady], rtol=1e-6, atol=1e-6, err_msg=render(dna)
+    )
