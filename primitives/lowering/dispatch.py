@@ -19,18 +19,20 @@ Kind = Literal["every", "blocks", "entries"]
 
 @dataclass(frozen=True, slots=True)
 class LoweringOptions:
-    """What a block is lowered for: tokens of a batch, and how many places an expert's buffer has in
-    training over those that an even split of a sequence would fill; None for as many as come.
-    `kind` runs every routed call by that strategy where it can, whatever it costs. `narrow` has
-    products of matrices computed in bfloat16 and all else in float32: norms, softmax, routing;
-    `fused` says that a compiler fuses elementwise operations; `flash` that the backend has a kernel
-    for narrow attention."""
+    """What a block is lowered for.
+
+    `batch_size` and `sequence_length` say how many tokens come at once. `capacity_factor` is how
+    many places an expert's buffer has in training over those that an even split of a sequence would
+    fill; None is for as many as come. `kind` runs every routed call by that dispatch strategy where
+    it can, whatever it costs. `mixed_precision` has products of matrices computed in bfloat16, and
+    all else in float32: norms, softmax, routing. `fused` says that a compiler fuses elementwise
+    operations; `flash`, that the backend has a kernel for attention in bfloat16."""
 
     batch_size: int = 16
     sequence_length: int = 256
     capacity_factor: float | None = None
     kind: Kind | None = None
-    narrow: bool = False
+    mixed_precision: bool = False
     fused: bool = False
     flash: bool = False
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from primitives.graph.build import Graph, Node
@@ -34,8 +35,9 @@ it is causal, each position seeing those up to itself, and 0 where every positio
 def lowered(graph: Graph) -> tuple[Node, ...]:
     """The nodes to lower, inputs first: each pattern that has a kernel or a gradient of its own has
     become one node, and nodes that nothing reads any more are left out."""
-    nodes = _reachable([_replaced(graph.nodes, node) for node in graph.nodes])
-    readers = _readers(nodes)
+    nodes = [_replaced(graph.nodes, node) for node in graph.nodes]
+    needed = _needed(nodes)
+    readers = _readers([node for node, kept in zip(nodes, needed, strict=True) if kept])
     return _reachable([_with_attention(nodes, node, readers) for node in nodes])
 
 
@@ -63,7 +65,7 @@ def _read(nodes: Sequence[Node], position: int | None, op: str) -> int | None:
 
 def _readers(nodes: Sequence[Node]) -> Counter[int]:
     """How often each node is read."""
-    return Counter(child for node in nodes for child in node.inputs)
+    return Counter(chain.from_iterable(node.inputs for node in nodes))
 
 
 def _softmax_of(nodes: Sequence[Node], node: Node) -> int | None:
@@ -126,8 +128,9 @@ def _with_attention(nodes: Sequence[Node], node: Node, readers: Counter[int]) ->
     return node._replace(op=ATTENTION, inputs=inputs, value=causal) if alone and plain else node
 
 
-def _reachable(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """The nodes that the last one depends on, numbered anew; the block's input stays the first."""
+def _needed(nodes: Sequence[Node]) -> list[bool]:
+    """For each node whether it is the last one, the block's input or one that the last depends
+    on."""
     needed = [False] * len(nodes)
     needed[0] = needed[-1] = True
     for index in range(len(nodes) - 1, -1, -1):
@@ -136,13 +139,21 @@ def _reachable(nodes: Sequence[Node]) -> tuple[Node, ...]:
                 needed[child] = True
             if nodes[index].support >= 0:
                 needed[nodes[index].support] = True
+    return needed
+
+
+def _reachable(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """The nodes that are needed, numbered anew."""
     number: dict[int, int] = {}
     kept: list[Node] = []
-    for index, node in enumerate(nodes):
-        if needed[index]:
+    for index, (node, needed) in enumerate(zip(nodes, _needed(nodes), strict=True)):
+        if needed:
             number[index] = len(kept)
-            inputs = tuple(number[child] for child in node.inputs)
-            kept.append(node._replace(inputs=inputs, support=number.get(node.support, -1)))
+            inputs = tuple([number[child] for child in node.inputs])
+            support = number.get(node.support, -1)
+            if (inputs, support) != (node.inputs, node.support):
+                node = node._replace(inputs=inputs, support=support)
+            kept.append(node)
     return tuple(kept)
 
 

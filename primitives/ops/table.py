@@ -48,7 +48,7 @@ class Primitive:
     """One row. `flops(contracted, read, made)` counts a token's forward FLOPs from the feature size
     of input 1, the elements of input 1 and the elements of the result, branches included.
     `hidden` holds what the invisible entries of a closed input must count as (None: anything).
-    `aligned` says that inputs are given the result's branch axes before the expression. `narrow`
+    `aligned` says that inputs are given the result's branch axes before the expression. `bfloat16`
     says that products may be computed in bfloat16; `variants` holds the expressions for other
     feature axes of input 1. `future` says why a decoder cannot have
     the primitive, `training` what only its training sees."""
@@ -64,7 +64,7 @@ class Primitive:
     weight: Weight | None = None
     commutative: bool = False
     aligned: bool = True
-    narrow: bool = False
+    bfloat16: bool = False
     variants: Mapping[str, str] = field(default_factory=dict)
     future: str = ""
     training: str = ""
@@ -159,7 +159,7 @@ def _conv(taps: int) -> Primitive:
         "project({x}, {w})" if one else "conv({x}, {w})",
         weight=Weight(lambda n, m: (n, m) if one else (taps, n, m), "fan_in"),
         aligned=False,
-        narrow=True,
+        bfloat16=True,
     )
 
 
@@ -231,12 +231,12 @@ _PRIMER_ROWS = (
     _reduction("RED PROD", "product over the feature axis", 1.0),
     Primitive(
         "MAT MUL", "tf.matmul", ("in1", "in2"), "x [T, S] times y [S, n]",
-        _binary_rule(types.product), _product, "ops.matmul({x}, {y})", (0.0, 0.0), narrow=True,
+        _binary_rule(types.product), _product, "ops.matmul({x}, {y})", (0.0, 0.0), bfloat16=True,
     ),
     Primitive(
         "T-MAT MUL", "tf.matmul(transpose_b=True)", ("in1", "in2"), "x times y transposed: scores",
         _binary_rule(types.transposed_product), _product,
-        "ops.matmul({x}, ops.swapaxes({y}, -1, -2))", (0.0, 0.0), narrow=True,
+        "ops.matmul({x}, ops.swapaxes({y}, -1, -2))", (0.0, 0.0), bfloat16=True,
     ),
     *(_conv(taps) for taps in (1, 3, 7, 15, 31)),
     *(_dconv(taps) for taps in (3, 7, 15, 31)),

@@ -20,8 +20,8 @@ from primitives.graph.build import Graph
 from primitives.kernels.balancing import Run
 from primitives.kernels.dense import centred
 from primitives.lowering.cost import program_layers
-from primitives.lowering.emit import WeightSpec, weight_specs
 from primitives.lowering.layer import Array, Lowered, initial_weights, lower
+from primitives.lowering.weights import WeightSpec, weight_specs
 from primitives.programs.seeds import other_graph
 from workers.machine.devices import accelerators
 from workers.spec.fit import lowering_options
@@ -124,7 +124,9 @@ def model_layers(graph: Graph, task: Task) -> tuple[Layer, ...]:
     kinds, narrow = accelerators(), mixed(task)
     jax = keras.backend.backend() == "jax"
     flash = narrow and jax and "gpu" in kinds
-    chosen = replace(lowering_options(task), narrow=narrow, fused=jax or bool(kinds), flash=flash)
+    chosen = replace(
+        lowering_options(task), mixed_precision=narrow, fused=jax or bool(kinds), flash=flash
+    )
     made: dict[str, Layer] = {}
     graphs = layer_graphs(graph, task.model)
     for each in graphs:
