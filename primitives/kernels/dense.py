@@ -166,8 +166,8 @@ def depthwise_conv(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def depthwise_taps(x: Tensor, kernel: Tensor) -> Tensor:
-    """The same, tap by tap: compilers fuse it into its neighbours, where the convolution of an
-    accelerator's library takes ten times a block's other work."""
+    """`depthwise_conv` tap by tap. Compilers fuse it into its neighbours, where the convolution of
+    an accelerator's library takes ten times a block's other work."""
     taps, length = kernel.shape[-2], ops.shape(x)[-2]
     padded = ops.pad(x, [[0, 0]] * (len(x.shape) - 2) + [[taps - 1, 0], [0, 0]])
     parts = [padded[..., tap : tap + length, :] * kernel[..., tap, None, :] for tap in range(taps)]
@@ -209,10 +209,12 @@ def _apart(x: Tensor, kernels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def to_bfloat16(arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Each array rounded to bfloat16."""
     return tuple(ops.cast(x, "bfloat16") for x in arrays)
 
 
 def to_float32(arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Each array in float32."""
     return tuple(ops.cast(x, "float32") for x in arrays)
 
 

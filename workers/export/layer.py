@@ -6,6 +6,8 @@ Sizes that follow the width are written in terms of d_model, so that the layer s
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from textwrap import fill
@@ -35,12 +37,13 @@ from workers.spec.task import Task
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One of the module's layers; `source` is its lines and all that they call."""
+    """One of the module's layers; `pass_attributes` are those attributes of the pass `run` that its
+    lines, and the functions that they call, read or change, such as `training` and `losses`."""
 
     name: str
     graph: Graph
     body: Body
-    source: str
+    pass_attributes: frozenset[str]
 
     @property
     def calls(self) -> tuple[str, ...]:
@@ -48,7 +51,7 @@ class Block:
 
     def uses(self, what: str) -> bool:
         """Whether a pass reads or leaves this attribute of `balancing.Run`."""
-        return f"run.{what}" in self.source
+        return what in self.pass_attributes
 
     @property
     def states(self) -> list[WeightSpec]:
@@ -65,9 +68,20 @@ def blocks_of(graph: Graph, task: Task, block: str, other: str) -> list[Block]:
     for name, each in graphs.items():
         body = emit(each, task.model.d_model, owner="self.", options=lowering_options(task))
         called = functions(body.mentioned.functions, body.row_functions)
-        source = "\n".join([*body.lines, *called])
-        blocks.append(Block(name, each, body, source))
+        blocks.append(Block(name, each, body, _attributes_of("run", [*body.lines, *called])))
     return blocks
+
+
+def _attributes_of(variable: str, sources: Sequence[str]) -> frozenset[str]:
+    """Attributes of a variable that these sources name."""
+    nodes = (node for source in sources for node in ast.walk(ast.parse(source)))
+    return frozenset(
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == variable
+    )
 
 
 def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
