@@ -61,7 +61,7 @@ class Primitive:
         commutative: whether its inputs may be exchanged.
         aligned: whether inputs that lack branch axes of the result get them, of size 1, before
             `code` reads them.
-        narrow: whether the product may be computed in bfloat16.
+        bfloat16: whether the product may be computed in bfloat16.
         variants: other expressions than `code`, by the feature axis of input 1. That of KEYS is for
             closed states; an open state has `code`.
         unmasked: its type rule in bidirectional tasks, where a state over key positions need not be
@@ -89,7 +89,7 @@ class Primitive:
     weight: Weight | None = None
     commutative: bool = False
     aligned: bool = True
-    narrow: bool = False
+    bfloat16: bool = False
     variants: Mapping[str, str] = field(default_factory=dict)
     unmasked: Rule | None = None
     bidirectional: bool = False

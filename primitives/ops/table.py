@@ -102,7 +102,7 @@ def _conv(taps: int) -> Primitive:
         "project({x}, {w})" if one else "conv({x}, {w})",
         weight=Weight(lambda n, m: (n, m) if one else (taps, n, m), "fan_in"),
         aligned=False,
-        narrow=True,
+        bfloat16=True,
     )
 
 
@@ -174,13 +174,13 @@ _PRIMER_ROWS = (
     _reduction("RED PROD", "product over the feature axis", 1.0),
     Primitive(
         "MAT MUL", "tf.matmul", ("in1", "in2"), "x [T, S] times y [S, n]",
-        _binary_rule(types.product), _product, "ops.matmul({x}, {y})", (0.0, 0.0), narrow=True,
+        _binary_rule(types.product), _product, "ops.matmul({x}, {y})", (0.0, 0.0), bfloat16=True,
         unmasked=_binary_rule(partial(types.product, bidirectional=True)),
     ),
     Primitive(
         "T-MAT MUL", "tf.matmul(transpose_b=True)", ("in1", "in2"), "x times y transposed: scores",
         _binary_rule(types.transposed_product), _product,
-        "ops.matmul({x}, ops.swapaxes({y}, -1, -2))", (0.0, 0.0), narrow=True,
+        "ops.matmul({x}, ops.swapaxes({y}, -1, -2))", (0.0, 0.0), bfloat16=True,
         unmasked=_binary_rule(partial(types.transposed_product, bidirectional=True)),
     ),
     *(_conv(taps) for taps in (1, 3, 7, 15, 31)),

@@ -13,7 +13,7 @@ import numpy as np
 
 from primitives.graph.build import Graph, build
 from primitives.language.dna import DNA, Subroutine
-from primitives.lowering.emit import WeightSpec, weight_specs
+from primitives.lowering.weights import WeightSpec, weight_specs
 from primitives.ops.table import PRIMITIVES
 from tests.reference.interpreter import Array
 

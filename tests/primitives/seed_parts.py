@@ -11,8 +11,8 @@ import tensorflow as tf
 from primitives import Graph, build, parse, render
 from primitives.kernels.balancing import Run
 from primitives.lowering.dispatch import Kind, LoweringOptions
-from primitives.lowering.emit import weight_specs
 from primitives.lowering.layer import lower
+from primitives.lowering.weights import weight_specs
 from primitives.programs.seeds import load_seed
 from tests.reference.routings import Array, Ids
 

@@ -20,7 +20,9 @@ import tensorflow as tf
 from primitives.graph.build import INPUT, Node
 from primitives.kernels import dense as kernels
 from primitives.lowering.dispatch import feature_size
-from primitives.lowering.emit import expression
+from primitives.lowering.expression import Name
+from primitives.lowering.operation import operation
+from primitives.lowering.render import source
 from primitives.ops.table import PRIMITIVES, Primitive, infer
 from primitives.ops.types import CHANNELS, COUNT, KEYS, Mismatch, StateType
 
@@ -155,7 +157,7 @@ def nodes_of(
 
 
 def lowering(nodes: Sequence[Node]) -> Callable[[Any, Any, Any], Any]:
-    code = expression(nodes, nodes[2], ["x", "y"], "w")
+    code = source(operation(nodes, nodes[2], ["x", "y"], Name("w")))
     function: Callable[[Any, Any, Any], Any] = eval(f"lambda x, y, w: {code}", dict(vars(kernels)))
     return function
 

@@ -13,9 +13,10 @@ from primitives import Graph, build, render
 from primitives.kernels.balancing import Run
 from primitives.lowering.cost import static_cost
 from primitives.lowering.dispatch import Kind, LoweringOptions, strategies
-from primitives.lowering.emit import emit, weight_specs
+from primitives.lowering.emit import emit
 from primitives.lowering.layer import block_function
 from primitives.lowering.rewrite import lowered
+from primitives.lowering.weights import weight_specs
 from primitives.programs.seeds import load_seed, seed_names
 from tests.primitives.seed_parts import LENGTH, TOKENS, WIDTH, X, close, part, passed, weights_of
 from tests.reference import routings as routings

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from primitives import Graph, build, parse, render
 from primitives.lowering.cost import static_cost
-from primitives.lowering.emit import weight_specs
 from primitives.lowering.layer import Array, block_function
+from primitives.lowering.weights import weight_specs
 from primitives.programs.seeds import load_seed, seed_names, seed_text
 from tests.primitives.call_sites import by_site, random_weights
 from tests.reference.blocks import BLOCKS, HEADS

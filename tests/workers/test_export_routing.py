@@ -19,8 +19,8 @@ from primitives.graph.build import build
 from primitives.kernels.balancing import Run
 from primitives.language.dna import DNA, MIDDLE
 from primitives.language.text import parse
-from primitives.lowering.emit import weight_specs
 from primitives.lowering.layer import block_function
+from primitives.lowering.weights import weight_specs
 from primitives.ops.table import PRIMITIVES
 from primitives.programs.seeds import load_seed, seed_names
 from tests.reference.random_programs import routed_programs
@@ -318,6 +318,18 @@ def test_a_trained_program_keeps_its_score_and_its_states(
     assert loss_on_validation(model, it) == pytest.approx(card["weights"]["val_loss"], abs=1e-4)
     if dna is STATES:
         assert all(np.any(np.asarray(state)) for state in model.non_trainable_weights)
+
+
+def test_a_masked_programs_card_has_the_score_of_its_hidden_tokens(tmp_path: Path) -> None:
+    """On the positions that a candidate is scored on, and no others."""
+    it = task(objective="masked", eval_batches=2)
+    export_candidate(
+        load_seed("transformer"), tmp_path / "it", task=it, budget=Budget("steps", 8), seed=5,
+        card={"program": "it"},
+    )  # fmt: skip
+    card = json.loads((tmp_path / "it" / "card.json").read_text())
+    for name in ("val_loss", "val_bpb", "test_loss", "test_bpb"):
+        assert card["exported"][name] == pytest.approx(card["weights"][name], rel=0.02)
 
 
 def words(file: Path) -> str:

@@ -1,7 +1,7 @@
 """The text of an exported program: a module with the block and its model, an example, a README.
 
-The module says what a candidate trained with, line for line. The fixed parts are the files in
-`templates/`.
+The module says, line for line, what a candidate computes in float32. The fixed parts are the files
+in `templates/`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def module_source(
     """The Python module: kernels, layers, model, and the program's text in a comment. `vocabulary`
     counts the rows of the embedding."""
     blocks = blocks_of(graph, task, called.block, called.other)
-    sources = functions(name for block in blocks for name in block.calls)
+    own = {function for block in blocks for function in block.body.row_functions}
+    calls = {name for block in blocks for name in block.calls}
+    sources = functions(calls, sorted(own, key=lambda function: function.__name__))
     needed = imported(sources)
     if any(weight.init == "causal" for block in blocks for weight in block.body.weights):
         sources.append(CAUSAL_TAPS)

@@ -20,8 +20,8 @@ from primitives.graph.build import Graph
 from primitives.kernels.balancing import Run
 from primitives.kernels.dense import centred
 from primitives.lowering.cost import program_layers
-from primitives.lowering.emit import WeightSpec, weight_specs
 from primitives.lowering.layer import Array, Lowered, initial_weights, lower
+from primitives.lowering.weights import WeightSpec, weight_specs
 from primitives.programs.seeds import other_graph
 from workers.machine.backends import BACKENDS, accelerators
 from workers.spec.fit import lowering_options
@@ -134,7 +134,8 @@ def model_layers(graph: Graph, task: Task) -> tuple[Layer, ...]:
     kinds, narrow = accelerators(), mixed(task)
     backend = BACKENDS[task.training.backend]
     fused, flash = backend.fuses or bool(kinds), narrow and bool(kinds & backend.flash)
-    chosen = replace(lowering_options(task), narrow=narrow, fused=fused, flash=flash)
+    options = lowering_options(task)
+    chosen = replace(options, mixed_precision=narrow, fused=fused, flash=flash)
     made: dict[str, Layer] = {}
     graphs = layer_graphs(graph, task.model)
     for each in graphs:

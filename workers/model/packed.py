@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from primitives.lowering.emit import WeightSpec
 from primitives.lowering.layer import Array
+from primitives.lowering.weights import WeightSpec
 from workers.model.model import OUTER, Apply, Auxiliary, Layer
 
 Specs = Sequence[WeightSpec]

@@ -92,6 +92,7 @@ class _Run:
     hurdles_passed: int = 0
     curve: list[Measurement] = field(default_factory=list)
     usage: Mapping[str, float] = field(default_factory=dict)
+    precision: str = "float32"
 
     def train(self) -> tuple[Any, str]:
         """Runs to the end of the budget, to a hurdle that it does not pass, or to a bad loss."""
@@ -104,6 +105,7 @@ class _Run:
         shape = model_shape(self.graph, self.task.model, rows)
         values = initial_model(shape, self.seed)
         task = settled(self.task, self.budget, self._flops(), self._tokens(1))
+        self.precision = task.training.precision
         self.engine = make_engine(self.graph, values, task, self.seed)
         rng = np.random.default_rng([self.seed, 1])
         for limit, threshold in self._stretches():
@@ -168,14 +170,16 @@ class _Run:
         return loss
 
     def save(self, path: Path) -> None:
-        """Keeps the trained weights, whole or not at all."""
+        """Keeps the trained weights and the precision that they were trained in, whole or not at
+        all."""
         from workers.model.model import embedding_rows, model_shape
 
         rows = embedding_rows(self.task, self.tokens.vocabulary)
         names = model_shape(self.graph, self.task.model, rows).names
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **dict(zip(names, self.engine.weights(), strict=True)))
+        weights = dict(zip(names, self.engine.weights(), strict=True))
+        np.savez(partial, precision=self.precision, **weights)
         partial.replace(path)
 
     def outcome(self, status: Any, reason: str, seconds: float) -> Outcome:
