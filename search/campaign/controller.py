@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import NamedTuple, Protocol
 
@@ -159,8 +159,8 @@ class Controller:
     def _plan(self) -> None:
         """Children for the free workers; the final runs, once, when the search has ended."""
         if self._state.seeds_done and not self._state.population:
-            ends = (f"candidate {end.id}: {end.status}" for end in self._state.results.values())
-            raise PrimevoError(f"no seed program could be trained; {'; '.join(ends)}")
+            self._commit()  # what is told now stands in the database
+            raise PrimevoError(f"no seed program could be trained; {'; '.join(self._endings())}")
         while self._may_propose() and len(self._entries) < BATCH:
             number = self._state.candidates + 1
             child = propose(self._rules, self._programs, Random(f"{self._campaign.seed}/{number}"))
@@ -172,6 +172,12 @@ class Controller:
         if self._state.searched and not self._finals_planned:
             self._finals_planned = True
             self._queue.extend(self._final_runs())
+
+    def _endings(self) -> Iterator[str]:
+        """How each candidate that has ended did, and why."""
+        for end in self._state.results.values():
+            reason = self._store.reason(self._campaign.id, end.sequence)
+            yield f"candidate {end.id}: {end.status}" + (f" ({reason})" if reason else "")
 
     def _may_propose(self) -> bool:
         state, busy = self._state, len(self._running) + len(self._queue)

@@ -18,16 +18,29 @@ from search.storage.store import CampaignRow, Store
 from workers.data.corpora import DataError
 from workers.pool.cluster import PoolError
 from workers.pool.pool import Pool
+from workers.spec.task import Task
 
 
 @contextmanager
 def started(config: CampaignConfig) -> Iterator[Pool]:
     """The config's workers, ended however the block ends; what they lack is a PrimevoError."""
     try:
+        _check_text(config.task)
         with Pool(config.task, config.workers) as pool:
             yield pool
     except (PoolError, DataError) as error:
         raise PrimevoError(str(error)) from None
+
+
+def _check_text(task: Task) -> None:
+    """Before workers start, the text is made into tokens, which they would do first, and a split
+    too short for a sequence is a PrimevoError. What must be downloaded is left to the workers."""
+    if task.data.source == "tfds":
+        return
+    from workers.data.tokens import load_tokens, too_short
+
+    if problem := too_short(load_tokens(task.data), task.model.sequence_length):
+        raise PrimevoError(problem)
 
 
 def run(store: Store, campaign: CampaignRow, pool: Pool) -> Progress:

@@ -213,6 +213,12 @@ class Store:
             row = connection.execute(_DNA, {"campaign": campaign_id, "id": id}).scalar_one()
         return str(row)
 
+    def reason(self, campaign_id: int, sequence: int) -> str:
+        """Why a recorded run ended as it did; empty where there is nothing to say."""
+        parameters = {"campaign": campaign_id, "sequence": sequence}
+        with self.reading() as connection:
+            return str(connection.execute(_REASON, parameters).scalar_one())
+
     def events(self, campaign_id: int) -> Iterator[Event]:
         """What was recorded: every proposal, then every ending, each in order."""
         parameters = {"campaign": campaign_id}
@@ -268,6 +274,10 @@ _ENDINGS = (
 
 _DNA = select(Candidate.dna).where(
     Candidate.campaign_id == bindparam("campaign"), Candidate.id == bindparam("id")
+)
+
+_REASON = select(Evaluation.reason).where(
+    Evaluation.campaign_id == bindparam("campaign"), Evaluation.sequence == bindparam("sequence")
 )
 
 _COPIED = {

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from workers.data.corpora import DataError, documents, split_documents
-from workers.data.tokens import cache_folder, load_tokens
+from workers.data.tokens import TokenSplits, cache_folder, load_tokens, too_short
 from workers.spec.task import DataSpec
 
 SPLITS = ("train", "validation", "test")
@@ -185,3 +185,13 @@ def test_cache_folder(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == Path(expected)
+
+
+def test_a_split_that_is_too_short_for_a_sequence_is_named() -> None:
+    sizes = {"train": 100, "validation": 8, "test": 9}
+    arrays = {split: np.zeros(size, np.uint8) for split, size in sizes.items()}
+    splits = TokenSplits(**arrays, vocabulary=256, bytes_per_token={})
+    assert too_short(splits, 7) == ""
+    assert too_short(splits, 8).startswith(
+        "the validation split has 8 tokens, and a sequence needs 9"
+    )

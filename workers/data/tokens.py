@@ -86,6 +86,20 @@ def load_tokens(spec: DataSpec, cache_dir: Path | None = None) -> TokenSplits:
     return _open(folder)
 
 
+def too_short(tokens: TokenSplits, sequence_length: int) -> str:
+    """Why no sequence can be taken from one of the splits, and what to do; empty where there are
+    enough tokens. A sequence takes one token more than its length: the last one's target."""
+    sizes = {split: len(getattr(tokens, split)) for split in SPLITS}
+    split = min(SPLITS, key=sizes.__getitem__)
+    if sizes[split] > sequence_length:
+        return ""
+    return (
+        f"the {split} split has {sizes[split]} tokens, and a sequence needs "
+        f"{sequence_length + 1}: lower task.model.sequence_length, now {sequence_length}, or give "
+        "task.data more text"
+    )
+
+
 def _key(spec: DataSpec) -> str:
     """Names the content: whatever changes the tokens changes the key, and nothing else does."""
     content = {

@@ -20,7 +20,7 @@ from primitives.graph.build import Graph, IllTyped, build
 from primitives.language.dna import DNA
 from primitives.language.text import parse
 from primitives.lowering.cost import Cost
-from workers.data.tokens import TokenSplits, load_tokens
+from workers.data.tokens import TokenSplits, load_tokens, too_short
 from workers.machine.devices import use_backend
 from workers.spec.fit import refused, task_cost
 from workers.spec.metrics import measured
@@ -57,7 +57,7 @@ def evaluate(
     if isinstance(graph, IllTyped):
         return Outcome("invalid", str(graph))
     tokens = load_tokens(task.data)
-    reason = refused(graph, task)
+    reason = refused(graph, task) or too_short(tokens, task.model.sequence_length)
     if reason:
         return Outcome("invalid", reason)
     cost = task_cost(graph, task, tokens.vocabulary)
