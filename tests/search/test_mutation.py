@@ -179,7 +179,7 @@ def test_a_plug_ins_mutation_is_used_where_it_is_named():
 def test_a_primitive_that_is_added_later_is_inserted(monkeypatch):
     row = dataclasses.replace(PRIMITIVES["TANH"], name="GELU")
     monkeypatch.setitem(PRIMITIVES, "GELU", row)
-    made = [MUTATIONS["insert"].change(SMALL, random.Random(i)) for i in range(400)]
+    made = [MUTATIONS["insert"].change(ROUTED, random.Random(i)) for i in range(400)]
     assert "GELU" in {instruction.op for child in made for instruction in _rows(child)}
     dna = next(c for c in made if "GELU" in {instruction.op for instruction in _rows(c)})
     assert [MUTATIONS["field"].change(dna, random.Random(i)) for i in range(50)]
