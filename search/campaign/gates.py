@@ -147,9 +147,9 @@ def types(child: Child, rules: Rules) -> Verdict:
 
 
 def suits(child: Child, rules: Rules) -> Verdict:
-    """The task can have the child: it sees no later token, and some block runs it."""
+    """The task can have the child: it sees no later token, and some layer runs it."""
     if not program_layers(child.dna.every, rules.task.model.layers):
-        return Rejected("runs in no block")
+        return Rejected("no layer would run the program")
     reason = fit.refused(child.graph, rules.task)
     return Rejected(_KIND.split(reason, maxsplit=1)[0]) if reason else PASSED
 

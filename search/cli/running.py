@@ -39,7 +39,7 @@ def _check_text(task: Task) -> None:
         return
     from workers.data.tokens import load_tokens, too_short
 
-    if problem := too_short(load_tokens(task.data), task.model.sequence_length):
+    if problem := too_short(load_tokens(task.data), task.model.sequence_length + 1):
         raise PrimevoError(problem)
 
 

@@ -103,8 +103,8 @@ class TestLaunch:
         for verb in (("launch", "small.yaml"), ("evaluate", "--seed-program", "transformer",
                                                 "--config", "small.yaml")):  # fmt: skip
             message = refusal(1, *verb)
-            assert "the validation split has 11 tokens, and a sequence needs 65: lower" in message
-            assert "task.model.sequence_length, now 64, or give task.data more text" in message
+            assert "the validation split has 11 tokens, and a sequence with its targets" in message
+            assert "needs 65: lower task.model.sequence_length, or give task.data" in message
         assert campaigns_of(empty) == []
 
     def test_storage_is_flag_then_environment_then_config(

@@ -116,7 +116,10 @@ def test_a_split_shorter_than_a_sequence_is_invalid_and_named(tiny_task, tmp_pat
     data = DataSpec(source="text", files=(str(tmp_path / "prose.txt"),))
     outcome = evaluate(SEED, changed(tiny_task, data=data), Budget("steps", 2), seed=1)
     assert outcome.status == "invalid"
-    assert "the validation split has 11 tokens, and a sequence needs 17" in outcome.reason
+    assert (
+        "the validation split has 11 tokens, and a sequence with its targets needs 17"
+        in outcome.reason
+    )
 
 
 def test_memory_that_runs_out_is_an_outcome(tiny_task):

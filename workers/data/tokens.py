@@ -86,17 +86,17 @@ def load_tokens(spec: DataSpec, cache_dir: Path | None = None) -> TokenSplits:
     return _open(folder)
 
 
-def too_short(tokens: TokenSplits, sequence_length: int) -> str:
-    """Why no sequence can be taken from one of the splits, and what to do; empty where there are
-    enough tokens. A sequence takes one token more than its length: the last one's target."""
+def too_short(tokens: TokenSplits, window: int) -> str:
+    """Why no window of so many tokens can be taken from one of the splits, and what to do; empty
+    where there are enough. A window is a sequence with its targets: one token longer, for the next
+    token."""
     sizes = {split: len(getattr(tokens, split)) for split in SPLITS}
     split = min(SPLITS, key=sizes.__getitem__)
-    if sizes[split] > sequence_length:
+    if sizes[split] >= window:
         return ""
     return (
-        f"the {split} split has {sizes[split]} tokens, and a sequence needs "
-        f"{sequence_length + 1}: lower task.model.sequence_length, now {sequence_length}, or give "
-        "task.data more text"
+        f"the {split} split has {sizes[split]} tokens, and a sequence with its targets needs "
+        f"{window}: lower task.model.sequence_length, or give task.data more text"
     )
 
 

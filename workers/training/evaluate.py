@@ -57,7 +57,7 @@ def evaluate(
     if isinstance(graph, IllTyped):
         return Outcome("invalid", str(graph))
     tokens = load_tokens(task.data)
-    reason = refused(graph, task) or too_short(tokens, task.model.sequence_length)
+    reason = refused(graph, task) or too_short(tokens, task.model.sequence_length + 1)
     if reason:
         return Outcome("invalid", reason)
     cost = task_cost(graph, task, tokens.vocabulary)
