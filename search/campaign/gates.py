@@ -144,8 +144,10 @@ def types(child: Child, rules: Rules) -> Verdict:
 
 
 def suits(child: Child, rules: Rules) -> Verdict:
-    """The task can have the child: some block of the model runs it."""
-    return Rejected("runs in no block") if fit.refused(child.graph, rules.task) else PASSED
+    """The task can have the child: some layer of the model runs it."""
+    if fit.refused(child.graph, rules.task):
+        return Rejected("no layer would run the program")
+    return PASSED
 
 
 def length(child: Child, rules: Rules) -> Verdict:

@@ -19,10 +19,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from primitives.errors import unknown
+from primitives.language.dna import EVERY
+from primitives.lowering.cost import program_layers
 from primitives.programs.seeds import DEFAULT_WIDTH
 from search.config.document import Document, Keys, dotted, read, shown
 from search.config.plugins import load_plugins
-from search.config.programfile import load_program
+from search.config.programfile import load_program, spaced
 from search.config.schema import CampaignConfig
 from search.errors import ConfigError, PrimevoError, UsageError
 from workers.data.corpora import CORPORA, DataError
@@ -37,6 +39,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> CampaignConfig:
         _check_programs(document)
         _check_data(document)
         config = _validated(document)
+    if config is not None and not document.problems:
+        _check_layers(document, config)
     if config is None or document.problems:
         raise ConfigError(str(path), sorted(document.problems, key=lambda problem: problem.line))
     return config
@@ -134,6 +138,22 @@ def _check_programs(document: Document) -> None:
             seeds[index], _ = load_program(name, d_model, document.base(keys))
         except PrimevoError as error:
             document.add(keys, str(error))
+
+
+def _check_layers(document: Document, config: CampaignConfig) -> None:
+    """At least one block of the model runs each seed program."""
+    layers = config.task.model.layers
+    for index, name in enumerate(config.search.seeds):
+        own = load_program(name, config.task.model.d_model)[1]
+        every = spaced(own, config.search.every).every
+        if not program_layers(every, layers):
+            most = max(each for each in EVERY if each <= layers)
+            told = f"'{name}' says every {every}" if own.every == every else f"every is {every}"
+            document.add(
+                ("search", "seeds", index) if own.every == every else ("search", "every"),
+                f"no block would run the seed program '{name}': {told}, and task.model.layers is "
+                f"{layers}; set task.model.layers to {every} or more, or every to {most}",
+            )
 
 
 def _check_data(document: Document) -> None:

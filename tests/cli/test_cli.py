@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sqlite3
 import subprocess
 import sys
 from difflib import unified_diff
@@ -25,6 +26,12 @@ VERBS = (
     "init", "launch", "resume", "stop", "status", "list", "top", "show", "lineage", "export",
     "evaluate", "check", "validate", "seeds", "primitives", "doctor",
 )  # fmt: skip
+
+
+def campaigns_of(folder: Path) -> list[tuple[str]]:
+    """The names of all campaigns in the folder's database."""
+    connection = sqlite3.connect(folder / "primevo.db")
+    return connection.execute("SELECT name FROM campaigns").fetchall()
 
 
 class TestHelp:
@@ -91,6 +98,18 @@ class TestLaunch:
         before = data("list")
         assert "primevo resume small" in refusal(2, "launch", "small.yaml")
         assert data("list") == before
+
+    def test_text_too_short_for_a_sequence_is_told_before_workers_start(self, empty: Path) -> None:
+        (empty / "prose.txt").write_text("word " * 40)
+        text = (empty / "small.yaml").read_text()
+        data = "task:\n  data: {source: text, files: [prose.txt]}"
+        (empty / "small.yaml").write_text(text.replace("task:", data))
+        for verb in (("launch", "small.yaml"), ("evaluate", "--seed-program", "transformer",
+                                                "--config", "small.yaml")):  # fmt: skip
+            message = refusal(1, *verb)
+            assert "the validation split has 11 tokens, and a sequence with its targets" in message
+            assert "needs 65: lower task.model.sequence_length, or give task.data" in message
+        assert campaigns_of(empty) == []
 
     def test_storage_is_flag_then_environment_then_config(
         self, empty: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from search.campaign import queries
 from search.cli import running
 from tests.cli.command import CONFIG, data, primevo, refusal
 from tests.cli.instant import InstantPool
-from workers.spec.metrics import METRICS, Metric, Run
+from workers.spec.metrics import METRICS, Metric, Run, measured
 from workers.spec.outcome import Job, Outcome
 from workers.spec.pool import PoolSpec
 from workers.spec.task import Task
@@ -61,7 +62,15 @@ def last_step(run: Run) -> float | None:
 def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with a trained campaign `tiny`, measured by a plug-in's metrics as well."""
     METRICS.register(
-        Metric("graph_nodes", "nodes", "higher", "nodes of the graph", "static", measure=nodes)
+        Metric(
+            "graph_nodes",
+            "nodes",
+            "higher",
+            "nodes of the graph",
+            "static",
+            measure=nodes,
+            listed=True,
+        )
     )
     METRICS.register(
         Metric("half_steps", "steps", "none", "half the steps", "training", measure=last_step)
@@ -89,7 +98,9 @@ def test_a_row_is_all_that_a_metric_takes(campaign: Path) -> None:
     assert f"graph_nodes               {shown['graph_nodes']}" in primevo("show", "tiny", 1).stdout
     ranked = [record["graph_nodes"] for record in data("top", "tiny", "--by", "graph_nodes")]
     assert ranked == sorted(ranked, reverse=True) and len(ranked) > 1
-    assert "graph_nodes" in primevo("top", "tiny", "--by", "graph_nodes").stdout
+    assert "graph_nodes" in primevo("top", "tiny").stdout
+    assert "half_steps" not in primevo("top", "tiny").stdout
+    assert "half_steps" in primevo("top", "tiny", "--by", "half_steps").stdout
     assert data("top", "tiny", "--by", "broken") == []
     assert "graph_nodes" in refusal(2, "top", "tiny", "--by", "graph_node")
     trained = data(
@@ -98,6 +109,18 @@ def test_a_row_is_all_that_a_metric_takes(campaign: Path) -> None:
     assert [run["graph_nodes"] for run in trained["runs"]] == [shown["graph_nodes"]] * 2
     assert trained["half_steps"] == {"mean": 3.0, "sd": 0.0}
     assert "graph_nodes" not in trained, "static cost has no spread over runs"
+
+
+def test_a_metric_that_fails_is_named() -> None:
+    from workers.pool.worker import one_line
+
+    METRICS.register(Metric("odd", "-", "none", "-", "static", measure=lambda run: run.nothing))  # type: ignore[attr-defined]
+    try:
+        with pytest.raises(AttributeError) as caught:
+            measured(SimpleNamespace(cost=SimpleNamespace(activation_bytes=1), usage={}))  # type: ignore[arg-type]
+    finally:
+        del METRICS["odd"]
+    assert "while the metric 'odd' was measured" in one_line(caught.value)
 
 
 def test_every_metric_says_what_it_is() -> None:

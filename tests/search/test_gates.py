@@ -220,7 +220,10 @@ def test_a_constant_that_changes_its_sign_only_is_a_change() -> None:
 def test_a_child_that_no_block_would_run_is_rejected(every: int, layers: int) -> None:
     switch = load_seed("switch")
     child = Child(replace(switch, every=every), Parent(switch, graph_of(switch).hash), TASK)
-    for depth, expected in ((layers, Rejected("runs in no block")), (layers + 1, PASSED)):
+    for depth, expected in (
+        (layers, Rejected("no layer would run the program")),
+        (layers + 1, PASSED),
+    ):
         task = TASK.model_copy(update={"model": ModelSpec(layers=depth)})
         assert judge(child, Rules(Limits(10**6), task, state())) == expected
 

@@ -27,7 +27,7 @@ from search.storage.database import HEAD, StoreError
 from search.storage.events import Ended, Event, Heartbeat, Proposed
 from search.storage.models import Base
 from search.storage.store import CopiedEvaluation, Entry, NewCandidate, NewEvaluation, Store
-from tests.search.instant import launch
+from tests.search.instant import launch, make_config
 from workers.spec.outcome import Budget, Hurdle, Measurement, Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -123,11 +123,24 @@ def test_numbers_that_json_has_no_place_for(store: Store) -> None:
 
     campaign = launch(store)
     curve = (Measurement(1, 2, 0.5, math.inf), Measurement(2, 4, 1.0, float(np.float32(2.5))))
-    outcome = replace(OUTCOME, val_loss=np.float32(2.5), val_bpb=math.nan, curve=curve)
+    metrics = {"experts_used": np.float32(0.5), "experts_dropped": math.nan, "activation_bytes": 3}
+    outcome = replace(
+        OUTCOME, val_loss=np.float32(2.5), val_bpb=math.nan, curve=curve, metrics=metrics
+    )
     store.record(campaign.id, [candidate(1), evaluation(1, 1, outcome)])
     end = list(store.events(campaign.id))[1]
     assert isinstance(end, Ended)
     assert (end.val_loss, end.val_bpb, end.losses) == (2.5, None, (None, 2.5))
+    record = queries.candidate(store, "test", 1)
+    assert [record[name] for name in metrics] == [0.5, None, 3]
+    assert queries.top(store, "test", by="experts_dropped") == []
+
+
+def test_a_campaign_keeps_the_versions_of_its_plug_ins(store: Store) -> None:
+    plugins = [{"name": "mine", "version": "1.2"}]
+    made = store.create_campaign("a", make_config().model_dump_json(), 1, plugins)
+    assert made == store.campaign("a") and made.plugins == plugins
+    assert list(launch(store, "b").plugins) == []
 
 
 def test_a_name_that_exists_is_refused(store: Store) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from workers.data.corpora import CORPORA, DataError, documents
 from workers.data.splits import split_documents
-from workers.data.tokens import _key, load_tokens
+from workers.data.tokens import TokenSplits, _key, load_tokens, too_short
 from workers.machine.caches import cache_folder
 from workers.spec.task import DataSpec
 
@@ -231,3 +231,11 @@ def test_cache_folder(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == Path(expected)
+
+
+def test_a_split_that_is_too_short_for_a_sequence_is_named() -> None:
+    sizes = {"train": 100, "validation": 8, "test": 9}
+    arrays = {split: np.zeros(size, np.uint8) for split, size in sizes.items()}
+    splits = TokenSplits(**arrays, vocabulary=256, bytes_per_token={})
+    assert too_short(splits, 8) == ""
+    assert "the validation split has 8 tokens, and a sequence" in too_short(splits, 9)

@@ -64,6 +64,7 @@ class Corpus:
         options: The keys of `data.options` that the corpus reads.
         package: The distribution that `read` needs, or nothing.
         install: The command that installs that distribution.
+        downloads: Whether `read` may have to fetch the text first, which is left to the workers.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Corpus:
     options: tuple[str, ...] = ()
     package: str = ""
     install: str = ""
+    downloads: bool = False
 
     @property
     def lacks(self) -> str:
@@ -238,6 +240,7 @@ CORPORA: Registry[Corpus] = Registry(
             key="name",
             package="tensorflow-datasets",
             install="pip install 'primevo[tfds]'",
+            downloads=True,
         ),
     ),
 )

@@ -85,6 +85,20 @@ def load_tokens(spec: TokenSource, cache_dir: Path | None = None) -> TokenSplits
     return _open(folder)
 
 
+def too_short(tokens: TokenSplits, window: int) -> str:
+    """Why no window of so many tokens can be taken from one of the splits, and what to do; empty
+    where there are enough. A window is a sequence with its targets: one token longer, for the next
+    token."""
+    sizes = {split: len(getattr(tokens, split)) for split in SPLITS}
+    split = min(SPLITS, key=sizes.__getitem__)
+    if sizes[split] >= window:
+        return ""
+    return (
+        f"the {split} split has {sizes[split]} tokens, and a sequence with its targets needs "
+        f"{window}: lower task.model.sequence_length, or give task.data more text"
+    )
+
+
 def _key(spec: TokenSource) -> str:
     """Names the content: whatever changes the tokens changes the key, and nothing else does."""
     content: dict[str, Any] = {

@@ -52,6 +52,7 @@ class Metric:
     `column` names a field of Outcome that has a column of its own in the database; the metric is
     `form` of it, a rising function. Other metrics live in the mapping `metrics` of an outcome and
     in the JSON column of that name; `measure` gives such a value at the end of a run, or None.
+    `listed` metrics have a column in the tables that a person reads; JSON has all of them.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Metric:
     column: str | None = None
     form: Callable[[float], float] | None = None
     measure: Callable[[Run], float | None] | None = None
+    listed: bool = False
 
     def of(self, outcome: Outcome) -> float | None:
         """The outcome's value; None where it was not measured."""
@@ -77,7 +79,14 @@ class Metric:
 def measured(run: Run) -> dict[str, float]:
     """The metrics of a run that have no column of their own; numbers that are not finite are left
     out, because neither JSON nor a ranking has a place for them."""
-    found = {row.name: row.measure(run) for row in METRICS.values() if row.measure}
+    found: dict[str, float | None] = {}
+    for name, row in METRICS.items():
+        if row.measure is not None:
+            try:
+                found[name] = row.measure(run)
+            except Exception as error:
+                error.add_note(f"while the metric '{name}' was measured")
+                raise
     return {name: value for name, value in found.items() if value is not None and isfinite(value)}
 
 
@@ -89,29 +98,48 @@ METRICS: Registry[Metric] = Registry(
     "metric",
     (
         Metric("val_loss", "nats a token", "lower", "cross entropy", "validation", "val_loss"),
-        Metric("val_bpb", "bits a byte", "lower", "cross entropy", "validation", "val_bpb"),
+        Metric(
+            "val_bpb", "bits a byte", "lower", "cross entropy", "validation",
+            "val_bpb", listed=True,
+        ),
         Metric(
             "val_perplexity", "tokens", "lower", "exp(val_loss)", "validation",
             "val_loss", perplexity,
         ),
-        Metric("test_loss", "nats a token", "lower", "cross entropy", "test", "test_loss"),
-        Metric("test_bpb", "bits a byte", "lower", "cross entropy", "test", "test_bpb"),
-        Metric("params", "weights", "lower", "trainable weights", "static", "params"),
+        Metric(
+            "test_loss", "nats a token", "lower", "cross entropy", "test",
+            "test_loss", listed=True,
+        ),
+        Metric(
+            "test_bpb", "bits a byte", "lower", "cross entropy", "test",
+            "test_bpb", listed=True,
+        ),
+        Metric(
+            "params", "weights", "lower", "trainable weights", "static",
+            "params", listed=True,
+        ),
         Metric(
             "active_params", "weights", "lower", "weights that work on one token", "static",
             "active_params",
         ),
         Metric(
-            "flops_per_token", "FLOPs", "lower", "of the forward pass", "static", "flops_per_token"
+            "flops_per_token", "FLOPs", "lower", "of the forward pass", "static",
+            "flops_per_token", listed=True,
         ),
         Metric(
             "step_time_s", "seconds", "lower", "one step, on average", "training", "step_time_s"
         ),
-        Metric("train_seconds", "seconds", "none", "device time", "training", "train_seconds"),
+        Metric(
+            "train_seconds", "seconds", "none", "device time", "training",
+            "train_seconds", listed=True,
+        ),
         Metric(
             "setup_seconds", "seconds", "lower", "all but training", "training", "setup_seconds"
         ),
-        Metric("steps", "steps", "none", "optimiser steps", "training", "steps"),
+        Metric(
+            "steps", "steps", "none", "optimiser steps", "training",
+            "steps", listed=True,
+        ),
         Metric("tokens", "tokens", "none", "tokens trained on", "training", "tokens"),
         Metric(
             "activation_bytes", "bytes", "lower", "kept for one sequence until its gradient",

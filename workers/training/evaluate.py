@@ -20,7 +20,7 @@ from primitives.graph.build import Graph, IllTyped
 from primitives.language.dna import DNA
 from primitives.language.text import parse
 from primitives.lowering.cost import Cost
-from workers.data.tokens import TokenSplits, load_tokens
+from workers.data.tokens import TokenSplits, load_tokens, too_short
 from workers.machine.backends import use_backend
 from workers.spec.fit import refused, task_cost, task_graph, window_length
 from workers.spec.metrics import measured
@@ -60,6 +60,8 @@ def evaluate(
     if reason := refused(graph, task):
         return Outcome("invalid", reason)
     tokens = load_tokens(task.data)
+    if reason := too_short(tokens, window_length(task)):
+        return Outcome("invalid", reason)
     cost = task_cost(graph, task, tokens.vocabulary)
     run = _Run(graph, cost, task, budget, seed, tokens)
     try:

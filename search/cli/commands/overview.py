@@ -14,11 +14,6 @@ from search.errors import NotFoundError
 if TYPE_CHECKING:
     from search.campaign.queries import CampaignLine, Summary
 
-_TOP_COLUMNS = (
-    "id", "parent_id", "mutation", "fitness", "val_bpb", "params", "flops_per_token", "steps",
-    "train_seconds", "hash",
-)  # fmt: skip
-
 
 def status(
     name: Annotated[
@@ -69,12 +64,14 @@ def top(
     highest where more is better."""
     from search.campaign import queries
     from search.cli.output import print_records
+    from workers.spec.metrics import METRICS
 
     with open_store(storage) as store:
         stored_config(store, name)  # its plug-ins' metrics can be ranked by from here on
         records = queries.top(store, name, count, by)
-    columns = _TOP_COLUMNS if by in _TOP_COLUMNS else (*_TOP_COLUMNS, by)
-    print_records(records, columns, output)
+    listed = (name for name, row in METRICS.items() if row.listed and row.where != "test")
+    columns = ("id", "parent_id", "mutation", "fitness", *listed, "hash")
+    print_records(records, columns if by in columns else (*columns, by), output)
 
 
 def status_record(summary: Summary) -> dict[str, Any]:

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from search.cli.commands.subject import Subject
     from workers.spec.outcome import Report
 
-_RUN_COLUMNS = (
-    "seed", "outcome", "val_loss", "val_bpb", "test_loss", "test_bpb", "steps", "train_seconds",
-)  # fmt: skip
-
 
 def evaluate(
     name: Name = None,
@@ -34,6 +30,7 @@ def evaluate(
 ) -> None:
     """Train and score a program. Under the full budget, on validation and test."""
     from search.cli.output import print_fields, print_json, print_records
+    from workers.spec.metrics import METRICS
 
     subject = find(name, id, seed_program, dna, config, overrides, storage)
     reports = _train(subject, seeds)
@@ -42,7 +39,9 @@ def evaluate(
     if output == "json":
         print_json({**summary, "runs": runs})
     else:
-        print_records(({**run, "seed": str(run["seed"])} for run in runs), _RUN_COLUMNS, output)
+        listed = (name for name, row in METRICS.items() if row.listed and row.where != "static")
+        columns = ("seed", "outcome", "val_loss", *listed)
+        print_records(({**run, "seed": str(run["seed"])} for run in runs), columns, output)
         print_fields(_readable(summary), output)
     if not any(report.outcome.status == "completed" for report in reports):
         raise PrimevoError(f"no run of {subject.title} completed: {reports[0].outcome.reason}")
