@@ -1,1 +1,2 @@
-"""From a program to its canonical graph. Read `liveness`, then `build`."""
+"""From a program to its canonical graph. Read `liveness`, then `build`. `live` writes what runs
+of a program as a program of its own."""
