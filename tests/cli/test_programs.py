@@ -125,8 +125,9 @@ class TestLooking:
         assert data("check", "block.json")["hash"] == shown["hash"]
         (campaign / "block.json").write_text("{")
         assert "block.json:1" in refusal(2, "check", "block.json")
-        (campaign / "block.json").write_text("[]")
-        assert "block.json" in refusal(2, "check", "block.json")
+        for text in ("[]", "[" * 100_000, "1" * 5000):
+            (campaign / "block.json").write_text(text)
+            assert "block.json" in refusal(2, "check", "block.json")
 
     def test_validate(self, empty: Path) -> None:
         config = data("validate", "small.yaml", "--set", "search.tournament=2")
