@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from primitives.graph.liveness import Live, liveness
 from primitives.language.dna import DNA, INPUTS, ROUTED, Instruction, Subroutine
 from primitives.language.naming import derived, fresh, stale
 from primitives.ops.table import PRIMITIVES
+
+_FIELDS = ("constant", "dim", "count")
+"""Fields that are indices into a bank."""
 
 _UNREAD_DIM, _UNREAD_CONSTANT = 8, 0.0
 """What a bank holds that nothing reads: dims and constants need at least one value."""
@@ -25,22 +26,20 @@ def live_program(dna: DNA) -> DNA:
     called = _called(lives)
     rows = {index: _rows(dna, index, lives) for index in called}
     read = [row for index in called for row in rows[index]]
-    constants = _used(row.constant for row in read if "constant" in _reads(row.op))
-    dims = _used(row.dim for row in read if "dim" in _reads(row.op))
-    counts = _used(row.count for row in read if "count" in _reads(row.op))
+    banks = {field: _used(read, field) for field in _FIELDS}
     places = {index: place for place, index in enumerate(called)}
     return DNA(
-        tuple(dna.dims[i] for i in dims) or (_UNREAD_DIM,),
-        tuple(dna.constants[i] for i in constants) or (_UNREAD_CONSTANT,),
+        tuple(dna.dims[i] for i in banks["dim"]) or (_UNREAD_DIM,),
+        tuple(dna.constants[i] for i in banks["constant"]) or (_UNREAD_CONSTANT,),
         tuple(
             Subroutine(
                 dna.subroutines[index].name,
-                tuple(_renumbered(row, places, constants, dims, counts) for row in rows[index]),
+                tuple(_renumbered(row, places, banks) for row in rows[index]),
                 _states(dna, index, lives[index]),
             )
             for index in called
         ),
-        tuple(dna.counts[i] for i in counts),
+        tuple(dna.counts[i] for i in banks["count"]),
         dna.every,
     )
 
@@ -54,9 +53,10 @@ def _called(lives: list[Live]) -> list[int]:
     return sorted(called)
 
 
-def _used(indices: Iterator[int]) -> dict[int, int]:
-    """The new index of each bank entry that is read, by its old one."""
-    return {old: new for new, old in enumerate(sorted(set(indices)))}
+def _used(rows: list[Instruction], field: str) -> dict[int, int]:
+    """Of the bank entries that rows read through a field, the new index by the old one."""
+    read = {getattr(row, field) for row in rows if field in _reads(row.op)}
+    return {old: new for new, old in enumerate(sorted(read))}
 
 
 def _rows(dna: DNA, index: int, lives: list[Live]) -> list[Instruction]:
@@ -72,7 +72,7 @@ def _rows(dna: DNA, index: int, lives: list[Live]) -> list[Instruction]:
             in2 = in1 = in1 if "in1" in reads else 0
         elif "in1" not in reads:
             in1 = in2
-        silent = {name: 0 for name in ("constant", "dim", "count") if name not in reads}
+        silent = {name: 0 for name in _FIELDS if name not in reads}
         rows.append(row._replace(in1=in1, in2=in2, **silent))
         places[INPUTS + position] = INPUTS + len(rows) - 1
     return rows
@@ -92,19 +92,15 @@ def _call_reads(row: Instruction, lives: list[Live]) -> tuple[str, ...]:
 
 
 def _renumbered(
-    row: Instruction,
-    places: dict[int, int],
-    constants: dict[int, int],
-    dims: dict[int, int],
-    counts: dict[int, int],
+    row: Instruction, places: dict[int, int], banks: dict[str, dict[int, int]]
 ) -> Instruction:
-    reads = _reads(row.op)
-    return row._replace(
-        op=places[row.op] if isinstance(row.op, int) else row.op,
-        constant=constants[row.constant] if "constant" in reads else 0,
-        dim=dims[row.dim] if "dim" in reads else 0,
-        count=counts[row.count] if "count" in reads else 0,
-    )
+    """The row with the new indices of its callee and of the bank entries that it reads."""
+    if isinstance(row.op, int):
+        return row._replace(op=places[row.op])
+    read = {
+        field: banks[field][getattr(row, field)] for field in _FIELDS if field in _reads(row.op)
+    }
+    return row._replace(**read)
 
 
 def _states(dna: DNA, index: int, live: Live) -> tuple[str, ...]:

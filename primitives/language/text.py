@@ -108,16 +108,15 @@ class _Parser:
 
     def __init__(self, text: str, source: str, d_model: int | None) -> None:
         self.source, self.d_model = source, d_model
-        lines = [
-            (number, line)
+        self.lines = deque(
+            (number, line, _HEADER.match(line))
             for number, raw in enumerate(text.splitlines(), 1)
             if (line := raw.split("#", 1)[0].strip())
-        ]
-        self.lines = deque(lines)
+        )
         self.number = 1
         self.places: dict[tuple[int, int], int] = {}
-        headers = [match for _, line in lines if (match := _HEADER.match(line))]
-        self.callees = {match["name"]: index for index, match in enumerate(headers)}
+        headers = [header for _, _, header in self.lines if header]
+        self.callees = {header["name"]: index for index, header in enumerate(headers)}
 
     def parse(self) -> DNA:
         dims = self.bank(0, "dims", "d", self.whole)
@@ -142,7 +141,7 @@ class _Parser:
 
     def next(self) -> str:
         """The next line, taken off the list; there is one."""
-        self.number, line = self.lines.popleft()
+        self.number, line, _ = self.lines.popleft()
         return line
 
     def bank(
@@ -186,14 +185,13 @@ class _Parser:
 
     def subroutine(self, index: int) -> Subroutine:
         """A header and the instructions below it, as far as the next header."""
-        line = self.next()
-        header = _HEADER.match(line)
+        self.number, line, header = self.lines.popleft()
         if not header:
             raise self.error(f"expected a subroutine's header, NAME(X, Y):, got '{line}'")
         self.places[index, HEADER] = self.number
         name, states = header["name"], [header["x"], header["y"]]
         instructions: list[Instruction] = []
-        while self.lines and not _HEADER.match(self.lines[0][1]):
+        while self.lines and not self.lines[0][2]:
             line = self.next()
             self.places[index, len(instructions)] = self.number
             instructions.append(self.instruction(line, name, states))

@@ -1,4 +1,4 @@
-"""The programs that a search starts from: data files beside this module, `programs/NAME.dna`."""
+"""The seed programs, which a search starts from: data files beside this module, `NAME.dna`."""
 
 from __future__ import annotations
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from primitives.graph.build import Graph, build
 from primitives.language.dna import DNA
 from primitives.language.jsonform import from_json
 from primitives.ops.table import PRIMITIVES
-from primitives.programs.seeds import seed_names, seed_text
+from primitives.programs.seeds import load_seed, seed_names, seed_text
 from search.cli import running
 from tests.cli.command import CONFIG, data, primevo, refusal
 from tests.cli.instant import InstantPool
@@ -98,6 +99,8 @@ class TestLooking:
     def test_check(self, empty: Path) -> None:
         (empty / "block.dna").write_text(seed_text("primer"))
         checked = data("check", "block.dna", "--config", "small.yaml")
+        graph = build(load_seed("primer", 32))  # d_model of the config
+        assert isinstance(graph, Graph) and checked["hash"] == graph.hash
         (row,) = [row for row in data("seeds", "--config", "small.yaml") if row["name"] == "primer"]
         assert {name: checked[name] for name in row if name in checked} == {
             name: row[name] for name in row if name in checked
@@ -122,8 +125,9 @@ class TestLooking:
         assert data("check", "block.json")["hash"] == shown["hash"]
         (campaign / "block.json").write_text("{")
         assert "block.json:1" in refusal(2, "check", "block.json")
-        (campaign / "block.json").write_text("[]")
-        assert "block.json" in refusal(2, "check", "block.json")
+        for text in ("[]", "[" * 100_000, "1" * 5000):
+            (campaign / "block.json").write_text(text)
+            assert "block.json" in refusal(2, "check", "block.json")
 
     def test_validate(self, empty: Path) -> None:
         config = data("validate", "small.yaml", "--set", "search.tournament=2")

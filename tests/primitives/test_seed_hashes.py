@@ -3,10 +3,14 @@ how near they are to what Primer found."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from primitives import DNA, Graph, build, parse, render
-from primitives.programs.seeds import load_seed, seed_names
+from primitives.programs.seeds import load_seed, other_graph, seed_names, seed_text
+from workers.model.model import layer_graphs
+from workers.spec.task import ModelSpec
 
 HASHES = {
     "base": "f5881bb278beb2f3efb57fec1fb1a589",
@@ -72,3 +76,14 @@ def test_projections_of_heads_are_one_gene(name: str) -> None:
         child = build(parse(text.replace(before, after)), bidirectional=True)
         assert isinstance(child, Graph)
         assert sum(node.op == "DCONV 3X1" for node in child.nodes) == 3
+
+
+@pytest.mark.parametrize("width", [16, 64, 128])
+def test_blocks_beside_a_candidates_are_those_of_the_models_width(width: int) -> None:
+    ours = digest(load_seed("transformer", width))
+    spaced = build(replace(load_seed("switch", width), every=2))
+    assert isinstance(spaced, Graph)
+    for other in ("transformer", seed_text("transformer")):
+        assert other_graph(other, width).hash == ours
+        spec = ModelSpec(d_model=width, layers=2, other=other)
+        assert ours in {graph.hash for graph in layer_graphs(spaced, spec)}
