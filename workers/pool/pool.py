@@ -1,4 +1,4 @@
-"""The worker pool: processes that run jobs side by side and may die without harm. See `Pool`."""
+"""The worker pool: processes that run jobs side by side and may die without harm."""
 
 from __future__ import annotations
 
@@ -54,29 +54,34 @@ class _Member:
 
 
 class Pool:
-    """Workers that train candidates of one task.
+    """Workers for one task.
 
-    Ownership: The pool owns its workers. It also owns Ray, unless it joined one that somebody else
-    started. `close`, or the end of a `with` block, ends what the pool owns. If the process is
-    killed instead, its workers and its Ray end with it.
+    **Reports.** Every submitted job is reported once by `wait`, in the order in which jobs end,
+    unless the pool is closed before. At most `capacity` jobs run at a time; the others queue, first
+    in, first out, also while no worker is warm yet.
 
-    Threads: Use a pool from the thread that made it, and keep that thread alive: Ray's processes
-    end with the thread that started them. The pool has no thread of its own, so that workers are
-    watched only inside `submit` and `wait`: call `wait` often. The constructor and `submit` return
-    at once; jobs that are submitted while workers warm up are queued.
+    **Failures.** A job that takes longer than `PoolSpec.time_limit` is killed with its process and
+    reported as timed_out. A job whose worker died by itself runs once more, on another worker,
+    before all that queue; if that dies, too, it is reported as crashed, or as out_of_memory where
+    the machine ran out of it. So a job may run twice and must bear it; its report says only how it
+    ended. An exception that a job's entry lets through is a crashed outcome, and its worker stays.
+    A worker that was lost is replaced.
 
-    Jobs: Every submitted job is reported exactly once, in any order. A job that is past its time
-    limit is killed together with its process, and reported as `timed_out`. A job that raises is
-    reported as `crashed`; its worker lives on.
+    **Threads.** One thread makes the pool and calls it, and must live as long: Ray's processes end
+    with the thread that started them. Nothing happens between the calls: time limits are watched
+    and queued jobs are handed out in `submit` and `wait`, so call `wait` often.
 
-    Death of a worker: The job that it was running is run once more, on another worker. If that one
-    dies, too, the job is reported as `crashed`, or `out_of_memory` where memory was the reason.
-    A new worker takes the place of the dead one.
+    **Ownership.** The pool owns its workers. It owns Ray if it started it, and ends it in `close`;
+    a Ray that was running, here or as a cluster, is left as it was. Use the pool as a context
+    manager, or call `close`, also after an exception.
 
-    Plug-ins: Every worker loads them before its first job, in the same order as the driver. It
-    looks for modules wherever the driver does, after the places that it knows itself. To a cluster
-    that the pool joins by address, Ray takes their source with it (`py_modules` of its runtime
+    **Plug-ins.** Every worker loads them before its first job, in the same order as the driver. It
+    looks for modules where the driver does, after all places that it knows itself. To a cluster
+    that the pool joins by its address, Ray takes their source with it (`py_modules` in the runtime
     environment). A Ray that this process is connected to already is used as it is.
+
+    **Errors.** PoolError where no worker can be kept alive. What becomes of single jobs is never
+    raised.
     """
 
     def __init__(
