@@ -172,6 +172,12 @@ def _told(error: BaseException, path: str) -> str:
 def _version(module: ModuleType) -> str:
     """That of the distribution which the module belongs to, else the one that it gives itself."""
     outermost = module.__name__.partition(".")[0]
-    for distribution in importlib.metadata.packages_distributions().get(outermost, ()):
-        return importlib.metadata.version(distribution)
+    for point in importlib.metadata.entry_points(group=GROUP):
+        if point.dist and point.module.partition(".")[0] == outermost:
+            return point.dist.version
+    files = f"\n{outermost}/__init__.py,", f"\n{outermost}.py,"
+    for distribution in importlib.metadata.distributions():
+        record = "\n" + (distribution.read_text("RECORD") or "")
+        if any(file in record for file in files):
+            return distribution.version
     return str(getattr(module, "__version__", UNKNOWN))

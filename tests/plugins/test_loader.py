@@ -84,6 +84,14 @@ def test_an_installed_plugin_has_a_name_and_its_distributions_version(
     assert "rows" in CORPORA
 
 
+@pytest.mark.parametrize("file", ["primevo_lib/__init__.py", "primevo_lib.py"])
+def test_a_module_of_a_distribution_that_announces_nothing(write: Write, file: str) -> None:
+    write(file, "__version__ = 'another'\ndef register(): pass")
+    write("lib-3.1.dist-info/METADATA", "Metadata-Version: 2.1\nName: lib\nVersion: 3.1\n")
+    write("lib-3.1.dist-info/RECORD", f"{file},sha256=x,1\nlib-3.1.dist-info/METADATA,,\n")
+    assert load(["primevo_lib"])[0].version == "3.1"
+
+
 def test_a_module_without_a_distribution_gives_its_own_version(write: Write) -> None:
     write("primevo_own.py", "__version__ = '7'\ndef register(): pass")
     assert load(["primevo_own"])[0].version == "7"

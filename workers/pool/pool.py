@@ -76,8 +76,8 @@ class Pool:
     manager, or call `close`, also after an exception.
 
     **Plug-ins.** Every worker loads them before its first job, in the same order as the driver. It
-    looks for modules wherever the driver does, after the places that it knows itself. To a cluster
-    that the pool joins by address, Ray takes their source with it (`py_modules` of its runtime
+    looks for modules where the driver does, after all places that it knows itself. To a cluster
+    that the pool joins by its address, Ray takes their source with it (`py_modules` in its runtime
     environment). A Ray that this process is connected to already is used as it is.
 
     **Errors.** PoolError where no worker can be kept alive. What becomes of single jobs is never
