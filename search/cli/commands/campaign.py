@@ -27,6 +27,7 @@ def launch(
 ) -> None:
     """Run a campaign. It ends in the table of winners against the seed program."""
     from search.config.file import load
+    from search.config.plugins import versions
     from search.storage.store import Store
 
     checked = load(config, [*(overrides or ()), *([f"name={name}"] if name else ())])
@@ -37,7 +38,9 @@ def launch(
         from search.cli.running import started
 
         with started(checked) as pool:
-            campaign = store.create_campaign(chosen, checked.model_dump_json(), checked.seed)
+            campaign = store.create_campaign(
+                chosen, checked.model_dump_json(), checked.seed, versions(checked.plugins)
+            )
             _run(store, campaign, pool, url, output)
 
 
@@ -50,8 +53,12 @@ def resume(name: Campaign, storage: Storage = None, output: Output = "table") ->
             _print_end(store, name, storage, output)
             return
         from search.cli.running import started
+        from search.config.plugins import changes, versions
 
-        with started(stored_config(store, name)) as pool:
+        config = stored_config(store, name)
+        for line in changes(campaign.plugins, versions(config.plugins)):
+            print(line, file=sys.stderr)
+        with started(config) as pool:
             _run(store, campaign, pool, storage, output)
 
 
