@@ -331,7 +331,7 @@ def test_what_reinforce_takes_is_left_out() -> None:
 
 
 def test_a_decoder_exports_nothing_that_sees_the_future(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="does not type-check in this task: .* reads the future"):
+    with pytest.raises(ExportError, match="does not type-check in this task"):
         export(
             load_seed("expert_choice"), tmp_path / "it", task=task(), weights={},
             card={"program": "it"},
