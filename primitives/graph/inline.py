@@ -127,7 +127,7 @@ class Inlined:
         types, around = self.types, context if weighted else ()
         made, tag = typed(name, value, count, around, types[x], types[y], self.bidirectional)
         if made.__class__ is not StateType:
-            raise TypeFault(made)
+            raise TypeFault(made)  # type: ignore[arg-type]
         if binary and types[x].axis == types[y].axis == ENTRIES:
             self._check_indices(name, x, y)
         again = made is types[x] and name == "MASK"  # a closed state stays as it is

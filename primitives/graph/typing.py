@@ -38,6 +38,6 @@ def typed(
 
 def fitting(made: Inferred) -> StateType:
     """The type; a TypeFault where there is none."""
-    if made.__class__ is not StateType:
+    if isinstance(made, Mismatch):
         raise TypeFault(made)
     return made
