@@ -144,7 +144,9 @@ def routed(name: str) -> Graph:
 
 
 def test_every_seed_program_with_counts_has_a_reference() -> None:
-    assert sorted(SEEDS) == [name for name in seed_names() if load_seed(name).counts]
+    """peer_million is peer with other options, as test_seed_hashes shows."""
+    routed = {name for name in seed_names() if load_seed(name).counts}
+    assert {*SEEDS} == routed - {"peer_million"}
 
 
 def varied(name: str, load: Array) -> bool:

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from primitives import DNA, Graph, build, parse, render
+from primitives.language.dna import MIDDLE
+from primitives.lowering.cost import static_cost
 from primitives.programs.seeds import load_seed, other_graph, seed_names, seed_text
 from workers.model.model import layer_graphs
 from workers.spec.task import ModelSpec
@@ -53,13 +55,29 @@ def digest(dna: DNA) -> str:
 
 
 def test_every_seed_program_has_its_hash_on_record() -> None:
-    assert {*HASHES, "expert_choice"} == set(seed_names())
+    assert {*HASHES, "expert_choice", "peer_million"} == set(seed_names())
 
 
 @pytest.mark.parametrize("name", HASHES)
 def test_hashes_stay_as_they_were_where_the_scale_does(name: str) -> None:
     assert digest(load_seed(name, 128)) == HASHES[name]
     assert digest(load_seed(name, 64)) != HASHES[name]
+
+
+def test_the_paper_sized_peer_is_peer_with_other_options() -> None:
+    """1,048,576 experts, 8 heads, the 16 nearest of each, in the middle block (He 2024)."""
+    large = load_seed("peer_million", 128)
+    assert large.counts == (1024, 16, 1) and large.every == MIDDLE
+    text = render(replace(large, counts=load_seed("peer").counts, every=1))
+    assert text.count("retrieval(x) branch=8") == 1
+    assert (
+        digest(parse(text.replace("(x) branch=8\n  out = neuron", "(x) branch=4\n  out = neuron")))
+        == (HASHES["peer"])
+    )
+    graph = build(large)
+    assert isinstance(graph, Graph)
+    cost = static_cost(graph, 256, 3, 256, 256, other=build(load_seed("transformer", 256)))
+    assert cost.parameters > 2 * 1024**2 * 256
 
 
 @pytest.mark.parametrize("name", seed_names())
