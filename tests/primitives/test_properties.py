@@ -19,18 +19,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from primitives import (
-    DNA,
-    Graph,
-    Instruction,
-    Subroutine,
-    balancing,
-    build,
-    kernels,
-    render,
-    routing,
-)
+from primitives import DNA, Graph, Instruction, Subroutine, build, render
 from primitives.graph.build import DISPATCH, Node
+from primitives.kernels import balancing, dense, routing
 from primitives.kernels.balancing import Run
 from primitives.language.dna import ROUTED
 from primitives.language.text import parse
@@ -102,7 +93,7 @@ def traced(
     body, nodes = emit(graph, WIDTH, options=options), lowered(graph)
     shapes = shapes_of(nodes, x.shape[0], options)
     values = {
-        **vars(kernels),
+        **vars(dense),
         **vars(routing),
         **vars(balancing),
         "x": x,
