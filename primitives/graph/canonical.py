@@ -13,7 +13,7 @@ from typing import NamedTuple
 MAX_NODES = 1 << 14
 """Nodes of a graph: twice as many as inlining makes."""
 
-_MASK64 = (1 << 64) - 1
+MASK64 = (1 << 64) - 1
 _RANKS = tuple(struct.pack("<H", rank) for rank in range(MAX_NODES))
 
 
@@ -48,20 +48,6 @@ def tag(
     text = struct.pack("<Id", code, value) + sizes
     digest = hashlib.blake2b(text, digest_size=8).digest()
     return Tag(op, value, context, count, commutative, text, int.from_bytes(digest, "little"))
-
-
-def structured(
-    tag: Tag, inputs: tuple[int, ...], structure: Sequence[int]
-) -> tuple[tuple[int, ...], int]:
-    """The inputs in canonical order, and the new node's structure: a number that follows from what
-    a node computes, but not from which of several equal weights it has. `structure` holds the
-    numbers of earlier nodes; commutative inputs are ordered by them."""
-    if len(inputs) == 1:
-        return inputs, (tag.number + structure[inputs[0]] * 1_000_003) & _MASK64
-    first, second = structure[inputs[0]], structure[inputs[1]]
-    if first > second and tag.commutative:
-        inputs, first, second = (inputs[1], inputs[0]), second, first
-    return inputs, (tag.number + first * 1_000_033 + second * 998_244_353) & _MASK64
 
 
 def canonical(

@@ -7,7 +7,7 @@ DISPATCH of its tokens and the COMBINE of its results.
 
 from __future__ import annotations
 
-from primitives.graph.canonical import Tag, structured, tag
+from primitives.graph.canonical import MASK64, Tag, tag
 from primitives.graph.liveness import TRAITS, Step, Traits, liveness
 from primitives.graph.typing import TypeFault, fitting, typed
 from primitives.language.dna import DNA, INPUTS, ROUTED
@@ -51,7 +51,8 @@ class Inlined:
         inputs: the nodes that each node reads.
         tags: what each node is apart from its inputs.
         types: its type.
-        structure: the number that commutative inputs are ordered by (see `canonical.structured`).
+        structure: a number for each node that follows from what it computes, but not from which of
+            several equal weights it has. Commutative inputs are ordered by it.
         places: the instruction that made it.
         supports: for each sparse node, the node that made its indices.
     """
@@ -93,7 +94,7 @@ class Inlined:
 
     def _called(self, step: Step, x: int, y: int, context: Context, place: Place) -> int:
         """A call, or a primitive that runs in branches."""
-        op, branch = step.op, step.branch
+        op, branch = step[1], step[4]
         if branch == ROUTED:
             return self._routed(op, x, y, context, place)
         inner = context if branch == 1 else (*context, branch)
@@ -111,20 +112,20 @@ class Inlined:
         name: str
         traits: Traits
         _, name, _, _, _, value, count, traits = step  # type: ignore[assignment]
-        binary, commutative, weighted, single, _, _, _, unread, _, reads_indices = traits
+        binary, single = traits.binary, traits.single
         if binary:
-            if reads_indices:
+            if traits.reads_indices:
                 y = self.supports.get(y, y)
-            inputs: tuple[int, ...] = (y, x) if commutative and y < x else (x, y)
+            inputs: tuple[int, ...] = (y, x) if y < x and traits.commutative else (x, y)
         else:
-            x = y = 0 if unread else x
+            x = y = 0 if traits.unread else x
             inputs = (x,)
         if single:
             key = (name, inputs, value, count)
             node = self._known.get(key)
             if node is not None:
                 return node
-        types, around = self.types, context if weighted else ()
+        types, around = self.types, context if traits.weighted else ()
         made, tag = typed(name, value, count, around, types[x], types[y], self.bidirectional)
         if isinstance(made, Mismatch):
             raise TypeFault(made)
@@ -188,9 +189,16 @@ class Inlined:
         return node
 
     def _add(self, inputs: tuple[int, ...], tag: Tag, made: StateType, place: Place) -> int:
-        inputs, number = structured(tag, inputs, self.structure)
-        node = len(self.structure)
-        self.structure.append(number)
+        structure = self.structure
+        node = len(structure)
+        if len(inputs) == 1:
+            mixed = tag.number + structure[inputs[0]] * 1_000_003
+        else:
+            first, second = structure[inputs[0]], structure[inputs[1]]
+            if first > second and tag.commutative:
+                inputs, first, second = (inputs[1], inputs[0]), second, first
+            mixed = tag.number + first * 1_000_033 + second * 998_244_353
+        structure.append(mixed & MASK64)
         self.inputs.append(inputs)
         self.tags.append(tag)
         self.types.append(made)
