@@ -19,18 +19,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from primitives import (
-    DNA,
-    Graph,
-    Instruction,
-    Subroutine,
-    balancing,
-    build,
-    kernels,
-    render,
-    routing,
-)
+from primitives import DNA, Graph, Instruction, Subroutine, build, render
 from primitives.graph.build import DISPATCH, Node
+from primitives.kernels import balancing, routing
+from primitives.kernels import dense as kernels
 from primitives.kernels.balancing import Run
 from primitives.language.dna import ROUTED
 from primitives.language.text import parse
