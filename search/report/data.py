@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 from typing import Literal, NamedTuple
 
 from search.config.schema import BudgetSpec
@@ -163,17 +163,18 @@ def gain_over(parent: Run | None, child: Run) -> float | None:
 
 
 class Bin(NamedTuple):
-    """Consecutive endings: the last one's sequence, how candidates ended, and the children refused
-    before them by reason."""
+    """Consecutive endings, from the sequence of the first to that of the last: how candidates
+    ended, and the children refused before them by reason."""
 
+    first: int
     last: int
     outcomes: Counter[str]
     refusals: Counter[str]
 
 
-def bins(runs: Sequence[Run], hurdles: int, count: int = 60) -> list[Bin]:
-    """The campaign in at most `count` pieces of equal length."""
-    length = max(1, -(-len(runs) // count))
+def bins(runs: Sequence[Run], hurdles: int, count: int = 50) -> list[Bin]:
+    """The campaign in at most `count` pieces of equal length, of 5 endings at least."""
+    length = max(5, -(-len(runs) // count))
     return [_bin(runs[start : start + length], hurdles) for start in range(0, len(runs), length)]
 
 
@@ -181,7 +182,8 @@ def _bin(runs: Sequence[Run], hurdles: int) -> Bin:
     refusals: Counter[str] = Counter()
     for run in runs:
         refusals.update(run.rejections)
-    return Bin(runs[-1].sequence, Counter(_ending(run, hurdles) for run in runs), refusals)
+    endings = Counter(_ending(run, hurdles) for run in runs)
+    return Bin(runs[0].sequence, runs[-1].sequence, endings, refusals)
 
 
 def _ending(run: Run, hurdles: int) -> str:
@@ -230,7 +232,3 @@ def usual(values: Collection[float], share: float = 0.97) -> tuple[float, float]
     low, high = ordered[0], ordered[min(len(ordered) - 1, int(share * len(ordered)))]
     room = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     return low - room, high + room
-
-
-def mean(values: Sequence[float]) -> float | None:
-    return fmean(values) if values else None

@@ -33,9 +33,9 @@ def side_by_side(left: str, right: str) -> Iterator[Pair]:
             yield Pair(_mark(tag, one, other), one, other)
 
 
-def difference(before: str, after: str) -> list[Line]:
-    """What changed, with two lines of context around each change; empty where nothing did."""
-    lines = list(unified_diff(before.splitlines(), after.splitlines(), n=2, lineterm=""))
+def difference(before: str, after: str, context: int = 2) -> list[Line]:
+    """What changed, with so many lines of context around each change; empty where nothing did."""
+    lines = list(unified_diff(before.splitlines(), after.splitlines(), n=context, lineterm=""))
     return [Line(line[:1], "" if line[:1] == "@" else line[1:]) for line in lines[2:]]
 
 

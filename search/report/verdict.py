@@ -28,6 +28,10 @@ class Interval:
     low: float
     high: float
 
+    def times(self, factor: float) -> Interval:
+        """The same in another unit; the factor is positive."""
+        return Interval(factor * self.centre, factor * self.low, factor * self.high)
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
