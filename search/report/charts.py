@@ -22,11 +22,7 @@ BLUE, ORANGE, GREY, GREEN = "#3b82d6", "#e0742f", "#8b93a1", "#2f9e6e"
 RED, VIOLET, YELLOW, TEAL = "#d64a4a", "#8b6fd6", "#bf9a1f", "#2aa5a0"
 COLOURS = (BLUE, ORANGE, GREEN, VIOLET, YELLOW, TEAL, RED, GREY)
 
-_KIND_COLOURS = {
-    "trained in full": BLUE,
-    "stopped at a hurdle": ORANGE,
-    "duplicate": GREY,
-}
+_KIND_COLOURS = dict(zip(data.KINDS, (BLUE, ORANGE, GREY), strict=True))
 
 POINTS = 4000
 """Candidates that one chart draws at most, besides those that it must show."""
@@ -62,11 +58,8 @@ def progress(runs: Sequence[Run], quality: Quality, hurdles: int, seed: Run | No
     hurdles' thresholds."""
     best = data.best_so_far(runs)
     figure = go.Figure()
-    for name in data.KINDS:
-        shown = [run for run in runs if data.kind(run, hurdles) == name]
-        shown = data.thin(shown, POINTS, {run.id for run in best})
-        if shown:
-            figure.add_trace(_points(shown, name, lambda run: run.sequence, quality))
+    shown = data.thin(runs, POINTS, {run.id for run in best})
+    _add_kinds(figure, shown, hurdles, lambda run: run.sequence, quality)
     for place in range(hurdles):
         bars = data.hurdle_bars(runs, place)
         figure.add_trace(
@@ -113,10 +106,7 @@ def trade(
     front = [shown[place] for place in places]
     keep = {run.id for run in front} | set(marked)
     figure = go.Figure()
-    for name in data.KINDS[:2]:
-        each = [run for run in shown if data.kind(run, hurdles) == name]
-        if each:
-            figure.add_trace(_points(data.thin(each, POINTS, keep), name, cost, quality))
+    _add_kinds(figure, data.thin(shown, POINTS, keep), hurdles, cost, quality)
     figure.add_trace(
         go.Scatter(
             x=[cost(run) for run in front],
@@ -304,7 +294,6 @@ def experts(records: Sequence[Record], quality: Quality) -> go.Figure:
 
 
 _DASHES = ("dash", "dot", "dashdot", "longdash")
-_ENDINGS = ("trained in full", "stopped at a hurdle", "duplicate")
 _ENDING_COLOURS: dict[str, str] = {
     **_KIND_COLOURS,
     "diverged": RED,
@@ -316,24 +305,32 @@ _ENDING_COLOURS: dict[str, str] = {
 
 
 def _ending_order(name: str) -> tuple[int, str]:
-    return (_ENDINGS.index(name) if name in _ENDINGS else len(_ENDINGS), name)
+    known = [*_KIND_COLOURS]
+    return (known.index(name) if name in known else len(known), name)
 
 
-def _points(
-    runs: Sequence[Run], name: str, x: Callable[[Run], float | None], quality: Quality
-) -> go.Scatter:
-    return go.Scatter(
-        x=[x(run) for run in runs],
-        y=[quality.of(run.fitness) for run in runs],
-        text=[_hover(run) for run in runs],
-        name=name,
-        mode="markers",
-        marker={
-            "color": _KIND_COLOURS[name],
-            "size": 6 if len(runs) < 1000 else 4,
-            "opacity": 0.7 if len(runs) < 1000 else 0.5,
-        },
-    )
+def _add_kinds(
+    figure: go.Figure,
+    runs: Sequence[Run],
+    hurdles: int,
+    x: Callable[[Run], float | None],
+    quality: Quality,
+) -> None:
+    """A point for each run that has a score, in the colour of its kind."""
+    size, opacity = (6, 0.7) if len(runs) < 1000 else (4, 0.5)
+    for name, colour in _KIND_COLOURS.items():
+        shown = [run for run in runs if data.kind(run, hurdles) == name]
+        if shown:
+            figure.add_trace(
+                go.Scatter(
+                    x=[x(run) for run in shown],
+                    y=[quality.of(run.fitness) for run in shown],
+                    text=[_hover(run) for run in shown],
+                    name=name,
+                    mode="markers",
+                    marker={"color": colour, "size": size, "opacity": opacity},
+                )
+            )
 
 
 def _hover(run: Run) -> str:

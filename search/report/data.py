@@ -63,14 +63,14 @@ def best_so_far(runs: Sequence[Run]) -> list[Run]:
 
 def hurdle_bars(runs: Sequence[Run], place: int) -> list[tuple[int, float | None]]:
     """How the threshold of one hurdle moved: (sequence, threshold in validation loss) wherever it
-    changed."""
+    changed, and where the campaign stands."""
     found: list[tuple[int, float | None]] = []
     for run in runs:
         if run.duplicate_of is None and place < len(run.hurdles):
             bar = run.hurdles[place][1]
             if not found or found[-1][1] != bar:
                 found.append((run.sequence, bar))
-    return found
+    return [*found, (runs[-1].sequence, found[-1][1])] if found else []
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -98,10 +98,13 @@ def costed(runs: Iterable[Run], cost: Callable[[Run], float | None]) -> list[Run
 def thin(runs: Sequence[Run], limit: int, keep: Collection[int]) -> list[Run]:
     """Every n-th run, with n so that about `limit` remain, and every run whose candidate is one of
     `keep`."""
-    if len(runs) <= limit:
-        return list(runs)
-    stride = -(-len(runs) // limit)
-    return [run for place, run in enumerate(runs) if place % stride == 0 or run.id in keep]
+    every = stride(len(runs), limit)
+    return [run for place, run in enumerate(runs) if place % every == 0 or run.id in keep]
+
+
+def stride(count: int, limit: int) -> int:
+    """The n of `thin`: 1 where there are no more than `limit`."""
+    return max(1, -(-count // limit))
 
 
 class MutationRow(NamedTuple):

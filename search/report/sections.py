@@ -37,6 +37,9 @@ def _progress(view: View) -> list[Chart]:
         "its score is higher for that reason alone. Those without a score are below, under "
         "Outcomes."
     )
+    every = data.stride(len(view.runs), charts.POINTS)
+    if every > 1:
+        caption += f" One in {every} is drawn, besides those that were the best when they came."
     figure = charts.progress(view.runs, view.quality, view.hurdles, view.by_id.get(1))
     return [Chart("progress", "Every candidate and the best so far", caption, figure)]
 
