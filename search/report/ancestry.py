@@ -60,5 +60,5 @@ def beside(store: Store, view: View) -> Beside | None:
     return Beside(
         first,
         tuple(programs.side_by_side(before, after)),
-        tuple(programs.difference(before, after, whole)),
+        tuple(line for line in programs.difference(before, after, whole) if line.sign != "@"),
     )

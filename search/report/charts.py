@@ -22,7 +22,11 @@ BLUE, ORANGE, GREY, GREEN = "#3b82d6", "#e0742f", "#8b93a1", "#2f9e6e"
 RED, VIOLET, YELLOW, TEAL = "#d64a4a", "#8b6fd6", "#bf9a1f", "#2aa5a0"
 COLOURS = (BLUE, ORANGE, GREEN, VIOLET, YELLOW, TEAL, RED, GREY)
 
-_KIND_COLOURS = dict(zip(data.KINDS, (BLUE, ORANGE, GREY), strict=True))
+_KIND_COLOURS: dict[str, str] = {
+    "trained in full": BLUE,
+    "stopped at a hurdle": ORANGE,
+    "duplicate": GREY,
+}
 
 POINTS = 4000
 """Candidates that one chart draws at most, besides those that it must show."""

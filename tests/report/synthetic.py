@@ -76,7 +76,7 @@ def _candidate(
         "hash": f"{id:032x}",
         "duplicate_of": duplicate_of,
         "rejections": refused if rng.random() < 0.3 else {},
-        "dna": f"main(x, y):\n  out = ADD(x, {HOSTILE if hostile else id})\n",
+        "dna": f"main(x, y):\n  out = ADD(x, {HOSTILE if hostile else id}{id})\n",
         "created_at": 1000.0 + id,
     }
 
