@@ -134,7 +134,7 @@ def trade(
                     marker={"size": 15, "symbol": "star", "color": RED if run.id == 1 else VIOLET},
                 )
             )
-    full = [run for run in shown if data.kind(run, hurdles) == data.KINDS[0]] or shown
+    full = [run for run in shown if data.kind(run, hurdles) == "trained in full"] or shown
     scores = [score for run in full if (score := quality.of(run.fitness)) is not None]
     _framed(figure, label, quality.unit, data.usual(scores))
     limits = data.usual([value for run in shown if (value := cost(run)) is not None], 0.99)

@@ -14,9 +14,6 @@ from search.report.queries import Run
 from search.report.verdict import Interval, mean_interval
 
 Kind = Literal["trained in full", "stopped at a hurdle", "duplicate", "no score"]
-KINDS: tuple[Kind, ...] = ("trained in full", "stopped at a hurdle", "duplicate")
-"""The kinds of candidates that have a score."""
-
 
 def kind(run: Run, hurdles: int) -> Kind:
     """What became of a candidate in a campaign with so many hurdles."""

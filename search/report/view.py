@@ -54,7 +54,7 @@ class View:
     @property
     def routed(self) -> list[Record]:
         """Those of the best candidates that have a routed call."""
-        return [row for row in self.top if row["experts_used"] is not None]
+        return [row for row in self.top if row.get("experts_used") is not None]
 
 
 def read(store: Store, name: str) -> View:
