@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from html import escape
+from textwrap import shorten
 
 import plotly.graph_objects as go
 
@@ -243,7 +244,7 @@ def curves(found: Iterable[Curve], quality: Quality, names: Mapping[int, str]) -
 
 
 def finals(rows: Sequence[FinalRow], scores: Mapping[int, Sequence[float]], unit: str) -> go.Figure:
-    """Every fresh run, with each program's mean and the 95 % interval of its mean."""
+    """Every fresh run, with each program's mean and the 95% interval of its mean."""
     figure = go.Figure()
     names = {row.id: _final_name(row) for row in rows}
     figure.add_trace(
@@ -260,7 +261,7 @@ def finals(rows: Sequence[FinalRow], scores: Mapping[int, Sequence[float]], unit
         go.Scatter(
             x=[mean.centre for _, mean in means],
             y=[names[row.id] for row, _ in means],
-            name="mean and 95 % interval",
+            name="mean and 95% interval",
             mode="markers",
             marker={"color": [RED if row.is_seed else BLUE for row, _ in means], "size": 11},
             error_x={
@@ -361,7 +362,7 @@ def _bars(bins: Sequence[Bin], heights: Sequence[int], name: str, colour: str) -
         text=[f"{each.first} to {each.last}" for each in bins],
         textposition="none",
         hovertemplate="%{text}: %{y}",
-        name=plain(name),
+        name=plain(shorten(name, 40, placeholder=" ...")),
         marker_color=colour,
     )
 

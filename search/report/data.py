@@ -15,6 +15,7 @@ from search.report.verdict import Interval, mean_interval
 
 Kind = Literal["trained in full", "stopped at a hurdle", "duplicate", "no score"]
 
+
 def kind(run: Run, hurdles: int) -> Kind:
     """What became of a candidate in a campaign with so many hurdles."""
     if run.fitness is None:

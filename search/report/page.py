@@ -62,7 +62,7 @@ def _tiles(view: View) -> list[tuple[str, str]]:
         ("refused", f"{sum(now.rejected.values()):,}"),
         ("budget saved", f"{saved / full:.0%}" if full else "-"),
     ]
-    for title, score in (("best of the search", now.best), ("seed program", now.seed)):
+    for title, score in (("best score", now.best), ("seed program", now.seed)):
         if score is not None:
             tiles.append((title, f"{quality.of(score.fitness):.4f}"))
     return tiles

@@ -50,7 +50,7 @@ def _finals(view: View) -> list[Chart]:
     if not scored:
         return []
     rows, scores = [each.row for each in scored], {each.row.id: each.scores for each in scored}
-    caption = "Runs with fresh seeds. Lower is better; a bar is the 95 % interval of the mean."
+    caption = "Runs with fresh seeds. Lower is better; a bar is the 95% interval of the mean."
     figure = charts.finals(rows, scores, found.unit)
     return [Chart("finals", "Final scores", caption, figure)]
 
@@ -101,7 +101,7 @@ def _mutations(view: View) -> list[Chart]:
         return []
     caption = (
         "How far children are under their parent at the same point of training, on average. The "
-        "bars are 95 % intervals; one that crosses zero may be chance."
+        "bars are 95% intervals; one that crosses zero may be chance."
     )
     return [Chart("gains", "Gain by mutation", caption, charts.mutations(rows, view.quality))]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from search.campaign import queries as campaign_queries
 from search.campaign.controller import Controller
 from search.errors import PrimevoError
 from search.report.page import render
@@ -60,6 +61,19 @@ def test_a_played_campaign_has_every_section(played: Store) -> None:
     ]  # fmt: skip
     for title in ("Best candidates", "Which mutations paid", "Lineage of candidate", "beside seed"):
         assert title in page.text
+
+
+def test_routed_layers_have_a_section_where_there_are_any(
+    played: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = {"experts_used": 0.75, "experts_unevenness": 0.25, "experts_dropped": 0.125}
+    top = campaign_queries.top
+    monkeypatch.setattr(
+        campaign_queries, "top", lambda *rest: [{**row, **usage} for row in top(*rest)]
+    )
+    page = Elements(render(played, "test"))
+    assert page.charts()[-1] == "experts"
+    assert "0.7500" in page.text.partition("Routed layers")[2]
 
 
 def test_nothing_is_fetched(played: Store) -> None:
