@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from difflib import unified_diff
 from itertools import pairwise
 from pathlib import Path
@@ -17,8 +19,12 @@ from primitives.graph.live import live_program
 from primitives.language.jsonform import from_json
 from primitives.language.text import parse, render
 from primitives.programs.seeds import seed_text
+from search.campaign.progress import FinalRow
 from search.campaign.queries import record_fields
+from search.campaign.queries import summary as summary_of
 from search.cli import running
+from search.cli.commands.campaign import print_ending
+from search.storage.store import Store
 from tests.cli.command import ROOT, data, primevo, refusal
 from tests.cli.instant import InstantPool
 
@@ -81,9 +87,30 @@ class TestLaunch:
         assert "Test split, fresh seeds (mean ± sd)" in printed
         assert "seed program" in printed
         assert printed.count(" of 3") == 3  # an invented final run may diverge
-        winner = printed.partition("export the winner: primevo export small ")[2].split()
-        assert winner[1:] == ["--to", f"small-{winner[0]}"]
-        assert f"candidate {winner[0]}" in printed
+        assert re.search(r"^(better|not better|cannot tell): Candidate \d+", printed, re.MULTILINE)
+        offered = re.search(r"^export (.+): primevo export small (\d+) --to (\S+)$", printed, re.M)
+        assert offered is not None and offered[3] == f"small-{offered[2]}"
+        assert offered[1] == (
+            "the seed program" if offered[2] == "1" else f"candidate {offered[2]}"
+        )
+        assert "winner" not in printed
+
+    def test_a_loss_is_not_offered(
+        self, campaign: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The seed program is, where the best candidate is above it in every fresh run."""
+        with Store.open("sqlite:///primevo.db", create=False) as store:
+            summary = summary_of(store, "small")
+        seed, best = (3.0, 3.01, 3.02), (3.2, 3.21, 3.22)
+        rows = tuple(
+            FinalRow(id, id == 1, 3, losses, losses, losses, ())
+            for id, losses in ((1, seed), (2, best))
+        )
+        print_ending(replace(summary, final=rows), "small", None, "table")
+        printed = capsys.readouterr().out
+        assert "not better: Candidate 2 is 0.2000 bits per byte above the seed program" in printed
+        assert "more candidates" in printed
+        assert "export the seed program: primevo export small 1 --to small-1" in printed
 
     def test_json_ends_in_one_document(self, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(running, "Pool", InstantPool)
@@ -92,7 +119,8 @@ class TestLaunch:
         assert end["recorded"] == end["candidates"] == 12
         assert end["state"] == "finished"
         assert len(end["final"]) == 3
-        assert end["export_command"].startswith(f"primevo export other {end['winner']} --to ")
+        assert end["verdict"] in ("better", "not better", "cannot tell") and end["finding"]
+        assert end["export_command"].startswith("primevo export other ")
 
     def test_a_name_that_exists_is_refused(self, campaign: Path) -> None:
         before = data("list")
