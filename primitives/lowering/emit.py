@@ -101,7 +101,7 @@ def row_functions(nodes: Iterable[Node]) -> dict[str, Callable[..., Any]]:
     """Functions that rows of the table bring along for their code, by name."""
     found: dict[str, Callable[..., Any]] = {}
     for op in sorted({node.op for node in nodes} & PRIMITIVES.keys()):
-        for function in getattr(PRIMITIVES[op], "functions", ()):
+        for function in PRIMITIVES[op].functions:
             name = function.__name__
             if name in kernels() or found.setdefault(name, function) is not function:
                 raise ValueError(

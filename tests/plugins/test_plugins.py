@@ -81,7 +81,7 @@ def primevo(folder: Path, *arguments: object) -> str:
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{EXAMPLE}"}
     environment.pop("PRIMEVO_STORAGE", None)
     run = subprocess.run(
-        [sys.executable, "-m", "search.cli.app", *map(str, arguments)],
+        [sys.executable, "-m", "search.cli", *map(str, arguments)],
         cwd=folder, env=environment, text=True, capture_output=True,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]

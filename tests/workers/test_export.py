@@ -55,7 +55,7 @@ class Exported:
 
 def weights_of(dna: DNA, spec: ModelSpec = SPEC, vocabulary: int = 256) -> dict[str, np.ndarray]:
     """Weights by name, every one of them random so that none can take another's place."""
-    shape = model_shape(build(dna), spec, vocabulary)
+    shape = model_shape(build(dna, bidirectional=True), spec, vocabulary)
     rng = np.random.default_rng(7)
     start = initial_model(shape, seed=3)
     values = [(w + 0.1 * rng.standard_normal(w.shape)).astype(np.float32) for w in start]
@@ -382,7 +382,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_program_without_a_type_is_refused(tmp_path: Path) -> None:
     dna = parse("dims d0=8\nconstants c0=0.0\nmain(x, y):\n  out = RED SUM(x)\n")
-    with pytest.raises(ExportError, match="does not type-check: main"):
+    with pytest.raises(ExportError, match="does not type-check in this task: main"):
         export(dna, tmp_path / "it", task=Task(), weights={}, card={"program": "it"})
 
 
