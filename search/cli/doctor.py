@@ -104,8 +104,6 @@ def _database(storage: str) -> str:
 
 def _devices() -> str:
     """Starts Ray and one worker, which imports the framework and binds it to its device."""
-    import ray
-
     from workers.machine.devices import cpu_count, gpu_count
     from workers.pool.cluster import join
     from workers.pool.pool import ENTRY, WARM_UP
@@ -117,7 +115,7 @@ def _devices() -> str:
     try:
         share = cluster.layout
         worker = cluster.start_worker(Setup(Task(), share, None, ENTRY, WARM_UP))
-        ray.get(worker.prepare.remote(), timeout=START_S)
+        cluster.call(worker.prepare).result(START_S)
     finally:
         cluster.leave()
     return (

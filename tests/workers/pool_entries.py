@@ -28,6 +28,18 @@ def warm_up_dies(setup: Setup) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def warm_up_hangs(setup: Setup) -> None:
+    time.sleep(1000)
+
+
+def warm_up_hangs_once(setup: Setup) -> None:
+    """The first worker that starts hangs."""
+    mark = Path(os.environ["PRIMEVO_CACHE"]) / "hung"
+    if not mark.exists():
+        mark.touch()
+        time.sleep(1000)
+
+
 def obey(job: Job, task: Task) -> Outcome:
     """Does what the job says, and ends with the worker's process id in `reason` if it can."""
     command, *arguments = job.dna.split()

@@ -171,8 +171,22 @@ def test_workers_that_cannot_warm_up_end_the_pool_with_the_reason(make_pool: Mak
 def test_workers_that_die_while_warming_up_end_the_pool(make_pool: MakePool) -> None:
     pool = make_pool("warm_up_dies")
     pool.submit(Job(0, "ok", STEPS, seed=0))
-    with pytest.raises(PoolError, match="3 workers in a row died while starting"):
+    with pytest.raises(PoolError, match="3 workers in a row did not start; of the last, it died"):
         pool.wait(60)
+
+
+def test_workers_that_do_not_get_warm_in_time_end_the_pool(make_pool: MakePool) -> None:
+    pool = make_pool("warm_up_hangs", start_timeout_s=0.5)
+    pool.submit(Job(0, "ok", STEPS, seed=0))
+    with pytest.raises(PoolError, match=r"took more than workers.start_timeout_s, 0.5 s"):
+        while True:
+            pool.wait(60)
+
+
+def test_one_slow_start_is_made_up_for(make_pool: MakePool) -> None:
+    pool = make_pool("warm_up_hangs_once", start_timeout_s=2.0)
+    [report] = run(pool, "ok")
+    assert report.outcome.status == "completed"
 
 
 def test_workers_train_with_the_threads_they_are_given(ray_session: None, tiny_task: Task) -> None:

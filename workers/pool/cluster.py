@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import shutil
 import socket
-import tempfile
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.machine.devices import cpu_count, gpu_count
-from workers.pool.worker import Setup, Worker, one_line
-from workers.spec.pool import Layout, PoolSpec, layout
-
-# Ray reads these when it is imported. No telemetry; no copy of the environment under `uv run`; no
-# notes on dead workers in the middle of a progress display (the pool reports them).
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
-
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-OBJECT_STORE_BYTES = 80 * 2**20
-"""Near Ray's minimum: jobs and outcomes are small, tokens are shared through files."""
+from workers.machine.devices import cpu_count, gpu_count
+from workers.pool.local import Session, start
+from workers.pool.worker import Setup, Worker, one_line
+from workers.spec.pool import Layout, PoolSpec, layout
 
 STARVED = "killed by Ray, because its machine ran out of memory"
 
@@ -50,11 +39,22 @@ class WorkerDied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Ray as this process uses it. `folder` holds the session of a Ray started here; None means
-    that Ray belongs to somebody else and stays."""
+    """Ray as this process uses it: it places workers, calls them, says what they died of, and kills
+    them. `session` is a Ray that was started here and ends with `leave`; None means that Ray
+    belongs to somebody else and stays. All methods are for the thread that called `join`."""
 
     layout: Layout
-    folder: Path | None
+    session: Session | None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where a Ray that was started here keeps its logs."""
+        return self.session.folder if self.session else None
+
+    def lost(self) -> str | None:
+        """The server of a Ray started here that has died, if one has; workers die with it. On
+        somebody else's cluster Ray itself ends this process when it loses the head node."""
+        return self.session.lost() if self.session else None
 
     def start_worker(self, setup: Setup) -> Any:
         """A worker's actor. On a cluster Ray places it where CPUs and GPUs are free; on this
@@ -76,18 +76,16 @@ class Cluster:
             f"free are {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs in all"
         )
 
-    def answers(self, calls: list[Any], timeout_s: float) -> list[Any]:
-        """The calls that have ended; returns as soon as there is one, or when the time is up."""
-        done, rest = ray.wait(calls, num_returns=1, timeout=timeout_s)
-        if done and rest:
-            done += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
-        return list(done)
+    def call(self, method: Any, *arguments: Any) -> Future[Any]:
+        """Calls a worker's method. The future may end in another thread; see `answer`."""
+        future: Future[Any] = method.remote(*arguments).future()
+        return future
 
-    def answer(self, call: Any, place: Place | None) -> Any:
+    def answer(self, call: Future[Any], place: Place | None) -> Any:
         """What an ended call returned. Raises WorkerDied if its process is gone, PoolError with the
         reason if it raised: jobs never do, so that is a worker which cannot warm up."""
         try:
-            return ray.get(call)
+            return call.result()
         except RayTaskError as error:
             raise PoolError(f"a worker cannot start: {one_line(error.cause)}") from error
         except RayError as error:
@@ -106,9 +104,9 @@ class Cluster:
         return last or "killed from outside, or by the system for want of memory"
 
     def leave(self) -> None:
-        if self.folder is not None:
-            ray.shutdown()
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Ends a Ray that was started here."""
+        if self.session is not None:
+            self.session.end()
 
 
 def _last_words(folder: Path, process: int) -> str | None:
@@ -147,26 +145,12 @@ def _knock(address: str) -> None:
 
 
 def _start(spec: PoolSpec) -> Cluster:
-    """A Ray of our own in a folder of its own: parallel campaigns do not meet, and its logs go
-    with it. Under /tmp, because the paths of its sockets must be short."""
     gpus = gpu_count()
     planned = _layout(spec, cpu_count(), gpus)
-    folder = Path(tempfile.mkdtemp(prefix="primevo-", dir="/tmp"))
     try:
-        ray.init(
-            address="local",
-            num_cpus=planned.count,
-            num_gpus=gpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(folder),
-        )
+        return Cluster(planned, start(planned.count, gpus))
     except Exception as error:
-        shutil.rmtree(folder, ignore_errors=True)
         raise PoolError(f"Ray cannot start on this machine: {one_line(error)}") from error
-    return Cluster(planned, folder)
 
 
 def _layout(spec: PoolSpec, cpus: int, gpus: int) -> Layout:

@@ -43,12 +43,15 @@ class Worker:
         self._entry: Callable[[Job, Task], Outcome] | None = None
         self._jobs = 0
 
-    def prepare(self) -> tuple[str, int]:
-        """Warms up, and says where the worker is: host name and process id."""
+    def place(self) -> tuple[str, int]:
+        """Where the worker is: host name and process id."""
+        return socket.gethostname(), os.getpid()
+
+    def prepare(self) -> None:
+        """Warms up."""
         _resolve(self._setup.warm_up)(self._setup)
         self._entry = _resolve(self._setup.entry)
         gc.disable()  # see _tidy
-        return socket.gethostname(), os.getpid()
 
     def run(self, job: Job) -> Outcome:
         """The job's outcome. An exception that the entry let through is one, too."""
