@@ -257,7 +257,7 @@ class Pool:
     def _mourn(self, member: _Member, death: WorkerDied) -> None:
         """A worker died by itself: its job gets another chance, once."""
         if member.ticket is None:
-            self._count_failed_start(f"it died: {death}")
+            self._count_failed_start(f"the last one died: {death}")
         elif member.ticket.lost + 1 < ATTEMPTS:
             member.ticket.lost += 1
             self._queue.appendleft(member.ticket)
@@ -285,7 +285,9 @@ class Pool:
     def _blame(self, member: _Member) -> None:
         if member.ticket is None:
             limit = self._spec.start_timeout_s
-            self._count_failed_start(f"it took more than workers.start_timeout_s, {limit:g} s")
+            self._count_failed_start(
+                f"the last one took more than {limit:g} s, which is workers.start_timeout_s"
+            )
         else:
             limit = self._spec.time_limit(member.ticket.job.budget)
             self._fail(member, "timed_out", f"killed at its time limit of {limit:g} s")
@@ -299,9 +301,7 @@ class Pool:
     def _count_failed_start(self, reason: str) -> None:
         self._failed_starts += 1
         if self._failed_starts >= FAILED_STARTS:
-            raise PoolError(
-                f"{FAILED_STARTS} workers in a row did not start; of the last, {reason}"
-            )
+            raise PoolError(f"{FAILED_STARTS} workers in a row did not start: {reason}")
 
     def _replace(self) -> None:
         """Makes up for a lost worker. Where one dies, more will: from then on, CPU pools keep one
