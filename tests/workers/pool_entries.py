@@ -15,6 +15,8 @@ from workers.spec.outcome import Job, Outcome
 from workers.spec.task import Task
 from workers.training.evaluate import run_job
 
+LEAKED: list[bytes] = []
+
 
 def warm_up(setup: Setup) -> None:
     """Nothing to warm."""
@@ -45,6 +47,8 @@ def obey(job: Job, task: Task) -> Outcome:
     command, *arguments = job.dna.split()
     if command == "sleep":
         time.sleep(float(arguments[0]))
+    elif command == "leak":
+        LEAKED.append(b"x" * (int(arguments[0]) << 20))
     elif command == "hang":  # in native code, holding the interpreter's lock
         ctypes.PyDLL(None).sleep(1000)
     elif command == "kill":

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,9 @@ import pytest
 from primitives.language.text import render
 from primitives.programs.seeds import load_seed
 from workers.data.corpora import DataError
-from workers.pool.local import PREFIX, sweep
+from workers.machine.memory import total_mb
+from workers.pool.cluster import Cluster
+from workers.pool.local import PREFIX, Session, sweep
 from workers.pool.pool import Pool, PoolError
 from workers.spec.outcome import Budget, Job, Report
 from workers.spec.pool import Layout, PoolSpec, layout
@@ -148,6 +151,22 @@ def test_a_worker_is_replaced_by_a_fresh_process_after_its_jobs(make_pool: MakeP
     reports = run(make_pool(jobs_per_worker=2), *["sleep 0"] * 4)
     first, second, third, fourth = (report.outcome.reason for report in reports)
     assert first == second != third == fourth
+
+
+def test_a_worker_that_has_grown_is_replaced_and_no_job_is_lost(make_pool: MakePool) -> None:
+    pool = make_pool(memory_per_worker_mb=1000)
+    reports = run(pool, *["leak 600"] * 6)
+    assert [report.outcome.status for report in reports] == ["completed"] * 6
+    jobs = Counter(report.worker for report in reports)
+    assert len(jobs) >= 3  # a fresh worker holds less than 400 MB here: each bears one or two jobs
+    assert max(jobs.values()) <= 2
+
+
+def test_memory_is_shared_among_workers(ray_session: None) -> None:
+    for count in (1, 2, 100):
+        share = Cluster(Layout(count, 1, 0), Session(Path(), -1)).memory_share_mb()
+        assert share == max(2000, 0.8 * total_mb() / count)
+        assert Cluster(Layout(count, 1, 0), None).memory_share_mb() <= max(2000, total_mb() / count)
 
 
 def test_after_a_death_a_spare_is_warm_but_not_used_beyond_capacity(make_pool: MakePool) -> None:

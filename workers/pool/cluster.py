@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import socket
 from concurrent.futures import Future
@@ -14,11 +15,16 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from workers.machine.devices import cpu_count, gpu_count
+from workers.machine.memory import MB, total_mb
 from workers.pool.local import Session, start
 from workers.pool.worker import Setup, Worker, one_line
 from workers.spec.pool import Layout, PoolSpec, layout
 
 STARVED = "killed by Ray, because its machine ran out of memory"
+
+HEADROOM, SMALLEST_SHARE_MB = 0.8, 2000.0
+"""Share of the memory that workers may fill, and what each gets in any case: a fresh one holds
+some 700 MB with a framework, and one that is replaced after every job gets nowhere."""
 
 Place = tuple[str, int]
 """Where a worker is: host name and process id."""
@@ -75,6 +81,15 @@ class Cluster:
             f"; each needs {self.layout.cpus} CPUs and {self.layout.gpus:g} GPUs of one machine, "
             f"free are {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs in all"
         )
+
+    def memory_share_mb(self) -> float:
+        """What a worker may hold for all of them to fit, with some left for others."""
+        if self.session is not None:
+            total = total_mb()
+        else:
+            resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            total = resources.get("memory", math.inf) / MB
+        return max(SMALLEST_SHARE_MB, HEADROOM * total / self.layout.count)
 
     def call(self, method: Any, *arguments: Any) -> Future[Any]:
         """Calls a worker's method. The future may end in another thread; see `answer`."""

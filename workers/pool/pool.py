@@ -86,7 +86,8 @@ class Pool:
     replaced. After FAILED_STARTS of them in a row comes a PoolError, and at once where a warm-up
     raises. Waiting for free CPUs and GPUs of a cluster does not count.
 
-    Replacement: a worker that died is replaced, and so is one that has run `jobs_per_worker` jobs.
+    Replacement: a worker that died is replaced, and so is one that has run `jobs_per_worker` jobs
+    or holds more than `memory_per_worker_mb` after one: frameworks grow by megabytes a candidate.
     If a Ray that was started here loses one of its servers, it is started again, which takes
     `wait` some 20 s beyond its time. The second time is a PoolError.
     """
@@ -106,6 +107,7 @@ class Pool:
         self._size = self._capacity
         limit = self._spec.memory_limit_mb
         self._setup = Setup(task, self._cluster.layout, limit, entry, warm_up)
+        self._memory_mb = self._spec.memory_per_worker_mb or self._cluster.memory_share_mb()
         self._queue: deque[_Ticket] = deque()
         self._idle: list[_Member] = []
         self._starting: _Calls = {}  # by the call that is to end
@@ -245,10 +247,11 @@ class Pool:
             if self._alive() + 1 < self._size:
                 self._start()
         else:
-            self._reports.append(Report(member.ticket.job, answer, member.name))
+            outcome, held_mb = answer
+            self._reports.append(Report(member.ticket.job, outcome, member.name))
             member.ticket = None
             member.jobs += 1
-            if member.jobs == self._spec.jobs_per_worker:
+            if member.jobs == self._spec.jobs_per_worker or held_mb > self._memory_mb:
                 self._cluster.kill(member.actor)
                 self._start()
                 return

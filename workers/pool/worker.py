@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from workers.machine.memory import resident_mb
 from workers.spec.outcome import Budget, Job, Outcome
 from workers.spec.pool import Layout
 from workers.spec.task import ModelSpec, Task
@@ -53,8 +54,12 @@ class Worker:
         self._entry = _resolve(self._setup.entry)
         gc.disable()  # see _tidy
 
-    def run(self, job: Job) -> Outcome:
-        """The job's outcome. An exception that the entry let through is one, too."""
+    def run(self, job: Job) -> tuple[Outcome, float]:
+        """The job's outcome, and the memory in MB that this process holds after it."""
+        return self._outcome(job), resident_mb()
+
+    def _outcome(self, job: Job) -> Outcome:
+        """An exception that the entry let through is an outcome, too."""
         assert self._entry is not None, "prepare() comes first"
         try:
             return self._entry(job, self._setup.task)
