@@ -1,7 +1,7 @@
 """A process with a Pool and a Ray of its own, which tests can kill piece by piece.
 
 python -m tests.faults.driver COMMAND... runs a job for each command of `pool_entries` on two
-workers. It prints a JSON list for each event: ["up", folder] once Ray has started, ["warm"] when
+workers. It prints a JSON list for each event: ["up", address] once Ray has started, ["warm"] when
 the workers have, ["ended", job, status, reason] for each report, ["lost", message] for a PoolError.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import sys
+
+import ray
 
 from workers.pool.pool import Pool, PoolError
 from workers.spec.outcome import Budget, Job
@@ -24,7 +26,7 @@ def say(*event: object) -> None:
 
 def main(commands: list[str]) -> None:
     with Pool(Task(), PoolSpec(count=2), f"{ENTRIES}:obey", f"{ENTRIES}:warm_up") as pool:
-        say("up", str(pool._cluster.folder))
+        say("up", ray.get_runtime_context().gcs_address)
         try:
             drive(pool, ["sleep 1", "sleep 1"])
             say("warm")
