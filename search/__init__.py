@@ -5,5 +5,6 @@ this order:
 - `config`: what a campaign is told, and how it is read from a file.
 - `storage`: what is recorded, and the database that keeps it.
 - `campaign`: state, gates, proposals, the controller's loop, and what can be read of a campaign.
+- `report`: curves and a campaign's page, for a person to look at.
 - `cli`: the command line.
 """

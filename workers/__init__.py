@@ -1,11 +1,12 @@
 """Turns a program into an outcome. Folders import downwards only, in this order:
 
-- `data`: where text comes from, and how it becomes memory-mapped tokens.
+- `machine`: what this machine has to compute with, and the table of backends.
 - `spec`: what a candidate is given (task, budget, job) and what comes back, as plain data.
-- `machine`: what this machine has to compute with.
+- `data`: where text comes from, and how it becomes memory-mapped tokens.
 - `model`: the model around a block, and its weights as an optimiser's variables.
 - `engines`: compiled training steps on each backend.
 - `training`: a run under a budget; experts' usage; the random-token oracle.
+- `plugins`: modules that add rows to the tables.
 - `pool`: the Ray actors that run jobs.
 - `export`: a winner as a Keras layer of its own.
 

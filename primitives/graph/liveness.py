@@ -11,36 +11,61 @@ from primitives.ops.table import PRIMITIVES
 
 
 class Traits(NamedTuple):
-    """What inlining needs of a row of the table."""
+    """What inlining needs of a row of the table.
+
+    Attributes:
+        binary: it reads two inputs.
+        commutative: they may be exchanged.
+        weighted: it owns a weight.
+        single: equal instructions are one node: it has no weights and draws nothing at random.
+        sized, valued, counted: it reads a dim, a constant, a count.
+        unread: it reads no input at all.
+        makes_indices, reads_indices: as in the table.
+    """
 
     binary: bool
     commutative: bool
     weighted: bool
+    single: bool
     sized: bool
     valued: bool
     counted: bool
     unread: bool
+    makes_indices: bool
+    reads_indices: bool
 
 
-TRAITS = {
-    name: Traits(
-        row.binary,
-        row.commutative,
-        row.weight is not None,
-        "dim" in row.reads,
-        "constant" in row.reads,
-        "count" in row.reads,
-        "in1" not in row.reads,
-    )
-    for name, row in PRIMITIVES.items()
-}
+class _TraitsByName(dict[str, Traits]):
+    """Traits of the table's rows, each read when it is first asked for: plug-ins add rows."""
+
+    def __missing__(self, name: str) -> Traits:
+        row = PRIMITIVES[name]
+        traits = self[name] = Traits(
+            binary=row.binary,
+            commutative=row.commutative,
+            weighted=row.weight is not None,
+            single=row.weight is None and not row.random,
+            sized="dim" in row.reads,
+            valued="constant" in row.reads,
+            counted="count" in row.reads,
+            unread="in1" not in row.reads,
+            makes_indices=row.makes_indices,
+            reads_indices=row.reads_indices,
+        )
+        return traits
+
+
+TRAITS = _TraitsByName()
 
 Banks = tuple[tuple[int, ...], tuple[float, ...], tuple[int, ...]]
 """A program's dims, constants and counts."""
 
-Step = tuple[int, "str | int", int, int, int, float, int]
-"""A live instruction: position, op, the states that it reads, branch, and the dim or constant and
-the count that its op reads, else 0."""
+
+Step = tuple[int, "str | int", int, int, int, float, int, "Traits | None"]
+"""A live instruction: its position in the subroutine; its op, a primitive's name or the index of
+the subroutine that it calls; the two states that it reads, whatever the genes say where it reads
+none; how many times it runs, or ROUTED; the dim or constant, and the count, that it reads, else 0;
+and the traits of a primitive, None for a call. A plain tuple: Python unpacks it faster."""
 
 
 class Live(NamedTuple):
@@ -52,6 +77,8 @@ class Live(NamedTuple):
 
 
 def liveness(dna: DNA) -> list[Live]:
+    """The live instructions of each subroutine. What a callee reads of its inputs is known before
+    its callers are looked at, as calls go to later subroutines only."""
     subroutines, banks = dna.subroutines, (dna.dims, dna.constants, dna.counts)
     below: list[Live] = []
     reads: tuple[tuple[bool, bool], ...] = ()
@@ -70,8 +97,9 @@ def _live(
     reads: tuple[tuple[bool, bool], ...],
     banks: Banks,
 ) -> Live:
-    """Of one subroutine, given what those after it read of their inputs, the last of `count` first.
-    A child shares most subroutines with its parent, so that most answers are known."""
+    """One subroutine's live instructions. `reads` says what the subroutines after it, of `count` in
+    all, read of their inputs, the last one first. A child shares most subroutines with its parent,
+    so that most answers are known."""
     needed = bytearray(INPUTS + len(instructions))
     needed[-1] = 1
     live: list[Step] = []
@@ -94,7 +122,7 @@ def _live(
 
 def _step(position: int, instruction: Instruction, banks: Banks) -> Step:
     op, in1, in2, constant, dim, branch, count = instruction
-    value, size = 0.0, 0
+    value, size, traits = 0.0, 0, None
     if isinstance(op, str):
         traits, (dims, constants, counts) = TRAITS[op], banks
         if traits.sized:
@@ -102,4 +130,4 @@ def _step(position: int, instruction: Instruction, banks: Banks) -> Step:
         elif traits.valued:
             value = constants[constant] + 0.0  # -0.0 + 0.0 is 0.0
         size = counts[count] if traits.counted else 0
-    return position, op, in1, in2, branch, value, size
+    return position, op, in1, in2, branch, value, size, traits

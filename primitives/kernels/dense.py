@@ -25,28 +25,31 @@ def masked_softmax(x: Tensor) -> Tensor:
     return ops.softmax(hide(x, float("-inf")), axis=-1)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, narrow: bool) -> Tensor:
-    """softmax(q k^T) v over visible keys; q and k [..., T, n], v [..., T, m], of equal outer axes.
-    The gradient needs no mask: weights are 0 where nothing is visible; its row sums are taken over
-    features instead of keys, as in FlashAttention (Dao et al. 2022). Products of a `narrow` one are
-    computed in bfloat16."""
+def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, bfloat16: bool = False) -> Tensor:
+    """softmax(q k^T) v; q and k [..., T, n], v [..., T, m], of equal outer axes. A `causal` one is
+    over the visible keys, those up to the query's position. Products of a `bfloat16` one are
+    computed in bfloat16, and the softmax in float32.
+
+    The gradient needs no mask: weights are 0 where nothing is visible. Its row sums are taken over
+    features instead of keys, as in FlashAttention (Dao et al. 2022)."""
 
     def product(x: Tensor, y: Tensor, axes: str) -> Tensor:
-        if not narrow:
+        if not bfloat16:
             return ops.einsum(axes, x, y)
         x, y = ops.cast(x, "bfloat16"), ops.cast(y, "bfloat16")
         return ops.cast(ops.einsum(axes, x, y), "float32")
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]
     def attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
-        weights = masked_softmax(product(q, k, "...tn,...sn->...ts"))
+        scores = product(q, k, "...tn,...sn->...ts")
+        weights = masked_softmax(scores) if causal else ops.softmax(scores, axis=-1)
         y = product(weights, v, "...ts,...sm->...tm")
 
         def gradient(*arguments: Tensor, upstream: Tensor = None) -> tuple[Tensor, ...]:
             dy = arguments[0] if upstream is None else upstream
             dweights = product(dy, v, "...tm,...sm->...ts")
             # The two sums are equal; rounded weights must see their own gradients' roundings.
-            along = weights * dweights if narrow else dy * y
+            along = weights * dweights if bfloat16 else dy * y
             dscores = weights * (dweights - ops.sum(along, axis=-1, keepdims=True))
             return (
                 product(dscores, k, "...ts,...sn->...tn"),
@@ -59,13 +62,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, narrow: bool) -> Tensor:
     return attend(q, k, v)
 
 
-def flash_attention(q: Tensor, k: Tensor, v: Tensor, narrow: bool) -> Tensor:
-    """The same without ever holding the weights, for heads that cuDNN's kernel takes."""
+def flash_attention(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, bfloat16: bool = False
+) -> Tensor:
+    """`attention` without ever holding the weights, for heads that cuDNN's kernel takes; its
+    products are in bfloat16 always."""
     if q.shape[-1] != v.shape[-1] or q.shape[-1] % 8 or q.shape[-1] > 128:
-        return attention(q, k, v, narrow)
+        return attention(q, k, v, causal, bfloat16)
     heads = [ops.reshape(x, (x.shape[0], -1, *x.shape[-2:])) for x in (q, k, v)]
     rows = [ops.cast(ops.swapaxes(x, 1, 2), "bfloat16") for x in heads]
-    y = ops.dot_product_attention(*rows, scale=1.0, is_causal=True)
+    y = ops.dot_product_attention(*rows, scale=1.0, is_causal=causal)
     return ops.cast(ops.reshape(ops.swapaxes(y, 1, 2), v.shape), "float32")
 
 
@@ -160,8 +166,8 @@ def depthwise_conv(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def depthwise_taps(x: Tensor, kernel: Tensor) -> Tensor:
-    """The same, tap by tap: compilers fuse it into its neighbours, where the convolution of an
-    accelerator's library takes ten times a block's other work."""
+    """`depthwise_conv` tap by tap. Compilers fuse it into its neighbours, where the convolution of
+    an accelerator's library takes ten times a block's other work."""
     taps, length = kernel.shape[-2], ops.shape(x)[-2]
     padded = ops.pad(x, [[0, 0]] * (len(x.shape) - 2) + [[taps - 1, 0], [0, 0]])
     parts = [padded[..., tap : tap + length, :] * kernel[..., tap, None, :] for tap in range(taps)]
@@ -202,11 +208,13 @@ def _apart(x: Tensor, kernels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(ops.unstack(ops.transpose(split, (2, 0, *inner, 1, 3 + len(branches)))))
 
 
-def narrowed(arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def to_bfloat16(arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Each array rounded to bfloat16."""
     return tuple(ops.cast(x, "bfloat16") for x in arrays)
 
 
-def widened(arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def to_float32(arrays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Each array in float32."""
     return tuple(ops.cast(x, "float32") for x in arrays)
 
 

@@ -235,8 +235,8 @@ def between(count: Any, lowest: int, highest: Any) -> Any:
 
 
 def queue(ids: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Of each sequence's entries, token-major, how many stand before it for the same expert, and
-    that expert: both [sequences, T k]."""
+    """The place of each entry in its expert's queue, and that expert: both [sequences, T k]. A
+    sequence's entries queue token by token: ids [[0, 1], [0, 2]] give places [0, 0, 1, 0]."""
     expert = ops.cast(ops.reshape(ids, (-1, ops.shape(ids)[-2] * ids.shape[-1])), "int32")
     hot = ops.one_hot(expert, n, dtype="int32")
     return ops.sum((ops.cumsum(hot, axis=1) - 1) * hot, axis=-1), expert
@@ -279,7 +279,7 @@ def expert_load(
 
 
 def gate_load(gates: Tensor) -> tuple[Tensor, Tensor]:
-    """The same for gates over all experts, [batch, *heads, T, n]."""
+    """`expert_load` for gates over all experts, [batch, *heads, T, n], where nothing is dropped."""
     used = ops.cast(gates != 0, "float32")
     return ops.sum(ops.reshape(used, (-1, gates.shape[-1])), axis=0), ops.zeros(())
 

@@ -69,9 +69,16 @@ class Subroutine:
 
 @dataclass(frozen=True, slots=True)
 class DNA:
-    """A whole program. `dims` holds multiples of d_model/8, `constants` plain numbers, `counts`
-    whole ones that do not grow with the width. Only a program with a count bank speaks of experts:
-    mutation leaves one without in Primer's own language. `every` is one of EVERY."""
+    """A whole program, its numbers resolved for one width.
+
+    Attributes:
+        dims: sizes of feature axes, in multiples of d_model/8.
+        constants: plain numbers.
+        subroutines: the first one is MAIN.
+        counts: whole numbers that do not grow with the width, such as a number of experts. Only
+            programs that have any are given routing primitives by mutation.
+        every: which blocks of a model run the program, one of EVERY.
+    """
 
     dims: tuple[int, ...]
     constants: tuple[float, ...]
@@ -89,9 +96,9 @@ BANKS = HEADER = -1
 
 
 class Fault(NamedTuple):
-    """What is wrong with a DNA, and where: instruction `position` of a subroutine. Position HEADER
-    is the subroutine's own line; subroutine BANKS has dims, constants, counts and `every` at 0 to
-    3."""
+    """What is wrong with a DNA, and where: at instruction `position` of a subroutine, or, at
+    position HEADER, in the subroutine's own line. Of subroutine BANKS, positions 0 to 3 are dims,
+    constants, counts and `every`."""
 
     subroutine: int
     position: int

@@ -27,7 +27,10 @@ def to_json(dna: DNA) -> dict[str, Any]:
 
 
 def from_json(data: dict[str, Any]) -> DNA:
-    """The DNA that `to_json` wrote. ProgramError where a field is missing or not well formed."""
+    """The DNA that `to_json` wrote. ProgramError where a field is missing or not well formed.
+
+    Constants are numbers here: only the text form has expressions of dims.
+    """
     try:
         dna = DNA(
             tuple(_checked(value, int) for value in data["dims"]),
@@ -43,7 +46,7 @@ def from_json(data: dict[str, Any]) -> DNA:
             tuple(_checked(value, int) for value in data.get("counts", ())),
             _checked(data.get("every", 1), int),
         )
-    except (KeyError, TypeError, OverflowError) as fault:
+    except (KeyError, TypeError, ValueError, OverflowError) as fault:
         raise ProgramError(f"not a program in JSON form: {fault!r}") from None
     return verify(dna)
 
@@ -56,4 +59,6 @@ def _instruction(fields: dict[str, Any]) -> Instruction:
 def _checked(value: Any, *kinds: type) -> Any:
     if type(value) not in kinds:
         raise TypeError(f"{value!r} is not {' or '.join(kind.__name__ for kind in kinds)}")
+    if type(value) is int and value.bit_length() > 63:
+        raise OverflowError("a whole number is too large")
     return value

@@ -1,7 +1,7 @@
 """The written form of a program, for people: one instruction a line, hidden states by name.
 
     dims d0=8 d1=1 d2=32
-    constants c0=0.0 c1=0.25
+    constants c0=0.0 c1=rsqrt(d1)
     counts n0=8 n1=2
     every 2
 
@@ -14,23 +14,29 @@
       fed = expert(attended, gates) branch=routed
       joined = ADD(attended, fed)
 
-A `#` starts a comment. `counts` and `every` (1, 2, 4 or middle: which blocks of the model run the
-program) may be left out, and so may input 2 where it equals input 1, and `constant`, `dim`,
-`count` and `branch` where they are c0, d0, n0 and 1. Later subroutines are called by name. Names of
-states are for readers: they are not compared. `parse(render(dna)) == dna` for every well-formed
-DNA.
+A `#` starts a comment. A constant is a number, or an expression of dims (see `constant`) that is
+resolved for the width given to `parse`: a DNA holds numbers only. `counts` and `every` (1, 2, 4 or
+middle: which blocks of the model run the program) may be left out, and so may input 2 where it
+equals input 1, and `constant`, `dim`, `count` and `branch` where they are c0, d0, n0 and 1. Later
+subroutines are called by name. Names of states are for readers: they are not compared.
+`parse(render(dna)) == dna` for every well-formed DNA: what `render` writes holds numbers, too, and
+needs no width.
 """
 
 from __future__ import annotations
 
 import re
+from collections import deque
+from collections.abc import Callable
 from typing import TypeVar
 
 from primitives.errors import ProgramError, unknown
+from primitives.language.constant import resolve
 from primitives.language.dna import (
     BANKS,
     BRANCHES,
     DNA,
+    EVERY,
     HEADER,
     INPUTS,
     MIDDLE,
@@ -47,6 +53,9 @@ _LINE = re.compile(
     r"\s*(?P<fields>.*)\Z"
 )
 _Number = TypeVar("_Number", int, float)
+_EVERY = {"middle" if value == MIDDLE else str(value): value for value in EVERY}
+_DIGITS = 9
+"""The longest whole number that is read."""
 _FORM = "allowed: NAME = OP(INPUT[, INPUT]) [constant=cN] [dim=dN] [count=nN] [branch=N]"
 
 
@@ -88,46 +97,37 @@ def _line(dna: DNA, states: tuple[str, ...], position: int, instruction: Instruc
     return text if branch == 1 else f"{text} branch={branch}"
 
 
-def parse(text: str, source: str = "<program>") -> DNA:
-    """The DNA that `text` says; ProgramError gives source:line, what is wrong, what is allowed."""
-    return _Parser(text, source).parse()
+def parse(text: str, source: str = "<program>", d_model: int | None = None) -> DNA:
+    """The DNA that `text` says, its constants resolved for a model of `d_model` channels, where any
+    is an expression. ProgramError gives source:line, what is wrong, what is allowed."""
+    return _Parser(text, source, d_model).parse()
 
 
 class _Parser:
-    def __init__(self, text: str, source: str) -> None:
-        self.source = source
-        self.lines = [
-            (number, line)
+    """Reads lines from the first to the last; `number` is the line that a fault is reported at."""
+
+    def __init__(self, text: str, source: str, d_model: int | None) -> None:
+        self.source, self.d_model = source, d_model
+        self.lines = deque(
+            (number, line, _HEADER.match(line))
             for number, raw in enumerate(text.splitlines(), 1)
             if (line := raw.split("#", 1)[0].strip())
-        ]
+        )
         self.number = 1
         self.places: dict[tuple[int, int], int] = {}
-        headers = [match for _, line in self.lines if (match := _HEADER.match(line))]
-        self.callees = {match["name"]: index for index, match in enumerate(headers)}
+        headers = [header for _, _, header in self.lines if header]
+        self.callees = {header["name"]: index for index, header in enumerate(headers)}
 
     def parse(self) -> DNA:
-        if len(self.lines) < 3:
-            raise self.error("a program is two banks, dims and constants, and its subroutines")
-        dims = self.bank(0, "dims", "d", int)
-        constants = self.bank(1, "constants", "c", float)
-        counts, every = self.bank(2, "counts", "n", int, optional=True), self.every()
+        dims = self.bank(0, "dims", "d", self.whole)
+        constants = self.bank(1, "constants", "c", lambda text: self.constant(text, dims))
+        counts = self.bank(2, "counts", "n", self.whole) if self.starts("counts") else ()
+        every = self.every() if self.starts("every") else 1
         subroutines: list[Subroutine] = []
-        name, states, instructions = "", [""], list[Instruction]()
-        for number, line in self.lines[2:]:
-            self.number = number
-            header = _HEADER.match(line)
-            if header:
-                if name:
-                    subroutines.append(Subroutine(name, tuple(instructions), tuple(states)))
-                name, states, instructions = header["name"], [header["x"], header["y"]], []
-                self.places[len(subroutines), HEADER] = self.number
-            elif not name:
-                raise self.error(f"expected a subroutine's header, NAME(X, Y):, got '{line}'")
-            else:
-                self.places[len(subroutines), len(instructions)] = self.number
-                instructions.append(self.instruction(line, name, states))
-        subroutines.append(Subroutine(name, tuple(instructions), tuple(states)))
+        while self.lines:
+            subroutines.append(self.subroutine(len(subroutines)))
+        if not subroutines:
+            raise self.error("a program needs a subroutine, its main, below its banks: main(x, y):")
         dna = DNA(dims, constants, tuple(subroutines), counts, every)
         fault = first_fault(dna)
         if fault is not None:
@@ -135,43 +135,67 @@ class _Parser:
             raise self.error(fault.text)
         return dna
 
-    def every(self) -> int:
-        self.number, line = self.lines[2]
-        self.places[BANKS, 3] = self.number
-        word, _, value = line.partition(" ")
-        if word != "every":
-            return 1
-        del self.lines[2]
-        if value == "middle":
-            return MIDDLE
-        if not value.isdecimal() or int(value) == MIDDLE:
-            raise self.error(f"cannot read '{line}'; allowed: every 1, 2, 4 or middle")
-        return int(value)
+    def starts(self, word: str) -> bool:
+        """Whether the next line begins with this word."""
+        return bool(self.lines) and self.lines[0][1].split()[0] == word
+
+    def next(self) -> str:
+        """The next line, taken off the list; there is one."""
+        self.number, line, _ = self.lines.popleft()
+        return line
 
     def bank(
-        self, row: int, word: str, letter: str, kind: type[_Number], optional: bool = False
+        self, row: int, word: str, letter: str, read: Callable[[str], _Number]
     ) -> tuple[_Number, ...]:
-        self.number, line = self.lines[row]
+        if not self.lines:
+            raise self.error("a program is two banks, dims and constants, and its subroutines")
+        line = self.next()
         self.places[BANKS, row] = self.number
         first, *entries = line.split()
-        if optional:
-            if first != word:
-                return ()
-            if not entries:
-                raise self.error(f"the bank needs at least one value: {word} {letter}0=8")
-            del self.lines[row]
         if first != word:
             raise self.error(f"expected the bank '{word} {letter}0=...', got '{line}'")
+        if not entries:
+            raise self.error(f"the bank needs at least one value: {word} {letter}0=8")
         values: list[_Number] = []
         for index, entry in enumerate(entries):
             label, _, value = entry.partition("=")
             if label != f"{letter}{index}":
                 raise self.error(f"expected {letter}{index}=VALUE in the bank, got '{entry}'")
-            try:
-                values.append(kind(value))
-            except ValueError:
-                raise self.error(f"'{value}' is not a {kind.__name__} in '{entry}'") from None
+            values.append(read(value))
         return tuple(values)
+
+    def every(self) -> int:
+        line = self.next()
+        self.places[BANKS, 3] = self.number
+        value = line.removeprefix("every").strip()
+        if value not in _EVERY:
+            raise self.error(f"cannot read '{line}'; allowed after every: {', '.join(_EVERY)}")
+        return _EVERY[value]
+
+    def constant(self, text: str, dims: tuple[int, ...]) -> float:
+        try:
+            return resolve(text, dims, self.d_model)
+        except ProgramError as fault:
+            raise self.error(str(fault)) from None
+
+    def whole(self, text: str) -> int:
+        if not text.isdecimal() or len(text) > _DIGITS:
+            raise self.error(f"'{text}' is not a whole number")
+        return int(text)
+
+    def subroutine(self, index: int) -> Subroutine:
+        """A header and the instructions below it, as far as the next header."""
+        self.number, line, header = self.lines.popleft()
+        if not header:
+            raise self.error(f"expected a subroutine's header, NAME(X, Y):, got '{line}'")
+        self.places[index, HEADER] = self.number
+        name, states = header["name"], [header["x"], header["y"]]
+        instructions: list[Instruction] = []
+        while self.lines and not self.lines[0][2]:
+            line = self.next()
+            self.places[index, len(instructions)] = self.number
+            instructions.append(self.instruction(line, name, states))
+        return Subroutine(name, tuple(instructions), tuple(states))
 
     def instruction(self, line: str, name: str, states: list[str]) -> Instruction:
         match = _LINE.match(line)
@@ -211,7 +235,7 @@ class _Parser:
                 result[key] = ROUTED
                 continue
             digits = value.removeprefix(letter)
-            if not digits.isdecimal() or (letter and digits == value):
+            if not digits.isdecimal() or len(digits) > _DIGITS or (letter and digits == value):
                 raise self.error(f"cannot read field '{entry}'; expected {key}={letter}N")
             result[key] = int(digits)
             if key == "branch" and result[key] not in BRANCHES:

@@ -1,3 +1,5 @@
 """From a graph to code. Read `dispatch` (how routed calls run), `cost`, `rewrite` (patterns that
-have a kernel), `emit` (source) and `layer` (that source as a function).
+have a kernel), `expression` (code as records), `operation` and `routed` (one node as records),
+`weights`, `emit` (a block's statements), `render` (records as text) and `layer` (that text as a
+function).
 """

@@ -75,7 +75,7 @@ def program_layers(every: int, layers: int) -> tuple[int, ...]:
 def _block_cost(
     graph: Graph, d_model: int, options: LoweringOptions
 ) -> tuple[float, float, float, float]:
-    """Of one block: parameters, FLOPs and activations a token, active parameters."""
+    """Sums over one block: parameters, FLOPs a token, activations a token, active parameters."""
     nodes, length = graph.nodes, options.sequence_length
     shares = _shares(nodes, d_model, options)
     parameters = flops = elements = active = 0.0
@@ -85,7 +85,7 @@ def _block_cost(
             node.op, node.context, nodes[first].type, node.type, d_model, length
         )
         parameters += weights
-        active += weights * share.visited
+        active += weights * share.weights
         flops += work * shares[first].rows
         elements += size * share.rows
     return parameters, flops, elements, active
@@ -95,8 +95,9 @@ def _block_cost(
 def _node_cost(
     op: str, context: tuple[int, ...], read: StateType, made: StateType, d_model: int, length: int
 ) -> tuple[int, float, float]:
-    """Trainable weights of a node, and its FLOPs and activations a token if each routed call
-    around it ran on one row a token. `read` is the type of its first input."""
+    """How many trainable weights a node has, and its FLOPs and activations a token if each routed
+    call around it ran on one row a token. `read` is the type of its first input, `made` that of its
+    result."""
     sizes = [
         feature_size(state, d_model, length) * math.prod(n for n in state.branches if n > 0)
         for state in (read, made)
@@ -111,26 +112,29 @@ def _node_cost(
 
 
 class _Share(NamedTuple):
-    """Of what routed calls compute: their rows for each token around a node, and the share of its
-    weights that a token meets."""
+    """How much of a node inside routed calls works for one token: on how many rows the node is
+    computed, and which share of its weights the token meets. With top 2 of 8 experts, each run on
+    its own tokens, that is 2 rows (and what fills up blocks) and 2/8 of the weights."""
 
     rows: float
-    visited: float
+    weights: float
 
 
 _ALL = _Share(1.0, 1.0)
+"""Outside routed calls a node is computed once a token, with all of its weights."""
 
 
 def _shares(nodes: Sequence[Node], d_model: int, options: LoweringOptions) -> list[_Share]:
-    """Of each node."""
-    routes = strategies(nodes, d_model, options)
-    if not routes:
+    """The share of each node, in the nodes' order. Routed calls nest: an inner one works on the
+    rows of the outer one."""
+    routed = strategies(nodes, d_model, options)
+    if not routed:
         return [_ALL] * len(nodes)
-    around, made = regions(nodes), {-1: _ALL}
-    for position, strategy in routes.items():
-        dispatch, outer = nodes[position], made[around[inside_of(nodes, position)]]
-        visited = 1.0
+    region_of, shares = regions(nodes), {-1: _ALL}
+    for position, strategy in routed.items():
+        dispatch, outer = nodes[position], shares[region_of[inside_of(nodes, position)]]
+        met = 1.0
         if len(dispatch.inputs) == 2:
-            visited = min(1.0, nodes[dispatch.inputs[1]].type.size / -dispatch.context[-1])
-        made[position] = _Share(outer.rows * strategy.rows, outer.visited * visited)
-    return [made[region] for region in around]
+            met = min(1.0, nodes[dispatch.inputs[1]].type.size / -dispatch.context[-1])
+        shares[position] = _Share(outer.rows * strategy.rows, outer.weights * met)
+    return [shares[region] for region in region_of]

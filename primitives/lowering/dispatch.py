@@ -1,4 +1,4 @@
-"""How a routed call is run: chosen here from static cost, never by the program.
+"""The dispatch strategy of each routed call: chosen here from static cost, never by the program.
 
 Nodes between a DISPATCH and its COMBINE are the call's region: they work on experts' tokens.
 """
@@ -19,18 +19,20 @@ Kind = Literal["every", "blocks", "entries"]
 
 @dataclass(frozen=True, slots=True)
 class LoweringOptions:
-    """What a block is lowered for: tokens of a batch, and how many places an expert's buffer has in
-    training over those that an even split of a sequence would fill; None for as many as come.
-    `kind` runs every routed call by that strategy where it can, whatever it costs. `narrow` has
-    products of matrices computed in bfloat16 and all else in float32: norms, softmax, routing;
-    `fused` says that a compiler fuses elementwise operations; `flash` that the backend has a kernel
-    for narrow attention."""
+    """What a block is lowered for.
+
+    `batch_size` and `sequence_length` say how many tokens come at once. `capacity_factor` is how
+    many places an expert's buffer has in training over those that an even split of a sequence would
+    fill; None is for as many as come. `kind` runs every routed call by that dispatch strategy where
+    it can, whatever it costs. `mixed_precision` has products of matrices computed in bfloat16, and
+    all else in float32: norms, softmax, routing. `fused` says that a compiler fuses elementwise
+    operations; `flash`, that the backend has a kernel for attention in bfloat16."""
 
     batch_size: int = 16
     sequence_length: int = 256
     capacity_factor: float | None = None
     kind: Kind | None = None
-    narrow: bool = False
+    mixed_precision: bool = False
     fused: bool = False
     flash: bool = False
 
@@ -41,9 +43,19 @@ class LoweringOptions:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """How one routed call runs: every expert on every token, tokens in blocks (or, in training, in
-    buffers of a capacity factor), or every entry with a copy of its expert's weights. `rows` is how
-    many rows an expert's body is computed on for each token."""
+    """The dispatch strategy of one routed call.
+
+    Attributes:
+        kind: "every" runs every expert on every token; "blocks" sorts tokens into blocks that
+            belong to one expert each or, where there is a capacity factor, in training, into
+            buffers of so many places; "entries" gives each gate entry a copy of its expert's
+            weights.
+        rows: how many rows the experts' bodies are computed on for each token: 8 for all of 8
+            experts, 2 for copies of the weights of the top 2.
+        block: rows of a block.
+        capacity_factor: places of an expert's buffer over its even share of tokens; None where
+            nothing is dropped.
+    """
 
     kind: Kind
     rows: float
@@ -68,7 +80,8 @@ def weight_shape(op: str, read: StateType, made: StateType, d_model: int) -> tup
 
 
 def regions(nodes: Sequence[Node]) -> list[int]:
-    """For each node the position of the DISPATCH of the innermost routed call around it, or -1."""
+    """For each node the position of the DISPATCH of the innermost routed call around it, or -1:
+    [-1, -1, 2, 2, -1] where node 2 is a DISPATCH, node 3 an expert's and node 4 their COMBINE."""
     around: list[int] = []
     for position, node in enumerate(nodes):
         inside = around[node.inputs[0]] if node.inputs else -1
@@ -131,14 +144,16 @@ def _strategy(
 
 
 def _block_size(tokens: float) -> int:
-    """For experts with so many tokens on average: padding stays near an eighth."""
+    """Rows of a block for experts that get so many tokens on average: a power of 2, at most a
+    quarter of them and from 4 to 128. An expert's last block is half empty on average, so padding
+    is about an eighth."""
     return int(2 ** max(2, min(7, math.floor(math.log2(max(tokens, 1))) - 2)))
 
 
 def _expert_weights(
     nodes: Sequence[Node], around: Sequence[int], dispatch: int, d_model: int
 ) -> int:
-    """Weights of one expert, those of calls that it makes included."""
+    """How many weights one expert has, those of the calls that it makes included."""
     total, depth = 0, len(nodes[dispatch].context)
     for position, node in enumerate(nodes):
         read = nodes[node.inputs[0]].type if node.inputs else node.type
@@ -149,6 +164,7 @@ def _expert_weights(
 
 
 def _within(nodes: Sequence[Node], around: Sequence[int], position: int, dispatch: int) -> bool:
+    """Whether a node lies in the region of a DISPATCH, or in that of a call inside it."""
     region = around[position]
     while region > dispatch:
         region = around[inside_of(nodes, region)]

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from keras import ops
 
 from primitives.graph.build import Graph
-from primitives.kernels import balancing, dense, routing
+from primitives.kernels import kernels
 from primitives.lowering.dispatch import LoweringOptions
-from primitives.lowering.emit import Body, WeightSpec, emit
+from primitives.lowering.emit import Body, emit
+from primitives.lowering.weights import WeightSpec
 
 Array = npt.NDArray[np.float32]
 Block = Callable[..., Any]
@@ -42,21 +44,24 @@ class Lowered:
     gathered: frozenset[str]
 
 
-def lower(graph: Graph, d_model: int, options: LoweringOptions, measured: bool = True) -> Lowered:
+def lower(
+    graph: Graph, d_model: int, options: LoweringOptions, record_loads: bool = True
+) -> Lowered:
     """The block as a pure function of its input and weights, but for what it leaves in `run`:
-    with the loads of its experts, if `measured`."""
-    body = emit(graph, d_model, options=options, measured=measured)
+    with the loads of its experts, if `record_loads`."""
+    body = emit(graph, d_model, options=options, record_loads=record_loads)
     source = function_source(body)
     filename = f"<block {graph.hash}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-    namespace = {**vars(dense), **vars(routing), **vars(balancing)}
+    own = {function.__name__: function for function in body.row_functions}
+    namespace: dict[str, Any] = {"ops": ops, **kernels(), **own}
     exec(compile(source, filename, "exec"), namespace)
     return Lowered(namespace["block"], body.runs, body.gathered)
 
 
 def block_function(graph: Graph, d_model: int, options: LoweringOptions | None = None) -> Block:
-    """The block's function alone, which measures no loads."""
-    return lower(graph, d_model, options or LoweringOptions(), measured=False).function
+    """The block's function alone, which records no loads."""
+    return lower(graph, d_model, options or LoweringOptions(), record_loads=False).function
 
 
 def initial_weights(specs: Sequence[WeightSpec], rng: np.random.Generator) -> list[Array]:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from primitives.graph.build import Graph, Node
 from primitives.ops.types import CHANNELS, COUNT, KEYS
 
 SOFTMAX = "SOFTMAX"
-"""exp(x) over its sum, the largest x subtracted first; over visible entries if x is over S."""
-
+"""exp(x) over its sum, the largest x subtracted first. Where the state is closed, over the visible
+key positions alone."""
 
 RELU = "RELU"
 """The larger of x and 0."""
@@ -27,20 +28,17 @@ OVER_RMS = "OVER RMS"
 whose x is centred, and of an RMS norm."""
 
 ATTENTION = "ATTENTION"
-"""Softmax over visible key positions of the products of queries and keys, times values."""
+"""Softmax over key positions of the products of queries and keys, times values. `value` is 1 where
+it is causal, each position seeing those up to itself, and 0 where every position sees all."""
 
 
 def lowered(graph: Graph) -> tuple[Node, ...]:
-    """The nodes to lower, inputs first: what has a kernel or a gradient of its own in one node,
-    unreachable nodes left out."""
-    nodes = _reachable([_replaced(graph.nodes, node) for node in graph.nodes])
-    readers = _readers(nodes)
-    made = list(nodes)
-    for index, node in enumerate(nodes):
-        read = _attended(nodes, node, readers)
-        if read is not None:
-            made[index] = node._replace(op=ATTENTION, inputs=read)
-    return _reachable(made)
+    """The nodes to lower, inputs first: each pattern that has a kernel or a gradient of its own has
+    become one node, and nodes that nothing reads any more are left out."""
+    nodes = [_replaced(graph.nodes, node) for node in graph.nodes]
+    needed = _needed(nodes)
+    readers = _readers([node for node, kept in zip(nodes, needed, strict=True) if kept])
+    return _reachable([_with_attention(nodes, node, readers) for node in nodes])
 
 
 def _replaced(nodes: Sequence[Node], node: Node) -> Node:
@@ -56,9 +54,18 @@ def _replaced(nodes: Sequence[Node], node: Node) -> Node:
     return node
 
 
+def _read(nodes: Sequence[Node], position: int | None, op: str) -> int | None:
+    """What the node at `position` reads first, if there is one and it is an `op`. So a pattern is
+    followed from its end: with r = ABS ROOT(f), f = MAX(m), the position of m is
+    `_read(nodes, _read(nodes, r, "ABS ROOT"), "MAX")`, and None where r or f is something else."""
+    if position is None or nodes[position].op != op:
+        return None
+    return nodes[position].inputs[0]
+
+
 def _readers(nodes: Sequence[Node]) -> Counter[int]:
     """How often each node is read."""
-    return Counter(child for node in nodes for child in node.inputs)
+    return Counter(chain.from_iterable(node.inputs for node in nodes))
 
 
 def _softmax_of(nodes: Sequence[Node], node: Node) -> int | None:
@@ -66,15 +73,13 @@ def _softmax_of(nodes: Sequence[Node], node: Node) -> int | None:
     if node.op != "DIVIDE":
         return None
     above, below = node.inputs
-    if nodes[below].op != "RED SUM" or nodes[below].inputs != (above,):
+    if _read(nodes, below, "RED SUM") != above:
         return None
-    exponential = nodes[above]
-    if exponential.type.axis == KEYS and exponential.op == "MASK":
-        exponential = nodes[exponential.inputs[0]]
-    if exponential.op != "EXP":
-        return None
-    scores = exponential.inputs[0]
-    return nodes[scores].inputs[0] if nodes[scores].op == "MASK" else scores
+    over_keys = nodes[above].type.axis == KEYS
+    unmasked = _read(nodes, above, "MASK") if over_keys else None
+    scores = _read(nodes, above if unmasked is None else unmasked, "EXP")
+    before = _read(nodes, scores, "MASK")
+    return scores if before is None else before
 
 
 def _over_rms(nodes: Sequence[Node], node: Node) -> float | None:
@@ -83,48 +88,49 @@ def _over_rms(nodes: Sequence[Node], node: Node) -> float | None:
     if node.op != "DIVIDE" or node.type.axis not in (CHANNELS, COUNT):
         return None
     x, root = node.inputs
-    floored = nodes[nodes[root].inputs[0]] if nodes[root].op == "ABS ROOT" else node
-    mean = nodes[floored.inputs[0]]
-    if floored.op != "MAX" or floored.value <= 0 or mean.op != "RED MEAN":
+    floored = _read(nodes, root, "ABS ROOT")
+    squared = _read(nodes, _read(nodes, floored, "MAX"), "RED MEAN")
+    if floored is None or squared is None or nodes[floored].value <= 0:
         return None
-    squares = nodes[mean.inputs[0]]
+    squares = nodes[squared]
     alone = squares.op == "SQUARE" and squares.inputs == (x,)
     centred = (
         squares.op == "MULTIPLY"
         and _is_centred(nodes, nodes[x])
         and set(squares.inputs) == {x, nodes[x].inputs[0]}
     )
-    return floored.value if alone or centred else None
+    return nodes[floored].value if alone or centred else None
 
 
 def _is_centred(nodes: Sequence[Node], node: Node) -> bool:
+    """Whether `node` is x - mean(x)."""
     if node.op != "DIFFERENCE" or node.type.axis not in (CHANNELS, COUNT):
         return False
     x, mean = node.inputs
-    return nodes[mean].op == "RED MEAN" and nodes[mean].inputs == (x,)
+    return _read(nodes, mean, "RED MEAN") == x
 
 
-def _attended(
-    nodes: Sequence[Node], node: Node, readers: Counter[int]
-) -> tuple[int, int, int] | None:
-    """Queries, keys and values if `node` is their attention, and nothing else reads the weights."""
-    if node.op != "MAT MUL" or nodes[node.inputs[0]].op != SOFTMAX:
-        return None
-    weights, values = node.inputs
-    scores = nodes[weights].inputs[0]
-    if nodes[scores].op != "T-MAT MUL" or readers[weights] > 1 or readers[scores] > 1:
-        return None
-    queries, keys = nodes[scores].inputs
-    read = (queries, keys, values)
+def _with_attention(nodes: Sequence[Node], node: Node, readers: Counter[int]) -> Node:
+    """ATTENTION of queries, keys and values if `node` computes it and nothing else reads the
+    weights; else the node."""
+    weights = node.inputs[0] if node.op == "MAT MUL" else None
+    scores = _read(nodes, weights, SOFTMAX)
+    if weights is None or scores is None or nodes[scores].op != "T-MAT MUL":
+        return node
+    inputs = (*nodes[scores].inputs, node.inputs[1])
+    alone = readers[weights] == readers[scores] == 1
     plain = all(
         nodes[each].type.axis in (CHANNELS, COUNT)
         and nodes[each].type.branches == node.type.branches
-        for each in read
+        for each in inputs
     )
-    return read if plain else None
+    causal = float(nodes[weights].type.closed)
+    return node._replace(op=ATTENTION, inputs=inputs, value=causal) if alone and plain else node
 
 
-def _reachable(nodes: Sequence[Node]) -> tuple[Node, ...]:
+def _needed(nodes: Sequence[Node]) -> list[bool]:
+    """For each node whether it is the last one, the block's input or one that the last depends
+    on."""
     needed = [False] * len(nodes)
     needed[0] = needed[-1] = True
     for index in range(len(nodes) - 1, -1, -1):
@@ -133,22 +139,32 @@ def _reachable(nodes: Sequence[Node]) -> tuple[Node, ...]:
                 needed[child] = True
             if nodes[index].support >= 0:
                 needed[nodes[index].support] = True
+    return needed
+
+
+def _reachable(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """The nodes that are needed, numbered anew."""
     number: dict[int, int] = {}
     kept: list[Node] = []
-    for index, node in enumerate(nodes):
-        if needed[index]:
+    for index, (node, needed) in enumerate(zip(nodes, _needed(nodes), strict=True)):
+        if needed:
             number[index] = len(kept)
-            inputs = tuple(number[child] for child in node.inputs)
-            kept.append(node._replace(inputs=inputs, support=number.get(node.support, -1)))
+            inputs = tuple([number[child] for child in node.inputs])
+            support = number.get(node.support, -1)
+            if (inputs, support) != (node.inputs, node.support):
+                node = node._replace(inputs=inputs, support=support)
+            kept.append(node)
     return tuple(kept)
 
 
 MANY = 128
-"""Scores from which their gradient is worth passing through the chosen ones alone."""
+"""From so many scores on, a gradient through the k chosen ones alone is faster than one through
+all."""
 
 
-def scored(nodes: Sequence[Node]) -> set[int]:
-    """Scores over many experts or keys that a top-k alone reads: the two are computed as one."""
+def scores_of_top_k(nodes: Sequence[Node]) -> set[int]:
+    """Positions of scores over many experts or keys that nothing but a TOP_K reads: the two are
+    computed as one."""
     readers = _readers(nodes)
     return {
         score
@@ -173,10 +189,11 @@ class Chain(NamedTuple):
         return self.projection if self.convolution is None else self.convolution
 
 
-def merged(nodes: Sequence[Node]) -> list[tuple[Chain, ...]]:
-    """Projections of one state to states of equal shape, such as queries, keys and values, which
-    are computed as one; and those that a depthwise convolution follows, even alone, as the two
-    are computed before branches come apart."""
+def joint_projections(nodes: Sequence[Node]) -> list[tuple[Chain, ...]]:
+    """Groups of projections that are computed as one product of matrices: those of one state to
+    states of equal shape, such as queries, keys and values. A branched projection that a depthwise
+    convolution follows is a group even if it is alone, since the two are computed before branches
+    come apart."""
     readers = _readers(nodes)
     convolved = {
         node.inputs[0]: position

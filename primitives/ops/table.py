@@ -1,82 +1,24 @@
 """The one table of primitives: the 39 of Primer (So et al. 2021, appendix A.1, table 2), then those
-that sparse routing needs.
+that sparse routing needs. Plug-ins add rows with `PRIMITIVES.register`.
 
 A row is everything that is known of a primitive: what it is called, which TF function it is, which
 instruction fields it reads, its type rule, its cost rule, the keras.ops expression it lowers to,
 and what it means. Tests, command line listings, mutation and dispatch all read this table.
-
-Expressions name the inputs {x} and {y}, the bank's constant {c} and count {k} and the weight {w}
-and its {name}; arrays are laid out [batch, *branches, T, feature]. A sparse state is two of them,
-values and indices: {xi} and {yi} are the indices of inputs, {n} and {m} their domains (the size of
-a dense one). `run` is the pass under way: whether it trains, its tokens, its random numbers, and
-what it leaves beside the value. Functions other than `ops.` ones are in `kernels` and `routing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import Any
 
 from primitives.ops import types
-from primitives.ops.types import CHANNELS, COUNT, ENTRIES, KEYS, Inferred, StateType
+from primitives.ops.primitive import Init, Primitive, Rule, Weight
+from primitives.ops.types import CHANNELS, COUNT, ENTRIES, KEYS, Inferred, Mismatch, StateType
+from primitives.registry import Registry
 
-Rule = Callable[[StateType, StateType, int, tuple[int, ...]], Inferred]
-"""(type of input 1, type of input 2, dim in units or count, branch axes around) -> type or a
-reason."""
-
-Init = Literal["fan_in", "causal", "ones", "zeros"]
-
-
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """A weight of `shape(inputs, outputs)`, feature sizes in scalars, under the branch axes.
-
-    Inits: fan_in is normal with variance 1/(product of all axes but the last); causal is 1/2 on
-    the current position and 1/(2 taps) on each earlier one, as in Primer's published layer; ones;
-    zeros. One that is not trainable keeps its start value, or is a state that `run` updates.
-    """
-
-    shape: Callable[[int, int], tuple[int, ...]]
-    init: Init
-    trainable: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Primitive:
-    """One row. `flops(contracted, read, made)` counts a token's forward FLOPs from the feature size
-    of input 1, the elements of input 1 and the elements of the result, branches included.
-    `hidden` holds what the invisible entries of a closed input must count as (None: anything).
-    `aligned` says that inputs are given the result's branch axes before the expression. `narrow`
-    says that products may be computed in bfloat16; `variants` holds the expressions for other
-    feature axes of input 1. `future` says why a decoder cannot have
-    the primitive, `training` what only its training sees."""
-
-    name: str
-    tf: str
-    reads: tuple[str, ...]
-    meaning: str
-    rule: Rule
-    flops: Callable[[int, float, float], float]
-    code: str
-    hidden: tuple[float | None, float | None] = (None, None)
-    weight: Weight | None = None
-    commutative: bool = False
-    aligned: bool = True
-    narrow: bool = False
-    variants: Mapping[str, str] = field(default_factory=dict)
-    future: str = ""
-    training: str = ""
-
-    @property
-    def binary(self) -> bool:
-        return "in2" in self.reads
-
-    @property
-    def routing(self) -> bool:
-        """Beyond Primer's 39: only programs with a count bank are given it by mutation."""
-        return self.name not in _PRIMER
+__all__ = ["PRIMITIVES", "Init", "Primitive", "Rule", "Weight", "infer"]
 
 
 def _each(contracted: int, read: float, made: float) -> float:
@@ -144,6 +86,7 @@ def _reduction(name: str, meaning: str, hidden: float, **variants: str) -> Primi
     return Primitive(
         name, f"tf.reduce_{short}", ("in1",), meaning, _unary_rule(types.reduction), _reduced, code,
         (hidden, None), variants=variants,
+        unmasked=_unary_rule(partial(types.reduction, bidirectional=True)),
     )  # fmt: skip
 
 
@@ -159,7 +102,7 @@ def _conv(taps: int) -> Primitive:
         "project({x}, {w})" if one else "conv({x}, {w})",
         weight=Weight(lambda n, m: (n, m) if one else (taps, n, m), "fan_in"),
         aligned=False,
-        narrow=True,
+        bfloat16=True,
     )
 
 
@@ -231,12 +174,14 @@ _PRIMER_ROWS = (
     _reduction("RED PROD", "product over the feature axis", 1.0),
     Primitive(
         "MAT MUL", "tf.matmul", ("in1", "in2"), "x [T, S] times y [S, n]",
-        _binary_rule(types.product), _product, "ops.matmul({x}, {y})", (0.0, 0.0), narrow=True,
+        _binary_rule(types.product), _product, "ops.matmul({x}, {y})", (0.0, 0.0), bfloat16=True,
+        unmasked=_binary_rule(partial(types.product, bidirectional=True)),
     ),
     Primitive(
         "T-MAT MUL", "tf.matmul(transpose_b=True)", ("in1", "in2"), "x times y transposed: scores",
         _binary_rule(types.transposed_product), _product,
-        "ops.matmul({x}, ops.swapaxes({y}, -1, -2))", (0.0, 0.0), narrow=True,
+        "ops.matmul({x}, ops.swapaxes({y}, -1, -2))", (0.0, 0.0), bfloat16=True,
+        unmasked=_binary_rule(partial(types.transposed_product, bidirectional=True)),
     ),
     *(_conv(taps) for taps in (1, 3, 7, 15, 31)),
     *(_dconv(taps) for taps in (3, 7, 15, 31)),
@@ -246,7 +191,8 @@ _PRIMER_ROWS = (
 def _routing(
     name: str, tf: str, reads: str, meaning: str, rule: Rule, code: str, **more: Any
 ) -> Primitive:
-    return Primitive(name, tf, tuple(reads.split()), meaning, rule, _each, code, **more)
+    row = Primitive(name, tf, tuple(reads.split()), meaning, rule, _each, code, **more)
+    return replace(row, routing=True)
 
 
 def _state(name: str, tf: str, reads: str, meaning: str, code: str, each: bool = True) -> Primitive:
@@ -265,28 +211,28 @@ _ROUTING_ROWS = (
         "SCORE", "tf.layers.dense", ("in1", "count"),
         "linear map of the channels to a count of scores",
         _projection_rule(COUNT), _product, "project({x}, {w})",
-        weight=Weight(lambda n, m: (n, m), "fan_in"), aligned=False,
+        weight=Weight(lambda n, m: (n, m), "fan_in"), aligned=False, routing=True,
     ),
     Primitive(
         "FROZEN", "tf.layers.dense(trainable=False)", ("in1", "count"),
         "a random linear map that stays as it is: locality-sensitive hashing",
         _projection_rule(COUNT), _product, "project({x}, {w})",
-        weight=Weight(lambda n, m: (n, m), "fan_in", trainable=False), aligned=False,
+        weight=Weight(lambda n, m: (n, m), "fan_in", trainable=False), aligned=False, routing=True,
     ),
     _routing(
         "TOP_K", "tf.math.top_k", "in1 count", "the k largest scores, with their indices",
         lambda x, y, k, context: types.top_k(x, k), "top_k({x}, {k})",
-        variants={ENTRIES: "top_entries({x}, {xi}, {k})"},
+        variants={ENTRIES: "top_entries({x}, {xi}, {k})"}, makes_indices=True,
     ),
     _routing(
         "TAKE", "tf.gather(batch_dims=-1)", "in1 in2", "x over n experts, at the indices of y",
-        _binary_rule(types.take), "take_entries({x}, {yi})",
+        _binary_rule(types.take), "take_entries({x}, {yi})", reads_indices=True,
     ),
     _routing(
         "PAIR", "x[..., :, None] + y[..., None, :]", "in1 in2",
         "all sums of an entry of x and one of y, over the product of their domains",
         _binary_rule(types.pair), "pair_scores({x}, {y})",
-        variants={ENTRIES: "pair_entries({x}, {xi}, {y}, {yi}, {m})"},
+        variants={ENTRIES: "pair_entries({x}, {xi}, {y}, {yi}, {m})"}, makes_indices=True,
     ),
     _routing(
         "STOP_GRAD", "tf.stop_gradient", "in1", "x, through which no gradient passes",
@@ -298,15 +244,16 @@ _ROUTING_ROWS = (
     ),
     _routing(
         "NOISE", "tf.random.normal", "in1", "standard normal in training, 0 in evaluation",
-        _unary_rule(types.noisy), "noise({x}, run)", training="random",
+        _unary_rule(types.noisy), "noise({x}, run)", training="random", random=True,
     ),
     _routing(
         "UNIFORM", "tf.random.uniform", "in1", "uniform in [0, 1) in training, 0 in evaluation",
-        _unary_rule(types.noisy), "uniform({x}, run)", training="random",
+        _unary_rule(types.noisy), "uniform({x}, run)", training="random", random=True,
     ),
     _routing(
         "HASH", "tf.gather(table, token_ids)", "count", "one expert, fixed by the token's id",
         lambda x, y, n, context: types.hashed(x, n), "hash_experts({x}, {k}, run)",
+        makes_indices=True,
     ),
     _routing(
         "BALANCE", "8 steps of Sinkhorn", "in1",
@@ -317,6 +264,7 @@ _ROUTING_ROWS = (
         "ASSIGN", "auction", "in1",
         "one expert a token: equally many tokens each in training, the best one in evaluation",
         _unary_rule(types.chosen), "assign({x}, run)", training=_BATCH,
+        makes_indices=True,
     ),
     _state(
         "BALANCE_BIAS", "tf.Variable.assign_add", "in1 constant count",
@@ -332,7 +280,7 @@ _ROUTING_ROWS = (
         "TOP_T", "tf.math.top_k along T", "in1 constant",
         "x at its expert's largest share of a sequence's positions, else 0",
         _unary_rule(types.over_experts), "top_positions({x}, {c})",
-        future="TOP_T compares a token with later ones; only bidirectional tasks may have it",
+        bidirectional=True,
     ),
     _routing(
         "SWITCH_LOSS", "x; adds c n sum(f p)", "in1 in2 constant",
@@ -367,12 +315,20 @@ _ROUTING_ROWS = (
     ),
 )  # fmt: skip
 
-_PRIMER = frozenset(row.name for row in _PRIMER_ROWS)
-
-PRIMITIVES: dict[str, Primitive] = {row.name: row for row in (*_PRIMER_ROWS, *_ROUTING_ROWS)}
+PRIMITIVES = Registry("primitive", (*_PRIMER_ROWS, *_ROUTING_ROWS))
 
 
 @lru_cache(maxsize=1 << 16)
-def infer(name: str, x: StateType, y: StateType, dim: int, context: tuple[int, ...]) -> Inferred:
-    """The type of primitive `name` on inputs of types x and y, or the reason why it has none."""
-    return PRIMITIVES[name].rule(x, y, dim, context)
+def infer(
+    name: str, x: StateType, y: StateType, dim: int, context: tuple[int, ...],
+    bidirectional: bool = False,
+) -> Inferred:  # fmt: skip
+    """The type of primitive `name` on inputs of types x and y, or why it has none, in a next-token
+    task or a `bidirectional` one. What has a type in the former has it in the latter, too."""
+    row = PRIMITIVES[name]
+    if bidirectional:
+        return (row.unmasked or row.rule)(x, y, dim, context)
+    if row.bidirectional:
+        kind = f"{name} compares a token with later ones"
+        return Mismatch(kind, "; only bidirectional tasks may have it")
+    return row.rule(x, y, dim, context)

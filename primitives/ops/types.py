@@ -12,15 +12,20 @@ exist: elementwise ops keep it closed, and reductions and products over S range 
 alone. On an open state they would read the future, so they are type errors. A program that has a
 type is causal: output t depends on inputs up to t, and f(x[:t]) == f(x)[:t].
 
+In a bidirectional task every position may see every other one. There reductions and products over
+an open state range over all positions: softmax over unmasked scores is attention to both sides. A
+state that MASK closed has its visible entries alone, as everywhere.
+
 Inside a routed call positions are slots, places in an expert's buffer: tokens stand there in no
 order that a program may use, so whatever works along the sequence is a type error, and nothing from
 outside comes in but the tokens. A branch axis of n experts is written -n.
 
-A rule maps input types to the result's type, or to a sentence that says why there is none.
+A rule maps input types to the result's type, or to a Mismatch that says why there is none.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 CHANNELS = "C"
@@ -99,7 +104,26 @@ MAX_BRANCH_AXES = 4
 BLOCK = StateType(CHANNELS, UNITS_PER_WIDTH)
 """The block's input and output: [T, d_model]."""
 
-Inferred = StateType | str
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """Why a primitive has no type on its inputs.
+
+    Attributes:
+        kind: what is wrong, in words that do not depend on the case, so that they can be counted:
+            "feature axes differ".
+        detail: the rest of the sentence, its punctuation included: ": [T, 8/8 d_model] and [T, 2]".
+            Empty where the kind says it all.
+    """
+
+    kind: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return self.kind + self.detail
+
+
+Inferred = StateType | Mismatch
 
 MAX_DOMAIN = 1 << 22
 """Indices of a sparse state: product keys multiply, and 32-bit index arithmetic has an end."""
@@ -121,7 +145,7 @@ def elementwise(x: StateType) -> Inferred:
 def binary(x: StateType, y: StateType) -> Inferred:
     """Equal feature axes, or a single value on one side, which spreads over the other."""
     if buffer(x.branches) != buffer(y.branches):
-        return f"positions differ: {x} and {y}"
+        return _positions_differ(x, y)
     if (x.axis, x.size, x.domain) == (y.axis, y.size, y.domain):
         axis, size = x.axis, x.size
     elif x.axis == COUNT and x.size == 1:
@@ -129,49 +153,51 @@ def binary(x: StateType, y: StateType) -> Inferred:
     elif y.axis == COUNT and y.size == 1:
         axis, size = x.axis, x.size
     else:
-        return f"feature axes differ: {x} and {y}"
+        return Mismatch("feature axes differ", f": {x} and {y}")
     return StateType(axis, size, _wider(x, y), x.closed or y.closed, x.domain or y.domain)
 
 
 def sequence(x: StateType) -> Inferred:
     """Ops along the sequence that keep the type."""
     if x.axis == ENTRIES:
-        return f"the indices of a sparse state differ from position to position: {x}"
+        return Mismatch("the indices of a sparse state differ from position to position", f": {x}")
     return _slots(x) or x
 
 
 def mask(x: StateType) -> Inferred:
     if x.axis != KEYS:
-        return f"MASK needs a state over key positions, got {x}"
+        return Mismatch("MASK needs a state over key positions", f", got {x}")
     return StateType(x.axis, x.size, x.branches, closed=True)
 
 
-def reduction(x: StateType) -> Inferred:
-    if x.axis == KEYS and not x.closed:
-        return "a reduction over open key positions reads the future; MASK the state first"
+def reduction(x: StateType, bidirectional: bool = False) -> Inferred:
+    if _open(x) and not bidirectional:
+        return _future("a reduction", "the state")
     return StateType(COUNT, 1, x.branches)
 
 
-def transposed_product(x: StateType, y: StateType) -> Inferred:
+def transposed_product(x: StateType, y: StateType, bidirectional: bool = False) -> Inferred:
     """x [T, n] times y [T, n] transposed gives scores over S, still open."""
     if fault := _slots(x) or _slots(y) or _sparse(x) or _sparse(y):
         return fault
     if (x.axis, x.size) != (y.axis, y.size):
-        return f"T-MAT MUL contracts feature axes that differ: {x} and {y}"
-    if x.axis == KEYS and not (x.closed and y.closed):
-        return "T-MAT MUL over open key positions reads the future; MASK both states first"
+        return Mismatch("T-MAT MUL contracts feature axes that differ", f": {x} and {y}")
+    if (_open(x) or _open(y)) and not bidirectional:
+        return _future("T-MAT MUL", "both states")
     return StateType(KEYS, 0, _wider(x, y))
 
 
-def product(x: StateType, y: StateType) -> Inferred:
-    """x [T, S] times y [S, n]: only visible positions of x take part."""
+def product(x: StateType, y: StateType, bidirectional: bool = False) -> Inferred:
+    """x [T, S] times y [S, n]: of a closed x, only visible positions take part. Where y is over key
+    positions too, entry (t, u) sums x[t, s] y[s, u] over u <= s <= t if both are closed: it exists
+    for u <= t alone, and the result is closed."""
     if x.axis != KEYS:
-        return f"MAT MUL needs its first input over key positions, got {x}"
+        return Mismatch("MAT MUL needs its first input over key positions", f", got {x}")
     if fault := _slots(y) or _sparse(y):
         return fault
-    if not x.closed:
-        return "MAT MUL over open key positions reads the future; MASK the first input first"
-    return StateType(y.axis, y.size, _wider(x, y), y.closed)
+    if _open(x) and not bidirectional:
+        return _future("MAT MUL", "the first input")
+    return StateType(y.axis, y.size, _wider(x, y), x.closed and y.closed)
 
 
 def per_channel(x: StateType, context: tuple[int, ...]) -> Inferred:
@@ -186,15 +212,15 @@ def projection(axis: str, x: StateType, size: int, context: tuple[int, ...]) -> 
 
 def along(inferred: Inferred) -> Inferred:
     """Weighted ops over several positions."""
-    return inferred if isinstance(inferred, str) else _slots(inferred) or inferred
+    return inferred if isinstance(inferred, Mismatch) else _slots(inferred) or inferred
 
 
 def top_k(x: StateType, k: int) -> Inferred:
     """The k largest of a state over experts or entries, as a sparse state."""
     if x.axis not in (COUNT, ENTRIES):
-        return f"top-k needs scores that a count sizes, or a sparse state, got {x}"
+        return Mismatch("top-k needs scores that a count sizes, or a sparse state", f", got {x}")
     if k > x.size:
-        return f"top-k cannot take {k} of {x.size}"
+        return _too_few(x, k)
     return StateType(ENTRIES, k, x.branches, domain=x.domain or x.size)
 
 
@@ -210,21 +236,22 @@ def hashed(x: StateType, n: int) -> Inferred:
 def take(x: StateType, g: StateType) -> Inferred:
     """x over n experts, read at the indices of g."""
     if x.axis != COUNT or g.axis != ENTRIES or x.size != g.domain:
-        return f"TAKE reads scores over n experts at indices below n, got {x} and {g}"
+        return Mismatch("TAKE reads scores over n experts at indices below n", f", got {x} and {g}")
     if buffer(x.branches) != buffer(g.branches):
-        return f"positions differ: {x} and {g}"
+        return _positions_differ(x, g)
     return StateType(ENTRIES, g.size, _wider(x, g), domain=g.domain)
 
 
 def pair(x: StateType, y: StateType) -> Inferred:
     """Sums of all pairs, over the product of the domains: product keys (Lample et al. 2019)."""
     if x.axis != y.axis or x.axis not in (COUNT, ENTRIES):
-        return f"PAIR joins two states over counts or two sparse ones, got {x} and {y}"
+        kind = "PAIR joins two states over counts or two sparse ones"
+        return Mismatch(kind, f", got {x} and {y}")
     if buffer(x.branches) != buffer(y.branches):
-        return f"positions differ: {x} and {y}"
+        return _positions_differ(x, y)
     domain = x.domain * y.domain or x.size * y.size
     if domain > MAX_DOMAIN:
-        return f"PAIR would give {domain} indices; at most {MAX_DOMAIN}"
+        return Mismatch("PAIR would give too many indices", f": {domain}; at most {MAX_DOMAIN}")
     branches = _wider(x, y)
     if x.axis == COUNT:
         return StateType(COUNT, domain, branches)
@@ -241,13 +268,13 @@ def stateful(x: StateType, k: int, context: tuple[int, ...]) -> Inferred:
     if fault := _scores(x) or _unweighable(x, context):
         return fault
     if k > x.size:
-        return f"top-k cannot take {k} of {x.size}"
+        return _too_few(x, k)
     return StateType(x.axis, x.size, context)
 
 
 def noisy(x: StateType) -> Inferred:
     if x.axis == KEYS:
-        return f"noise over key positions would differ with the sequence length, got {x}"
+        return Mismatch("noise over key positions would differ with the sequence length")
     return _slots(x) or x
 
 
@@ -257,70 +284,94 @@ def with_loss(x: StateType, y: StateType) -> Inferred:
         if fault := _slots(state):
             return fault
     if y.axis not in (COUNT, ENTRIES):
-        return f"an auxiliary loss is of scores or gates over experts, got {y}"
+        return Mismatch("an auxiliary loss is of scores or gates over experts", f", got {y}")
     return x
 
 
 def with_switch_loss(x: StateType, y: StateType) -> Inferred:
     if x.axis != ENTRIES or y.axis != COUNT or x.domain != y.size:
-        return f"SWITCH_LOSS needs sparse gates and the scores they came from, got {x} and {y}"
+        kind = "SWITCH_LOSS needs sparse gates and the scores they came from"
+        return Mismatch(kind, f", got {x} and {y}")
     return with_loss(x, y)
 
 
 def dispatch(x: StateType, gates: StateType, context: tuple[int, ...]) -> Inferred:
     """Tokens in the buffers of their experts."""
     if x.axis in (KEYS, ENTRIES):
-        return f"a routed call takes tokens of channels, got {x}"
+        return Mismatch("a routed call takes tokens of channels", f", got {x}")
     if gates.axis not in (COUNT, ENTRIES):
-        return f"a routed call takes gates over experts as input 2, got {gates}"
+        return Mismatch("a routed call takes gates over experts as input 2", f", got {gates}")
     if not buffer(x.branches) == buffer(gates.branches) == buffer(context):
-        return f"a routed call takes tokens and gates of equal positions, got {x} and {gates}"
+        kind = "a routed call takes tokens and gates of equal positions"
+        return Mismatch(kind, f", got {x} and {gates}")
     if len(context) >= MAX_BRANCH_AXES:
-        return f"branched calls nest {len(context) + 1} deep; at most {MAX_BRANCH_AXES}"
+        return _too_deep(len(context) + 1)
     return StateType(x.axis, x.size, (*context, -(gates.domain or gates.size)))
 
 
 def combine(y: StateType, experts: tuple[int, ...]) -> Inferred:
     """What the experts, the branch axes around the callee, made of their tokens, summed by gate."""
     if y.axis not in (CHANNELS, COUNT) or y.branches != experts:
-        return f"an expert must give channels made of its tokens, this one gives {y}"
+        return Mismatch("an expert must give channels made of its tokens", f", this one gives {y}")
     return StateType(y.axis, y.size, experts[:-1])
 
 
 def concatenation(x: StateType, depth: int, branch: int) -> Inferred:
     """The results of `branch` runs, side by side on the feature axis; `depth` calls lie outside."""
     if x.axis == KEYS:
-        return "a branched instruction must give channels; key positions cannot be concatenated"
+        kind = "a branched instruction must give channels"
+        return Mismatch(kind, "; key positions cannot be concatenated")
     return StateType(x.axis, x.size * branch, x.branches[:depth], domain=x.domain)
 
 
-def _unweighable(x: StateType, context: tuple[int, ...]) -> str | None:
+def _positions_differ(x: StateType, y: StateType) -> Mismatch:
+    return Mismatch("positions differ", f": {x} and {y}")
+
+
+def _too_few(x: StateType, k: int) -> Mismatch:
+    return Mismatch("top-k cannot take more than there are", f": {k} of {x.size}")
+
+
+def _too_deep(depth: int) -> Mismatch:
+    return Mismatch("branched calls nest too deep", f": {depth} axes; at most {MAX_BRANCH_AXES}")
+
+
+def _future(what: str, masked: str) -> Mismatch:
+    kind = f"{what} over open key positions reads the future"
+    return Mismatch(kind, f"; MASK {masked} first")
+
+
+def _open(x: StateType) -> bool:
+    return x.axis == KEYS and not x.closed
+
+
+def _unweighable(x: StateType, context: tuple[int, ...]) -> Mismatch | None:
     if x.axis == KEYS:
-        return "weights over key positions would fix the sequence length"
+        return Mismatch("weights over key positions would fix the sequence length")
     if x.axis == ENTRIES:
-        return f"weights over a sparse state would belong to ranks, not to experts: {x}"
+        kind = "weights over a sparse state would belong to ranks, not to experts"
+        return Mismatch(kind, f": {x}")
     if buffer(x.branches) != buffer(context):
-        return f"an expert's weights act on its tokens, got {x}"
-    if len(context) > MAX_BRANCH_AXES:
-        return f"branched calls nest {len(context)} deep around a weight; at most {MAX_BRANCH_AXES}"
-    return None
+        return Mismatch("an expert's weights act on its tokens", f", got {x}")
+    return _too_deep(len(context)) if len(context) > MAX_BRANCH_AXES else None
 
 
-def _scores(x: StateType) -> str | None:
+def _scores(x: StateType) -> Mismatch | None:
     if x.axis != COUNT:
-        return f"needs scores over experts, got {x}"
+        return Mismatch("needs scores over experts", f", got {x}")
     return _slots(x)
 
 
-def _sparse(x: StateType) -> str | None:
-    return f"a product needs channels, got {x}" if x.axis == ENTRIES else None
+def _sparse(x: StateType) -> Mismatch | None:
+    return Mismatch("a product needs channels", f", got {x}") if x.axis == ENTRIES else None
 
 
-def _slots(x: StateType) -> str | None:
+def _slots(x: StateType) -> Mismatch | None:
     if buffer(x.branches):
-        return f"an expert's slots are not a sequence: {x}"
+        return Mismatch("an expert's slots are not a sequence", f": {x}")
     return None
 
 
 def _wider(x: StateType, y: StateType) -> tuple[int, ...]:
+    """The branch axes of a result of both: those of one input are a prefix of the other's."""
     return x.branches if len(x.branches) >= len(y.branches) else y.branches

@@ -1,9 +1,17 @@
 """The loop of a campaign: collect what ended, propose what comes next, record both, dispatch.
 
-Everything that a step decided is committed in one transaction before a job of it leaves the
-process, and the state is nothing but a fold over what was recorded. So a controller may be killed
-at any point: run again, it dispatches the candidates that have no outcome, under the same numbers,
-and goes on. With one worker and a budget in steps it ends where an uninterrupted one does.
+Ownership
+    The controller is the only writer of its campaign. It owns neither the store nor the evaluator:
+    whoever made them closes them.
+
+Consistency
+    The state is nothing but a fold over what was recorded, and whatever a step decided is recorded
+    in one transaction before a job of it leaves the process.
+
+Interruption
+    So a controller may be killed at any point: run again, it dispatches the candidates that have no
+    outcome, under the same numbers and seeds, and goes on. With one worker and a budget in steps it
+    ends where an uninterrupted one does.
 """
 
 from __future__ import annotations
@@ -12,7 +20,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import NamedTuple, Protocol
 
@@ -23,8 +31,8 @@ from search.campaign.history import fold
 from search.campaign.pace import Pace
 from search.campaign.progress import Progress, phase, progress
 from search.campaign.proposal import ProgramCache, derive, final_seed, propose
+from search.config.plugins import stored_config
 from search.config.programfile import checked, load_program, spaced
-from search.config.schema import CampaignConfig
 from search.errors import PrimevoError, UsageError
 from search.storage.events import Ended, Heartbeat, Kind, Proposed
 from search.storage.store import (
@@ -48,19 +56,25 @@ BATCH = 64
 
 
 class Evaluator(Protocol):
-    """Runs jobs and reports how they ended, each once, in any order. The caller closes it."""
+    """Runs jobs and reports how they ended. Workers are one (workers.pool.pool.Pool).
+
+    Every submitted job is reported exactly once, in any order, whatever becomes of it: a job that
+    fails, hangs or kills its process is an outcome, too. An exception means that no more jobs can
+    be run at all; it ends the campaign, which can be resumed. All calls come from one thread.
+    """
 
     def capacity(self) -> int:
-        """How many jobs run side by side."""
+        """How many jobs run side by side at the moment; it may change, and may be 0 for a while."""
 
     def submit(self, job: Job) -> None:
-        """Takes a job; returns at once."""
+        """Takes a job and returns at once. No more than `capacity` are submitted and unreported."""
 
     def wait(self, timeout_s: float) -> list[Report]:
-        """What has ended, as soon as something has; empty when the time is up."""
+        """The jobs that have ended since the last call: as soon as there is one, or an empty list
+        after `timeout_s` seconds."""
 
     def why_waiting(self) -> str | None:
-        """Why submitted jobs stand still; None when they do not."""
+        """Why submitted jobs stand still, for a person to read; None when they do not."""
 
 
 Show = Callable[[Progress, Heartbeat], None]
@@ -76,7 +90,8 @@ class Planned(NamedTuple):
 
 
 class Controller:
-    """Runs one campaign. `show` is given snapshots, at most ten a second."""
+    """Runs one campaign. `show` is given snapshots, at most ten a second; `clock` counts seconds
+    from any moment and is asked instead of the system's."""
 
     def __init__(
         self,
@@ -88,7 +103,7 @@ class Controller:
     ) -> None:
         self._store, self._campaign, self._evaluator = store, campaign, evaluator
         self._show, self._clock = show, clock
-        self._config = CampaignConfig.model_validate_json(campaign.config)
+        self._config = stored_config(campaign.config, campaign.name)
         self._queue: deque[Planned] = deque()
         self._running: dict[tuple[int, int], float] = {}
         self._entries: list[Entry] = []
@@ -140,16 +155,18 @@ class Controller:
         else:
             for number in self._state.pending:
                 self._queue.append(self._search_run(number, self._store.dna(id, number)))
-        cost = task_cost(checked(self._programs[1], "the first seed program"), self._config.task)
+        task = self._config.task
+        cost = task_cost(checked(self._programs[1], "the first seed program", task), task)
         limits = Limits.relative_to(cost, spec.limits)
-        self._rules = Rules(limits, self._config.task, self._state)
+        self._rules = Rules(limits, task, self._state)
 
     def _sow(self) -> None:
         """The seed programs are the first candidates."""
         known: dict[str, str] = {}
+        d_model = self._config.task.model.d_model
         for number, name in enumerate(self._config.search.seeds, 1):
-            dna = spaced(load_program(name)[1], self._config.search.every)
-            graph = checked(dna, name)
+            dna = spaced(load_program(name, d_model)[1], self._config.search.every)
+            graph = checked(dna, name, self._config.task)
             if graph.hash in known:
                 twin = known[graph.hash]
                 raise UsageError(f"search.seeds: {name} and {twin} are one program; leave one out")
@@ -159,8 +176,8 @@ class Controller:
     def _plan(self) -> None:
         """Children for the free workers; the final runs, once, when the search has ended."""
         if self._state.seeds_done and not self._state.population:
-            ends = (f"candidate {end.id}: {end.status}" for end in self._state.results.values())
-            raise PrimevoError(f"no seed program could be trained; {'; '.join(ends)}")
+            self._commit()  # what is told now stands in the database
+            raise PrimevoError(f"no seed program could be trained; {'; '.join(self._endings())}")
         while self._may_propose() and len(self._entries) < BATCH:
             number = self._state.candidates + 1
             child = propose(self._rules, self._programs, Random(f"{self._campaign.seed}/{number}"))
@@ -172,6 +189,12 @@ class Controller:
         if self._state.searched and not self._finals_planned:
             self._finals_planned = True
             self._queue.extend(self._final_runs())
+
+    def _endings(self) -> Iterator[str]:
+        """How each candidate that has ended did, and why."""
+        for end in self._state.results.values():
+            reason = self._store.reason(self._campaign.id, end.sequence)
+            yield f"candidate {end.id}: {end.status}" + (f" ({reason})" if reason else "")
 
     def _may_propose(self) -> bool:
         state, busy = self._state, len(self._running) + len(self._queue)

@@ -1,20 +1,22 @@
-"""What a child must get past before it is trained: change, types, length, seen before, cost.
+"""What a child must get past before it is trained, cheapest question first.
 
-A gate answers with a value: pass, rejected (mutate again), or the earlier candidate whose outcome
-the child takes over.
+A gate answers with a value: it passes the child on, it rejects it (the parent is mutated again), or
+it names an earlier candidate whose outcome the child takes over. GATES is the chain; a plug-in's
+gate that is registered there comes last.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from math import inf
 
-from primitives.graph.build import Graph, IllTyped, build
+from primitives.graph.build import Graph, IllTyped
 from primitives.language.dna import DNA
 from primitives.lowering.cost import Cost
+from primitives.registry import Registry
 from search.campaign.history import State
 from search.config.programfile import BYTES
 from search.config.schema import LimitsSpec
@@ -62,14 +64,15 @@ class Parent:
 
 
 class Child:
-    """A program at the gates; its graph is built once, when the first gate asks for it."""
+    """A program at the gates. Its graph under the task's objective is built once, when the first
+    gate asks for it."""
 
-    def __init__(self, dna: DNA, parent: Parent) -> None:
-        self.dna, self.parent = dna, parent
+    def __init__(self, dna: DNA, parent: Parent, task: Task) -> None:
+        self.dna, self.parent, self.task = dna, parent, task
 
     @cached_property
     def built(self) -> Graph | IllTyped:
-        return build(self.dna)
+        return fit.task_graph(self.dna, self.task)
 
     @property
     def graph(self) -> Graph:
@@ -89,7 +92,8 @@ class Limits:
 
     @classmethod
     def relative_to(cls, cost: Cost, spec: LimitsSpec) -> Limits:
-        """The configured limits, which are multiples of the first seed program's cost."""
+        """The configured limits: the length as it is, the others times the first seed program's
+        cost."""
 
         def times(factor: float | None, base: int, absent: float) -> float:
             return absent if factor is None else factor * base
@@ -111,42 +115,50 @@ class Rules:
     state: State
 
 
-Gate = Callable[[Child, Rules], Verdict]
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A row of GATES. `judge` is given a child that passed the gates before, and must be a pure
+    function of its arguments."""
+
+    name: str
+    judge: Callable[[Child, Rules], Verdict]
 
 
 def change(child: Child, rules: Rules) -> Verdict:
-    """Differs from its parent where MAIN can reach: far cheaper to see here than in the graph."""
+    """The child differs from its parent in what its graph is made of: the banks, `every`, and the
+    subroutines that MAIN reaches. To compare those is far cheaper than to build the graph."""
     old, new = child.parent.dna, child.dna
-    if (old.dims, old.constants) != (new.dims, new.constants):
+    banks = (old.dims, old.counts, old.every) != (new.dims, new.counts, new.every)
+    if banks or old.constants is not new.constants:  # 0.0 and -0.0 are equal, and not the same
         return PASSED
-    for index, (was, now) in enumerate(zip(old.subroutines, new.subroutines, strict=True)):
+    pairs = zip_longest(old.subroutines, new.subroutines)  # one may have more than the other
+    for index, (was, now) in enumerate(pairs):
         if was is not now and was != now and index in child.parent.reached:
             return PASSED
     return Rejected(_NEUTRAL)
 
 
 def types(child: Child, rules: Rules) -> Verdict:
-    """Well typed, and so causal."""
-    if isinstance(child.built, IllTyped):
-        return Rejected(_KIND.split(child.built.reason, maxsplit=1)[0])
+    """The child is well typed, and so causal, unless the task is bidirectional."""
+    return Rejected(child.built.kind) if isinstance(child.built, IllTyped) else PASSED
+
+
+def suits(child: Child, rules: Rules) -> Verdict:
+    """The task can have the child: some layer of the model runs it."""
+    if fit.refused(child.graph, rules.task):
+        return Rejected("no layer would run the program")
     return PASSED
 
 
-def causal(child: Child, rules: Rules) -> Verdict:
-    """Sees no later token in evaluation, unless the task is bidirectional."""
-    reason = fit.refused(child.graph, rules.task)
-    return Rejected(_KIND.split(reason, maxsplit=1)[0]) if reason else PASSED
-
-
 def length(child: Child, rules: Rules) -> Verdict:
-    """Not too long; dead instructions count."""
+    """The child is not too long; dead instructions count."""
     if child.dna.length > rules.limits.max_instructions:
         return Rejected("too many instructions")
     return PASSED
 
 
 def cost(child: Child, rules: Rules) -> Verdict:
-    """Neither outside the parameter band nor too slow."""
+    """The child is neither outside the parameter band nor too slow."""
     bounds, cost = rules.limits, task_cost(child.graph, rules.task)
     if cost.parameters < bounds.min_parameters:
         return Rejected("too few parameters")
@@ -158,7 +170,7 @@ def cost(child: Child, rules: Rules) -> Verdict:
 
 
 def seen(child: Child, rules: Rules) -> Verdict:
-    """A function that was never trained before. A child that computes what its parent does is
+    """The child computes what no earlier candidate does. One that computes what its parent does is
     mutated again, as in Primer; so is one whose twin is in training and has no outcome to share."""
     if child.graph.hash == child.parent.hash:
         return Rejected(_NEUTRAL)
@@ -170,17 +182,25 @@ def seen(child: Child, rules: Rules) -> Verdict:
     return Reuse(original)
 
 
-GATES: dict[str, Gate] = {
-    gate.__name__: gate for gate in (change, types, length, seen, causal, cost)
-}
-"""In the order in which a child meets them: types first makes the graph that the rest asks about,
-and looking up its hash is cheaper than adding up its cost."""
+GATES: Registry[Gate] = Registry(
+    "gate",
+    (
+        Gate("change", change),
+        Gate("types", types),
+        Gate("length", length),
+        Gate("seen", seen),
+        Gate("suits", suits),
+        Gate("cost", cost),
+    ),
+)
+"""In the order in which a child meets them: types makes the graph that the rest asks about, and
+looking up its hash is cheaper than adding up its cost."""
 
 
 def judge(child: Child, rules: Rules) -> Verdict:
-    """The first verdict other than a pass, or a pass."""
+    """The first verdict of the chain that is no pass, or a pass."""
     for gate in GATES.values():
-        verdict = gate(child, rules)
+        verdict = gate.judge(child, rules)
         if verdict is not PASSED:
             return verdict
     return PASSED
@@ -193,6 +213,3 @@ def task_cost(graph: Graph, task: Task) -> Cost:
 
 
 _NEUTRAL = "same function as the parent"
-
-_KIND = re.compile(r"[:;]|, (?:got|this)")
-"""Where the reason of a type error turns from its kind to the case at hand."""

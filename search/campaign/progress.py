@@ -90,6 +90,7 @@ class Progress:
 
 
 def progress(state: State) -> Progress:
+    """A snapshot of the state."""
     tally, spec = state.tally, state.spec
     return Progress(
         phase=phase(state),
@@ -112,6 +113,7 @@ def progress(state: State) -> Progress:
 
 
 def phase(state: State) -> Phase:
+    """What the campaign is at: its seed programs, its children, its finalists, or nothing more."""
     if not state.searched:
         return "search" if state.seeds_done else "seeds"
     return "final" if len(state.finals) < finals_planned(state) else "done"

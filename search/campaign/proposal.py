@@ -77,7 +77,7 @@ def propose(rules: Rules, programs: ProgramCache, rng: Random) -> Proposal:
         parent = Parent(programs[member.id], rules.state.hashes[member.id])
         for _ in range(TRIES):
             mutated, mutation = mutate(parent.dna, rng, spec.mutations)
-            child = Child(mutated, parent)
+            child = Child(mutated, parent, rules.task)
             verdict = judge(child, rules)
             if isinstance(verdict, Rejected):
                 rejections[verdict.reason] += 1

@@ -2,52 +2,40 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Row, Select, and_, func, select
+from sqlalchemy import ColumnElement, Row, Select, and_, func, select
 
 from primitives.errors import unknown
 from search.campaign.history import fold
 from search.campaign.progress import FinalRow, Progress, final_table, progress
-from search.config.schema import CampaignConfig
+from search.config.plugins import stored_config
 from search.errors import NotFoundError, UsageError
 from search.storage.events import Heartbeat
-from search.storage.models import Candidate, Evaluation
+from search.storage.models import Base, Candidate, Evaluation
 from search.storage.store import CampaignRow, Store
+from workers.spec.metrics import METRICS
 
 Record = dict[str, int | float | str | None]
 
-RECORD_FIELDS = (
-    "id", "parent_id", "mutation", "outcome", "reason", "fitness", "val_loss", "val_bpb",
-    "val_perplexity", "params", "active_params", "flops_per_token", "step_time_s", "train_seconds",
-    "setup_seconds", "steps", "tokens", "experts_used", "experts_unevenness",
-    "experts_max_violation", "experts_dropped", "hash", "worker",
-)  # fmt: skip
-
 State = Literal["running", "draining", "interrupted", "finished"]
 
-_FITNESS = Evaluation.val_loss
-_COLUMNS = {
-    "id": Candidate.id,
-    "fitness": _FITNESS,
-    "val_loss": Evaluation.val_loss,
-    "val_bpb": Evaluation.val_bpb,
-    "val_perplexity": Evaluation.val_loss,
-    "params": Evaluation.params,
-    "active_params": Evaluation.active_params,
-    "flops_per_token": Evaluation.flops_per_token,
-    "step_time_s": Evaluation.step_time_s,
-    "train_seconds": Evaluation.train_seconds,
-    "setup_seconds": Evaluation.setup_seconds,
-    "steps": Evaluation.steps,
-    "tokens": Evaluation.tokens,
-}
-SORT_FIELDS = tuple(_COLUMNS)
-"""What `top` can rank by."""
+_BEFORE = ("id", "parent_id", "mutation", "outcome", "reason", "fitness")
+_AFTER = ("hash", "worker")
 
 _LARGEST_ID = 2**31 - 1
+
+
+def record_fields() -> tuple[str, ...]:
+    """The keys of a record. Its metrics are those of the search: all but the test split's."""
+    metrics = (name for name, row in METRICS.items() if row.where != "test")
+    return (*_BEFORE, *metrics, *_AFTER)
+
+
+def sort_fields() -> tuple[str, ...]:
+    """What `top` can rank by."""
+    return ("id", "fitness", *(name for name, row in METRICS.items() if row.where != "test"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +73,21 @@ def campaigns(store: Store) -> list[CampaignLine]:
 def summary(store: Store, name: str) -> Summary:
     """Raises NotFoundError where there is no such campaign."""
     campaign = store.campaign(name)
-    spec = CampaignConfig.model_validate_json(campaign.config).search
+    spec = stored_config(campaign.config, name).search
     state = fold(spec, store.events(campaign.id))
     line = _line(store, campaign)
     return Summary(line, progress(state), campaign.heartbeat, final_table(state))
 
 
 def top(store: Store, name: str, count: int = 10, by: str = "fitness") -> list[Record]:
-    """The `count` distinct completed candidates with the lowest `by`, one of SORT_FIELDS (another
-    name is a UsageError). Duplicates are left out: their original stands for them."""
-    if by not in _COLUMNS:
-        raise UsageError(f"--by: {unknown('field', by, SORT_FIELDS)}")
+    """The `count` distinct completed candidates that are best by a field of `sort_fields` (another
+    name is a UsageError): the highest where a metric is better so, else the lowest. Duplicates are
+    left out: their original stands for them."""
+    if by not in sort_fields():
+        raise UsageError(f"--by: {unknown('field', by, sort_fields())}")
     campaign = store.campaign(name)
-    column = _COLUMNS[by]
+    value = _ranked_by(by)
+    higher = by in METRICS and METRICS[by].better == "higher"
     statement = (
         _records(campaign.id)
         .where(
@@ -105,16 +95,16 @@ def top(store: Store, name: str, count: int = 10, by: str = "fitness") -> list[R
             Evaluation.kind == "search",
             Evaluation.outcome == "completed",
             Candidate.duplicate_of.is_(None),
-            column.is_not(None),
+            value.is_not(None),
         )
-        .order_by(column, Candidate.id)
+        .order_by(value.desc() if higher else value, Candidate.id)
         .limit(count)
     )
     return _fetch(store, statement)
 
 
 def candidate(store: Store, name: str, id: int) -> Record:
-    """One candidate with exactly the keys of RECORD_FIELDS; `outcome` is None while it has none."""
+    """One candidate with the keys of `record_fields`; `outcome` is None while it has none."""
     return _one(store, store.campaign(name), id)
 
 
@@ -181,16 +171,30 @@ def _one(store: Store, campaign: CampaignRow, id: int) -> Record:
     raise NotFoundError(f"campaign '{campaign.name}' has no candidate {id}; {there}")
 
 
+def _ranked_by(field: str) -> ColumnElement[Any]:
+    """The values that order candidates by a field: a metric's column orders as the metric does."""
+    if field == "id":
+        return _column(Candidate, "id")
+    column = METRICS["val_loss" if field == "fitness" else field].column
+    if column is not None:
+        return _column(Evaluation, column)
+    kept: ColumnElement[Any] = Evaluation.metrics[field].as_float()
+    return kept
+
+
+def _column(model: type[Base], name: str) -> ColumnElement[Any]:
+    column: ColumnElement[Any] = model.__table__.c[name]
+    return column
+
+
 def _records(campaign_id: int) -> Select[*tuple[Any, ...]]:
     """Candidates with their search run, if it has ended."""
+    columns = {row.column: None for row in METRICS.values() if row.column and row.where != "test"}
     return (
         select(
             Candidate.id, Candidate.parent_id, Candidate.mutation, Candidate.hash,
-            Candidate.duplicate_of, Evaluation.outcome, Evaluation.reason, Evaluation.val_loss,
-            Evaluation.val_bpb, Evaluation.params, Evaluation.active_params,
-            Evaluation.flops_per_token, Evaluation.step_time_s, Evaluation.train_seconds,
-            Evaluation.setup_seconds,
-            Evaluation.steps, Evaluation.tokens, Evaluation.routing, Evaluation.worker,
+            Candidate.duplicate_of, Evaluation.outcome, Evaluation.reason, Evaluation.metrics,
+            Evaluation.worker, *(_column(Evaluation, column) for column in columns),
         )
         .join_from(
             Candidate,
@@ -213,12 +217,15 @@ def _fetch(store: Store, statement: Select[*tuple[Any, ...]]) -> list[Record]:
 
 def _record(row: Row[*tuple[Any, ...]]) -> Record:
     values: dict[str, Any] = dict(row._mapping)
-    loss, original = values["val_loss"], values.pop("duplicate_of")
-    routing = values.pop("routing") or {}
-    for measure in ("used", "unevenness", "max_violation", "dropped"):
-        values[f"experts_{measure}"] = routing.get(measure)
-    values["fitness"] = loss if values["outcome"] == "completed" else None
-    values["val_perplexity"] = None if loss is None else math.exp(min(loss, 700.0))
+    original, kept = values.pop("duplicate_of"), values.pop("metrics") or {}
+    values["fitness"] = values["val_loss"] if values["outcome"] == "completed" else None
     if original is not None and not values["reason"]:
         values["reason"] = f"same program as {original}"
-    return {name: values[name] for name in RECORD_FIELDS}
+    metrics = {
+        name: metric.formed(values[metric.column]) if metric.column else kept.get(name)
+        for name, metric in METRICS.items()
+        if metric.where != "test"
+    }
+    return {name: values[name] for name in _BEFORE} | metrics | {
+        name: values[name] for name in _AFTER
+    }  # fmt: skip

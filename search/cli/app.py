@@ -11,7 +11,16 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from search.cli.commands import campaign, candidate, config, machine, overview, program, training
+from search.cli.commands import (
+    campaign,
+    candidate,
+    config,
+    machine,
+    overview,
+    program,
+    report,
+    training,
+)
 from search.errors import INTERRUPTED, PrimevoError
 
 
@@ -41,7 +50,8 @@ app = typer.Typer(
 for verb in (
     config.init, campaign.launch, campaign.resume, campaign.stop,
     overview.status, overview.list_campaigns, overview.top,
-    candidate.show, candidate.lineage, training.export, training.evaluate,
+    candidate.show, candidate.lineage, report.curve, report.report,
+    training.export, training.evaluate,
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip
     app.command({"list_campaigns": "list"}.get(verb.__name__, verb.__name__))(verb)

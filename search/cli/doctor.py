@@ -8,11 +8,17 @@ import platform
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from search.cli.commands.options import DEFAULT_STORAGE
+from search.config.file import load
+from search.config.plugins import load_plugins
 from search.errors import NotFoundError, PrimevoError
+from workers.data.corpora import CORPORA, documents
+from workers.plugins import installed, installed_version, search_path
+from workers.spec.task import DataSpec
 
 START_S = 180.0
 """A worker that has not started by then is a finding."""
@@ -29,14 +35,22 @@ class Finding:
     detail: str
 
 
-def examine(storage: str | None) -> list[Finding]:
-    """All findings, in the order of a first installation."""
-    findings = [_python(), *_packages()]
+def examine(storage: str | None, config: Path | None = None) -> list[Finding]:
+    """All findings, in the order of a first installation; with a config, also what it needs."""
+    findings = [_python(), *_packages(), *_plugins()]
+    named: tuple[str, ...] = ()
+    if config is not None:
+        try:
+            named = load(config).plugins
+            findings += [Finding(f"config {config}", True, "valid"), *_loaded(named)]
+        except PrimevoError as error:
+            findings.append(Finding(f"config {config}", False, str(error)))
     checks: tuple[tuple[str, Callable[[], str]], ...] = (
-        ("corpus sotu", _corpus),
+        ("corpora", _corpora),
+        ("corpus sotu", _sotu),
         ("token cache", _cache),
         ("database", lambda: _database(storage or DEFAULT_STORAGE)),
-        ("Ray and devices", _devices),
+        ("Ray and devices", lambda: _devices(named)),
     )
     for name, check in checks:
         try:
@@ -72,16 +86,36 @@ def _packages() -> list[Finding]:
     return findings
 
 
-def _corpus() -> str:
-    from workers.data.corpora import documents
-    from workers.spec.task import DataSpec
+def _plugins() -> list[Finding]:
+    """What is installed, without importing it."""
+    return [
+        Finding(f"plug-in {name}", True, f"{installed_version(name)}: {module}, not imported")
+        for name, module in installed().items()
+    ]
 
+
+def _loaded(names: Sequence[str]) -> list[Finding]:
+    """The plug-ins of the config, which are in the tables by now."""
+    return [
+        Finding(f"the config's plug-in {one.name}", True, f"{one.version}: {one.module}")
+        for one in load_plugins(names)
+    ]
+
+
+def _corpora() -> str:
+    """The corpora that can be read here, and what the others lack. Each is a matter of choice."""
+    rows = CORPORA.values()
+    ready = ", ".join(row.name for row in rows if not row.lacks)
+    return "; ".join([ready, *(f"not {row.name}: {row.lacks}" for row in rows if row.lacks)])
+
+
+def _sotu() -> str:
     texts = [document.text for document in documents(DataSpec())]
     return f"{len(texts)} documents, {sum(map(len, texts)) / 1e6:.1f} million characters"
 
 
 def _cache() -> str:
-    from workers.data.tokens import cache_folder
+    from workers.machine.caches import cache_folder
 
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,8 +136,9 @@ def _database(storage: str) -> str:
         return f"{storage} does not exist yet; launch makes it"
 
 
-def _devices() -> str:
-    """Starts Ray and one worker, which imports the framework and binds it to its device."""
+def _devices(plugins: Sequence[str]) -> str:
+    """Starts Ray and one worker, which loads the plug-ins, imports the framework and binds it to
+    its device."""
     from workers.machine.devices import cpu_count, gpu_count
     from workers.pool.cluster import join
     from workers.pool.pool import ENTRY, WARM_UP
@@ -114,7 +149,9 @@ def _devices() -> str:
     cluster = join(PoolSpec())
     try:
         share = cluster.layout
-        worker = cluster.start_worker(Setup(Task(), share, None, ENTRY, WARM_UP))
+        path = search_path() if plugins else ()
+        setup = Setup(Task(), share, None, ENTRY, WARM_UP, tuple(plugins), path)
+        worker = cluster.start_worker(setup)
         cluster.call(worker.prepare).result(START_S)
     finally:
         cluster.leave()

@@ -1,41 +1,11 @@
-"""How a campaign ends: its winner against the seed program, on the test split."""
+"""The table that a campaign ends in: its finalists against the seed program, on the test split."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 
 from search.campaign.progress import FinalRow
-from search.campaign.queries import Summary
 from search.cli.output import mean_and_deviation, print_records
-
-
-def winner(summary: Summary) -> int | None:
-    """The candidate that a campaign found: the best of the final phase, or, where there was none,
-    the best of the search. None where nothing but the seed program completed."""
-    if summary.final:
-        row = _best(summary.final)
-        return row.id if row else None
-    best = summary.progress.best
-    return best.id if best else None
-
-
-def verdict(summary: Summary) -> str:
-    """The result in a sentence."""
-    if not summary.final:
-        gain = summary.progress.gain
-        if gain is None:
-            return "no comparison: not both the best and the seed program have a score"
-        return (
-            f"the best is {gain:.4f} bits per byte under the seed program on the validation split; "
-            "there was no final phase"
-        )
-    best, seed = _best(summary.final), _seed(summary.final)
-    if best is None or best.bpb is None or seed is None or seed.bpb is None:
-        return "no comparison: not both the winner and the seed program completed a final run"
-    gain = seed.bpb - best.bpb
-    side = "under" if gain >= 0 else "above"
-    return f"candidate {best.id} is {abs(gain):.4f} bits per byte {side} the seed program"
 
 
 def print_final(rows: Sequence[FinalRow], output: str) -> None:
@@ -58,11 +28,6 @@ def _record(row: FinalRow, seed: FinalRow | None) -> dict[str, str | int | None]
         "against seed": difference,
         "runs": f"{len(row.test_losses)} of {row.planned}",
     }
-
-
-def _best(rows: Sequence[FinalRow]) -> FinalRow | None:
-    found = [row for row in rows if not row.is_seed and row.val_losses]
-    return min(found, key=lambda row: fmean(row.val_losses), default=None)
 
 
 def _seed(rows: Sequence[FinalRow]) -> FinalRow | None:

@@ -15,19 +15,34 @@ from search.config.schema import CampaignConfig
 from search.errors import PrimevoError
 from search.storage.events import Heartbeat
 from search.storage.store import CampaignRow, Store
-from workers.data.corpora import DataError
+from workers.data.corpora import CORPORA, DataError
+from workers.plugins import PluginError
 from workers.pool.cluster import PoolError
 from workers.pool.pool import Pool
+from workers.spec.fit import window_length
+from workers.spec.task import Task
 
 
 @contextmanager
 def started(config: CampaignConfig) -> Iterator[Pool]:
     """The config's workers, ended however the block ends; what they lack is a PrimevoError."""
     try:
-        with Pool(config.task, config.workers) as pool:
+        _check_text(config.task)
+        with Pool(config.task, config.workers, plugins=config.plugins) as pool:
             yield pool
-    except (PoolError, DataError) as error:
+    except (PoolError, DataError, PluginError) as error:
         raise PrimevoError(str(error)) from None
+
+
+def _check_text(task: Task) -> None:
+    """Before workers start, the text is made into tokens, which they would do first, and a split
+    too short for a sequence is a PrimevoError. What must be downloaded is left to the workers."""
+    if CORPORA[task.data.source].downloads:
+        return
+    from workers.data.tokens import load_tokens, too_short
+
+    if problem := too_short(load_tokens(task.data), window_length(task)):
+        raise PrimevoError(problem)
 
 
 def run(store: Store, campaign: CampaignRow, pool: Pool) -> Progress:

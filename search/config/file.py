@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,28 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from primitives.errors import unknown
+from primitives.language.dna import EVERY
+from primitives.lowering.cost import program_layers
+from primitives.programs.seeds import DEFAULT_WIDTH
 from search.config.document import Document, Keys, dotted, read, shown
-from search.config.programfile import load_program
+from search.config.plugins import load_plugins
+from search.config.programfile import load_program, spaced
 from search.config.schema import CampaignConfig
-from search.errors import ConfigError, PrimevoError
-from workers.data.corpora import DataError, fingerprint
+from search.errors import ConfigError, PrimevoError, UsageError
+from workers.data.corpora import CORPORA, DataError
 from workers.spec.task import DataSpec, Task
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> CampaignConfig:
     """The config in a YAML file with `--set key=value` laid over it, or a ConfigError."""
     document = read(path, overrides)
-    _check_programs(document)
-    _check_data(document)
-    config = _validated(document)
+    config = None
+    if _load_plugins(document):  # without their rows, the rest cannot be judged
+        _check_programs(document)
+        _check_data(document)
+        config = _validated(document)
+    if config is not None and not document.problems:
+        _check_layers(document, config)
     if config is None or document.problems:
         raise ConfigError(str(path), sorted(document.problems, key=lambda problem: problem.line))
     return config
@@ -105,15 +114,46 @@ def _texts(value: Any) -> Iterable[tuple[int, str]]:
     return [(index, item) for index, item in enumerate(items) if isinstance(item, str)]
 
 
+def _load_plugins(document: Document) -> bool:
+    """Puts the rows of the config's plug-ins into the tables, which all later checks read. False
+    where one cannot be loaded."""
+    loaded = True
+    for index, name in _texts(_at(document, "plugins")):
+        try:
+            load_plugins([name])
+        except UsageError as error:
+            document.add(("plugins", index), str(error))
+            loaded = False
+    return loaded
+
+
 def _check_programs(document: Document) -> None:
     """Each seed is the name of a seed program or a file that parses and type-checks."""
     seeds: Any = _at(document, "search", "seeds")
+    width = _at(document, "task", "model", "d_model")
+    d_model = width if type(width) is int and width > 0 else DEFAULT_WIDTH
     for index, name in _texts(seeds):
         keys = ("search", "seeds", index)
         try:
-            seeds[index], _ = load_program(name, document.base(keys))
+            seeds[index], _ = load_program(name, d_model, document.base(keys))
         except PrimevoError as error:
             document.add(keys, str(error))
+
+
+def _check_layers(document: Document, config: CampaignConfig) -> None:
+    """At least one block of the model runs each seed program."""
+    layers = config.task.model.layers
+    for index, name in enumerate(config.search.seeds):
+        own = load_program(name, config.task.model.d_model)[1]
+        every = spaced(own, config.search.every).every
+        if not program_layers(every, layers):
+            most = max(each for each in EVERY if each <= layers)
+            told = f"'{name}' says every {every}" if own.every == every else f"every is {every}"
+            document.add(
+                ("search", "seeds", index) if own.every == every else ("search", "every"),
+                f"no block would run the seed program '{name}': {told}, and task.model.layers is "
+                f"{layers}; set task.model.layers to {every} or more, or every to {most}",
+            )
 
 
 def _check_data(document: Document) -> None:
@@ -128,10 +168,16 @@ def _check_data(document: Document) -> None:
     if data.get("tokenizer") == "bpe" and find_spec("tokenizers") is None:
         text = "bpe needs the package tokenizers: pip install 'primevo[bpe]'"
         document.add(("task", "data", "tokenizer"), text)
+    with suppress(ValidationError):  # told by `_validated`, with its place
+        _check_text(document, DataSpec.model_validate_json(json.dumps(data)))
+
+
+def _check_text(document: Document, spec: DataSpec) -> None:
+    row = CORPORA[spec.source]
+    if row.lacks:
+        document.add(("task", "data", "source"), row.lacks)
+        return
     try:
-        fingerprint(DataSpec.model_validate_json(json.dumps(data)))
+        row.fingerprint(spec)
     except DataError as error:
-        key = "files" if data.get("source") == "text" else "source"
-        document.add(("task", "data", key), str(error))
-    except ValidationError:
-        pass  # told by `_validated`, with its place
+        document.add(("task", "data", row.key), str(error))

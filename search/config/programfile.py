@@ -14,46 +14,54 @@ from primitives.language.jsonform import from_json
 from primitives.language.text import parse
 from primitives.programs.seeds import load_seed, seed_names
 from search.errors import NotFoundError, UsageError
+from workers.spec.fit import task_graph
+from workers.spec.task import Task
 
 BYTES = 256
 """The vocabulary of the bytes tokenizer."""
 
 
-def load_program(name: str, base: Path = Path()) -> tuple[str, DNA]:
+def load_program(name: str, d_model: int, base: Path = Path()) -> tuple[str, DNA]:
     """A seed program by name, or the program in a file (relative to `base`), type-checked.
 
-    Returns the name, or the file's absolute path, with the program, or raises a UsageError.
+    Constants are resolved for a model of `d_model` channels. Returns the name, or the file's
+    absolute path, with the program, or raises a UsageError.
     """
     if name in seed_names():
-        return name, load_seed(name)
+        return name, load_seed(name, d_model)
     path = (base / name).resolve()
     if not path.exists() and Path(name).name == name and not path.suffix:
         raise UsageError(f"{unknown('seed program', name, seed_names())}; nor is it a file")
-    return str(path), read_program(path)
+    return str(path), read_program(path, d_model)
 
 
-def load_seed_program(name: str) -> DNA:
-    """A seed program by name; a NotFoundError with the nearest one."""
+def load_seed_program(name: str, d_model: int) -> DNA:
+    """A seed program by name, for a width; a NotFoundError with the nearest one."""
     try:
-        return load_seed(name)
+        return load_seed(name, d_model)
     except ProgramError as error:
         raise NotFoundError(str(error)) from None
 
 
-def read_program(path: Path) -> DNA:
-    """The program in a file, parsed and type-checked, or a UsageError."""
+def read_program(path: Path, d_model: int) -> DNA:
+    """The program in a file, parsed for a width and type-checked, or a UsageError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"cannot read the program {path}: {reason}") from None
     try:
-        dna = from_json(json.loads(text)) if path.suffix == ".json" else parse(text, str(path))
+        if path.suffix == ".json":
+            dna = from_json(json.loads(text))
+        else:
+            dna = parse(text, str(path), d_model)
     except json.JSONDecodeError as error:
         raise UsageError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
     except ProgramError as error:
         message = str(error)
         raise UsageError(message if str(path) in message else f"{path}: {message}") from None
+    except (ValueError, RecursionError) as error:  # a number too long, lists too deep
+        raise UsageError(f"{path}: not a program in JSON form: {error}") from None
     checked(dna, str(path))
     return dna
 
@@ -65,9 +73,10 @@ def spaced(dna: DNA, every: int | str) -> DNA:
     return replace(dna, every=MIDDLE if every == "middle" else int(every))
 
 
-def checked(dna: DNA, source: str) -> Graph:
-    """The canonical graph of a program, or a UsageError with the reason that it has no type."""
-    graph = build(dna)
+def checked(dna: DNA, source: str, task: Task | None = None) -> Graph:
+    """The canonical graph of a program, or a UsageError with the reason that it has no type: in the
+    task, or, where none is given, in any."""
+    graph = build(dna, bidirectional=True) if task is None else task_graph(dna, task)
     if isinstance(graph, IllTyped):
         raise UsageError(f"{source}: {graph.where}: {graph.reason}")
     return graph

@@ -7,16 +7,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from primitives.errors import unknown
-from search.evolution.mutation import DEFAULT_PROBABILITIES
+from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS
 from workers.spec.outcome import Unit
 from workers.spec.pool import PoolSpec
 from workers.spec.task import Spec, Task
 
 
 def _mutation_name(name: str) -> str:
-    if name not in DEFAULT_PROBABILITIES:
-        raise ValueError(unknown("mutation", name, DEFAULT_PROBABILITIES))
+    if problem := MUTATIONS.problem(name):
+        raise ValueError(problem)
     return name
 
 
@@ -53,9 +52,12 @@ class BudgetSpec(Spec):
 
 
 class LimitsSpec(Spec):
-    """What a child may cost before it is trained; null switches a limit off."""
+    """What a child may cost before it is trained; null switches a limit off. Parameters and FLOPs
+    are limited in multiples of the first seed program's, instructions in plain numbers."""
 
-    max_instructions: int = Field(120, ge=1, description="of the whole program")
+    max_instructions: int = Field(
+        120, ge=1, description="of the whole program, unused ones counted; a plain number"
+    )
     parameters_min: float | None = Field(0.5, ge=0, description="times the first seed program's")
     parameters_max: float | None = Field(2.0, gt=0, description="times the first seed program's")
     flops_max: float | None = Field(None, gt=0, description="times the first seed program's")
@@ -129,6 +131,9 @@ class CampaignConfig(Spec):
 
     name: str | None = Field(None, pattern=r"^[\w.-]+$", description="default: the file's name")
     seed: int = Field(0, ge=0, description="all random numbers derive from it")
+    plugins: tuple[str, ...] = Field(
+        (), description="modules, or names of installed plug-ins, that add rows to the tables"
+    )
     task: Task = Task()
     search: SearchSpec
     workers: PoolSpec = PoolSpec()

@@ -1,15 +1,17 @@
 """Primer's six mutations (So et al. 2021, appendix A): one small random change of a program.
 
 A mutation is a function of a DNA and a random source, and gives a well-formed DNA, which need not
-type-check nor differ in what it computes: the gates judge that, and the controller asks again.
+type-check nor differ in what it computes: the gates judge that, and the controller asks again. A
+plug-in's mutation is a row of MUTATIONS like these; a campaign uses it where `search.mutations`
+names it.
 """
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeVar
 
 from primitives.language.dna import (
@@ -23,17 +25,23 @@ from primitives.language.dna import (
     Instruction,
     Subroutine,
 )
+from primitives.language.naming import derived, fresh
 from primitives.ops.table import PRIMITIVES
+from primitives.registry import Registry
 
 _Number = TypeVar("_Number", int, float)
-Mutation = Callable[[DNA, random.Random], DNA]
 
-_NAMES = tuple(name for name, row in PRIMITIVES.items() if not row.routing)
-_ROUTING_NAMES = tuple(name for name, row in PRIMITIVES.items() if not row.future)
-"""What a program without a count bank is given, and one with: Primer's language, and experts."""
-_READS: dict[str, tuple[str, ...]] = {
-    name: ("op", *row.reads, "branch") for name, row in PRIMITIVES.items()
-}
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A row of MUTATIONS. `change` returns a well-formed child of a program and leaves the program
+    as it is; the random source is all that it may draw from, so that a campaign can be repeated."""
+
+    name: str
+    change: Callable[[DNA, random.Random], DNA]
+    meaning: str
+
+
 _CALL_READS = ("op", "in1", "in2", "branch")
 _BRANCHED = 0.1
 """How often a new instruction is branched."""
@@ -48,7 +56,7 @@ def mutate(
     """
     weights = DEFAULT_PROBABILITIES if probabilities is None else probabilities
     name = rng.choices(tuple(weights), tuple(weights.values()))[0]
-    return MUTATIONS[name](dna, rng), name
+    return MUTATIONS[name].change(dna, rng), name
 
 
 def delete(dna: DNA, rng: random.Random) -> DNA:
@@ -78,16 +86,20 @@ def mutate_field(dna: DNA, rng: random.Random) -> DNA:
     subroutine = dna.subroutines[index]
     position = rng.randrange(len(subroutine.instructions))
     old = subroutine.instructions[position]
-    field = rng.choice(_READS[old.op] if isinstance(old.op, str) else _CALL_READS)
+    field = rng.choice(_fields(old.op))
     drawn: dict[str, Any] = {field: _draw(dna, index, position, field, rng)}
     new = old._replace(**drawn)
     rows = (*subroutine.instructions[:position], new, *subroutine.instructions[position + 1 :])
-    return _put(dna, index, Subroutine(subroutine.name, rows, subroutine.states))
+    states = subroutine.states
+    if new.op != old.op:
+        before, after = states[: INPUTS + position], states[INPUTS + position + 1 :]
+        states = (*before, _name_after(dna, new.op, (*before, *after)), *after)
+    return _put(dna, index, Subroutine(subroutine.name, rows, states))
 
 
 def swap(dna: DNA, rng: random.Random) -> DNA:
     """Two instructions of a subroutine exchange their places in the compute graph: each takes the
-    other's inputs."""
+    other's inputs, and its state keeps its name."""
     index = rng.randrange(len(dna.subroutines))
     subroutine = dna.subroutines[index]
     rows = list(subroutine.instructions)
@@ -97,7 +109,10 @@ def swap(dna: DNA, rng: random.Random) -> DNA:
     a, b = rows[first], rows[second]
     rows[first] = b._replace(in1=a.in1, in2=a.in2)
     rows[second] = a._replace(in1=b.in1, in2=b.in2)
-    return _put(dna, index, Subroutine(subroutine.name, tuple(rows), subroutine.states))
+    states = list(subroutine.states)
+    x, y = INPUTS + first, INPUTS + second
+    states[x], states[y] = states[y], states[x]
+    return _put(dna, index, Subroutine(subroutine.name, tuple(rows), tuple(states)))
 
 
 def mutate_bank(dna: DNA, rng: random.Random) -> DNA:
@@ -125,17 +140,20 @@ def _redrawn(bank: tuple[_Number, ...], slot: int, value: _Number) -> tuple[_Num
     return tuple(values)
 
 
-MUTATIONS: dict[str, Mutation] = {
-    "delete": delete,
-    "insert": insert,
-    "delete_insert": delete_insert,
-    "field": mutate_field,
-    "swap": swap,
-    "bank": mutate_bank,
-}
+MUTATIONS: Registry[Mutation] = Registry(
+    "mutation",
+    (
+        Mutation("delete", delete, "an instruction less"),
+        Mutation("insert", insert, "a random instruction more"),
+        Mutation("delete_insert", delete_insert, "one less and one more in a subroutine"),
+        Mutation("field", mutate_field, "a field of an instruction drawn again"),
+        Mutation("swap", swap, "two instructions exchange their inputs"),
+        Mutation("bank", mutate_bank, "a value of a bank, or `every`, drawn again"),
+    ),
+)
 
 DEFAULT_PROBABILITIES: dict[str, float] = {name: 1 / len(MUTATIONS) for name in MUTATIONS}
-"""Primer does not report its probabilities; uniform."""
+"""These six, uniform: Primer does not report its probabilities."""
 
 
 def _put(dna: DNA, index: int, subroutine: Subroutine) -> DNA:
@@ -183,7 +201,7 @@ def _with_one_more(
     ]
     if field:
         later[0] = later[0]._replace(**{field: made})
-    name = _fresh_name(dna, new.op, subroutine.states)
+    name = _name_after(dna, new.op, subroutine.states)
     states = (*subroutine.states[:made], name, *subroutine.states[made:])
     return Subroutine(subroutine.name, (*rows[:reader], new, *later), states)
 
@@ -193,8 +211,26 @@ def _edges(row: Instruction) -> tuple[str, ...]:
     return ("in1",) if isinstance(row.op, str) and not PRIMITIVES[row.op].binary else ("in1", "in2")
 
 
+def _fields(op: str | int) -> tuple[str, ...]:
+    """The fields of an instruction that its op reads."""
+    return _reads_of(op) if isinstance(op, str) else _CALL_READS
+
+
+@cache
+def _reads_of(op: str) -> tuple[str, ...]:
+    return ("op", *PRIMITIVES[op].reads, "branch")
+
+
+@cache
+def _vocabulary(experts: bool, size: int) -> tuple[str, ...]:
+    """The primitives that a program is given: all but the acausal ones if it speaks of experts,
+    else Primer's language. The table only grows, so its `size` says what is in it."""
+    rows = PRIMITIVES.items()
+    return tuple(name for name, row in rows if not (row.bidirectional if experts else row.routing))
+
+
 def _draw_op(dna: DNA, index: int, rng: random.Random) -> str | int:
-    names = _ROUTING_NAMES if dna.counts else _NAMES
+    names = _vocabulary(bool(dna.counts), len(PRIMITIVES))
     choice = rng.randrange(len(names) + len(dna.subroutines) - 1 - index)
     return names[choice] if choice < len(names) else index + 1 + choice - len(names)
 
@@ -213,12 +249,6 @@ def _draw(dna: DNA, index: int, position: int, field: str, rng: random.Random) -
     return rng.randrange(INPUTS + position)
 
 
-def _fresh_name(dna: DNA, op: str | int, taken: tuple[str, ...]) -> str:
+def _name_after(dna: DNA, op: str | int, taken: tuple[str, ...]) -> str:
     """A state's name after its op, with a number where that is taken."""
-    base = dna.subroutines[op].name if isinstance(op, int) else op
-    base = re.sub(r"[^a-z0-9]+", "_", base.lower())
-    name, count = base, 1
-    while name in taken:
-        count += 1
-        name = f"{base}_{count}"
-    return name
+    return fresh(derived(op, dna.subroutines), taken)

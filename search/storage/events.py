@@ -59,8 +59,10 @@ class Ended(NamedTuple):
 
 
 def finite(value: float | None) -> float | None:
-    """A plain float, or None: neither JSON nor a ranking has a place for NaN and infinity."""
-    return float(value) if value is not None and isfinite(value) else None
+    """A plain number, or None: neither JSON nor a ranking has a place for NaN and infinity."""
+    if value is None or not isfinite(value):
+        return None
+    return value if isinstance(value, int) else float(value)
 
 
 Event = Proposed | Ended

@@ -39,8 +39,9 @@ class Base(DeclarativeBase):
 
 
 class Campaign(Base):
-    """`config` is the checked config as JSON. `stop_requested` asks the controller to drain;
-    `heartbeat` is what it last said (search.campaign.progress.Heartbeat)."""
+    """`config` is the checked config as JSON, `plugins` the name and version of each of its
+    plug-ins, null in campaigns of the first versions. `stop_requested` asks the controller to
+    drain; `heartbeat` is what it last said (search.storage.events.Heartbeat)."""
 
     __tablename__ = "campaigns"
 
@@ -52,6 +53,7 @@ class Campaign(Base):
     finished_at: Mapped[float | None] = mapped_column(Float)
     stop_requested: Mapped[bool] = mapped_column(default=False)
     heartbeat: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True))
+    plugins: Mapped[list[dict[str, str]] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class Candidate(Base):
@@ -87,8 +89,9 @@ class Evaluation(Base):
 
     `sequence` counts from 1 in its campaign, in order of recording, which is the age order of the
     population. `kind` is search or final. `hurdles` holds [at, threshold] pairs as they were given,
-    `curve` [steps, tokens, train_seconds, val_loss] for each point that was scored, `routing` the
-    fields of workers.spec.outcome.Routing.
+    `curve` [steps, tokens, train_seconds, val_loss] for each point that was scored, `metrics` the
+    values by name of those metrics (workers.spec.metrics) that have no column of their own; it is
+    null in rows of the first versions, which had none.
     """
 
     __tablename__ = "evaluations"
@@ -124,6 +127,6 @@ class Evaluation(Base):
     train_seconds: Mapped[float] = mapped_column(Float)
     setup_seconds: Mapped[float] = mapped_column(Float)
     curve: Mapped[list[list[float | None]]] = mapped_column(JSON)
-    routing: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
+    metrics: Mapped[dict[str, float | None] | None] = mapped_column(JSON(none_as_null=True))
     worker: Mapped[str | None] = mapped_column(String(200))
     finished_at: Mapped[float] = mapped_column(Float)

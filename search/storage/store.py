@@ -1,16 +1,30 @@
 """What a campaign remembers, in a SQL database.
 
-Contract: only the process that holds a campaign records in it; anybody may read, ask it to stop, or
-create another campaign. `record` writes all its entries in one transaction, and they are safe from
-a killed process when it returns: nothing may act on an entry earlier. Every failure of the database
-is a StoreError.
+Ownership
+    A campaign belongs to the process that is inside `holding` it: only that process may call
+    `record`, `beat` and `finish` for it. Any process may read, ask a campaign to stop, or create
+    another one. A Store belongs to one thread; each process opens its own.
+
+Consistency
+    `record` writes its entries in one transaction, in their order: a reader sees all of them or
+    none. Recorded candidates and evaluations are never changed and never removed. A candidate is
+    there before its outcome is. `events` gives back what was recorded, so that a fold over it is
+    the state of the campaign (search.campaign.history).
+
+Persistence
+    When `record` returns, its entries survive the death of this process, and nothing may act on an
+    entry earlier: a job leaves for its worker after the candidate was recorded. On SQLite a power
+    failure may take the latest transactions with it, and never leaves half of one.
+
+Errors
+    Every failure of the database is a StoreError that names it.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -30,7 +44,8 @@ from workers.spec.outcome import Budget, Outcome
 
 @dataclass(frozen=True, slots=True)
 class CampaignRow:
-    """A campaign as recorded; `config` is the checked config as JSON."""
+    """A campaign as recorded. `config` is the checked config as JSON; `plugins` are the plug-ins
+    that it was launched with, {"name": ..., "version": ...} each."""
 
     id: int
     name: str
@@ -40,6 +55,7 @@ class CampaignRow:
     finished_at: float | None
     stop_requested: bool
     heartbeat: Heartbeat | None
+    plugins: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +88,7 @@ Entry = NewCandidate | NewEvaluation | CopiedEvaluation
 
 
 class Store:
-    """One database. Close it, or use it as a context manager."""
+    """One database, under the contract above. Close it, or use it as a context manager."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -87,6 +103,7 @@ class Store:
         return cls(open_engine(url, create))
 
     def close(self) -> None:
+        """Gives the connections back. What was recorded stays."""
         if self._writer is not None:
             self._writer.close()
         self._engine.dispose()
@@ -112,9 +129,14 @@ class Store:
             with self._writer.begin():
                 yield self._writer
 
-    def create_campaign(self, name: str, config: str, seed: int) -> CampaignRow:
+    def create_campaign(
+        self, name: str, config: str, seed: int, plugins: Sequence[Mapping[str, str]] = ()
+    ) -> CampaignRow:
         """A new campaign; a UsageError where the name is taken."""
-        row = {"name": name, "config": config, "seed": seed, "created_at": time.time()}
+        row = {
+            "name": name, "config": config, "seed": seed, "created_at": time.time(),
+            "plugins": list(plugins),
+        }  # fmt: skip
         try:
             with self._writing() as connection:
                 connection.execute(insert(Campaign), row)
@@ -165,6 +187,7 @@ class Store:
         return True
 
     def stop_requested(self, campaign_id: int) -> bool:
+        """Whether the controller was asked to drain since it last took hold of the campaign."""
         statement = select(Campaign.stop_requested).where(Campaign.id == campaign_id)
         with self.reading() as connection:
             return bool(connection.execute(statement).scalar_one())
@@ -174,6 +197,7 @@ class Store:
         self._update(campaign_id, heartbeat=asdict(heartbeat))
 
     def finish(self, campaign_id: int) -> None:
+        """Notes that the campaign has come to its end, and when."""
         self._update(campaign_id, finished_at=time.time())
 
     def _update(self, campaign_id: int, **values: object) -> None:
@@ -181,7 +205,8 @@ class Store:
             connection.execute(update(Campaign).where(Campaign.id == campaign_id).values(values))
 
     def record(self, campaign_id: int, entries: Iterable[Entry]) -> None:
-        """Writes the entries, in order, in one transaction."""
+        """Writes the entries, in order, in one transaction. A StoreError where one cannot be
+        written (it is recorded already, or its candidate is not): then none of them is."""
         now = time.time()
         with self._writing() as connection:
             cursor = connection.connection.cursor()
@@ -205,6 +230,12 @@ class Store:
         with self.reading() as connection:
             row = connection.execute(_DNA, {"campaign": campaign_id, "id": id}).scalar_one()
         return str(row)
+
+    def reason(self, campaign_id: int, sequence: int) -> str:
+        """Why a recorded run ended as it did; empty where there is nothing to say."""
+        parameters = {"campaign": campaign_id, "sequence": sequence}
+        with self.reading() as connection:
+            return str(connection.execute(_REASON, parameters).scalar_one())
 
     def events(self, campaign_id: int) -> Iterator[Event]:
         """What was recorded: every proposal, then every ending, each in order."""
@@ -237,7 +268,7 @@ class _Insert:
 
 _CAMPAIGNS = select(
     Campaign.id, Campaign.name, Campaign.config, Campaign.seed, Campaign.created_at,
-    Campaign.finished_at, Campaign.stop_requested, Campaign.heartbeat,
+    Campaign.finished_at, Campaign.stop_requested, Campaign.heartbeat, Campaign.plugins,
 ).order_by(Campaign.id)  # fmt: skip
 
 _PROPOSALS = (
@@ -263,6 +294,10 @@ _DNA = select(Candidate.dna).where(
     Candidate.campaign_id == bindparam("campaign"), Candidate.id == bindparam("id")
 )
 
+_REASON = select(Evaluation.reason).where(
+    Evaluation.campaign_id == bindparam("campaign"), Evaluation.sequence == bindparam("sequence")
+)
+
 _COPIED = {
     "sequence": bindparam("sequence"),
     "candidate_id": bindparam("copy"),
@@ -283,7 +318,7 @@ def _campaign_row(row: Row[*tuple[Any, ...]]) -> CampaignRow:
     beat = Heartbeat(**row.heartbeat) if row.heartbeat else None
     return CampaignRow(
         row.id, row.name, row.config, row.seed, row.created_at, row.finished_at,
-        row.stop_requested, beat,
+        row.stop_requested, beat, row.plugins or (),
     )  # fmt: skip
 
 
@@ -338,7 +373,7 @@ def _evaluation_values(campaign_id: int, entry: NewEvaluation, now: float) -> di
                 for point in outcome.curve
             ]
         ),
-        "routing": None if outcome.routing is None else json.dumps(asdict(outcome.routing)),
+        "metrics": json.dumps({name: finite(value) for name, value in outcome.metrics.items()}),
         "worker": entry.worker,
         "finished_at": now,
     }

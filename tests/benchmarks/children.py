@@ -28,7 +28,7 @@ def children(task: Task) -> Iterator[DNA]:
     parent = Parent(dna, graph.hash)
     while True:
         mutant, name = mutate(dna, rng)
-        child = Child(mutant, parent)
+        child = Child(mutant, parent, task)
         if judge(child, rules) is PASSED:
             number = state.candidates + 1
             state.apply(Proposed(number, 1, name, child.graph.hash, None, {}))

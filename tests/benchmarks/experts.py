@@ -29,8 +29,8 @@ import numpy as np
 
 from primitives.graph.build import Graph, build
 from primitives.language.text import parse
-from workers.machine.devices import configure
-from workers.spec.pool import Layout
+from workers.machine.backends import configure
+from workers.machine.devices import Layout
 from workers.spec.task import ModelSpec, OptimizerSpec, Task, TrainingSpec
 
 BATCH, LENGTH, WIDTH = 16, 256, 128

@@ -35,8 +35,8 @@ from primitives.language.text import parse, render
 from primitives.programs.seeds import load_seed
 from tests.benchmarks.children import children
 from tests.reference.random_programs import DENSE_SEEDS
-from workers.machine.devices import configure, cpu_count
-from workers.spec.pool import Layout
+from workers.machine.backends import BACKENDS, configure
+from workers.machine.devices import Layout, cpu_count
 from workers.spec.task import ModelSpec, Task, TrainingSpec
 
 TASKS = {
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", choices=TASKS, default="cpu")
     parser.add_argument("--candidates", type=int, default=4)
-    parser.add_argument("--backend", choices=("tensorflow", "jax"), default="tensorflow")
+    parser.add_argument("--backend", choices=BACKENDS, default="tensorflow")
     parser.add_argument("--jit", choices=("on", "off"), default="off")
     arguments = parser.parse_args()
     gpu, task = arguments.device == "gpu", TASKS[arguments.device]
@@ -69,7 +69,7 @@ def main() -> None:
         os.environ["PRIMEVO_CACHE"] = folder
         began = time.perf_counter()
         configure(arguments.backend, Layout(1, cpu_count() if gpu else 1, float(gpu)), None)
-        first_step_s(render(load_seed(WARM_UP)), task)
+        first_step_s(render(load_seed(WARM_UP, task.model.d_model)), task)
         warm_up = time.perf_counter() - began
         print(f"warm-up {warm_up:.2f} s", file=sys.stderr)
         seconds: dict[str, float] = {}
@@ -105,7 +105,7 @@ def programs(task: Task) -> Iterator[tuple[str, str]]:
     seeds = iter([name for name in DENSE_SEEDS if name != WARM_UP])
     for number, child in enumerate(children(task), 1):
         if (name := next(seeds, None)) is not None:
-            yield name, render(load_seed(name))
+            yield name, render(load_seed(name, task.model.d_model))
         yield f"child {number}", render(child)
 
 

@@ -24,8 +24,8 @@ import numpy as np
 from primitives.graph.build import Graph, build
 from primitives.programs.seeds import load_seed
 from tests.reference.random_programs import DENSE_SEEDS
-from workers.machine.devices import configure
-from workers.spec.pool import Layout
+from workers.machine.backends import BACKENDS, configure
+from workers.machine.devices import Layout
 from workers.spec.task import ModelSpec, Task, TrainingSpec
 
 TASKS = {
@@ -42,7 +42,7 @@ ROUNDS = 7
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", choices=TASKS, default="cpu")
-    parser.add_argument("--backend", choices=("tensorflow", "jax"), default="tensorflow")
+    parser.add_argument("--backend", choices=BACKENDS, default="tensorflow")
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
     parser.add_argument("--only", nargs="*", choices=DENSE_SEEDS, default=DENSE_SEEDS)
     given = parser.parse_args()
@@ -67,7 +67,7 @@ def compare(name: str, device: str, backend: Any, precision: Any) -> dict[str, f
     task = TASKS[device]
     training = task.training.model_copy(update={"precision": precision, "backend": backend})
     task = task.model_copy(update={"training": training})
-    graph = build(load_seed(name))
+    graph = build(load_seed(name, task.model.d_model))
     assert isinstance(graph, Graph)
     values = initial_model(model_shape(graph, task.model, 256), seed=0)
     ours, setup = timed(lambda: make_engine(graph, values, task))

@@ -50,10 +50,11 @@ from search.storage.store import Store
 from tests.benchmarks.children import children
 from tests.benchmarks.first_step import TASKS
 from workers.data.tokens import load_tokens
-from workers.machine.devices import configure, cpu_count, gpu_count
+from workers.machine.backends import configure
+from workers.machine.devices import Layout, cpu_count, gpu_count
 from workers.pool.pool import Pool
 from workers.spec.outcome import Budget
-from workers.spec.pool import Layout, PoolSpec, layout
+from workers.spec.pool import PoolSpec, layout
 from workers.spec.task import Task
 from workers.training.evaluate import evaluate
 

@@ -38,7 +38,7 @@ def main() -> None:
     load_tokens(TASK.data)
     began = time.perf_counter()
     with Pool(TASK, PoolSpec(count=1)) as pool:
-        cold = _overhead(pool, 0, render(load_seed("transformer")), began)
+        cold = _overhead(pool, 0, render(load_seed("transformer", TASK.model.d_model)), began)
         warm: list[float] = []
         for text in _programs():
             seconds = _overhead(pool, len(warm) + 1, text, time.perf_counter())
@@ -66,7 +66,7 @@ def _overhead(pool: Pool, number: int, text: str, began: float) -> float | None:
 def _programs() -> Iterator[str]:
     """Children of the dense seed programs, each with a graph of its own."""
     rng = random.Random(0)
-    parents = [load_seed(name) for name in DENSE_SEEDS]
+    parents = [load_seed(name, TASK.model.d_model) for name in DENSE_SEEDS]
     seen = {graph.hash for graph in map(build, parents) if isinstance(graph, Graph)}
     for parent in itertools.cycle(parents):
         child = mutate(parent, rng)[0]

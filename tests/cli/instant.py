@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +21,7 @@ from workers.spec.task import Task
 class InstantPool(InstantEvaluator):
     """Takes the place of `workers.pool.pool.Pool`."""
 
-    def __init__(self, task: Task, spec: PoolSpec) -> None:
+    def __init__(self, task: Task, spec: PoolSpec, *, plugins: Sequence[str] = ()) -> None:
         super().__init__(delay_s=float(os.environ.get("INSTANT_DELAY_S", "0")))
 
     def submit(self, job: Job) -> None:

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import re
 import resource
+import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
+from difflib import unified_diff
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from primitives.language.text import parse
+from primitives.graph.build import build
+from primitives.graph.live import live_program
+from primitives.language.jsonform import from_json
+from primitives.language.text import parse, render
 from primitives.programs.seeds import seed_text
-from search.campaign.queries import RECORD_FIELDS
+from search.campaign.progress import FinalRow
+from search.campaign.queries import record_fields
+from search.campaign.queries import summary as summary_of
 from search.cli import running
+from search.cli.commands.campaign import print_ending
+from search.storage.store import Store
 from tests.cli.command import ROOT, data, primevo, refusal
 from tests.cli.instant import InstantPool
 
 VERBS = (
-    "init", "launch", "resume", "stop", "status", "list", "top", "show", "lineage", "export",
-    "evaluate", "check", "validate", "seeds", "primitives", "doctor",
+    "init", "launch", "resume", "stop", "status", "list", "top", "show", "lineage", "curve",
+    "report", "export", "evaluate", "check", "validate", "seeds", "primitives", "doctor",
 )  # fmt: skip
+
+
+def campaigns_of(folder: Path) -> list[tuple[str]]:
+    """The names of all campaigns in the folder's database."""
+    connection = sqlite3.connect(folder / "primevo.db")
+    return connection.execute("SELECT name FROM campaigns").fetchall()
 
 
 class TestHelp:
@@ -69,10 +86,31 @@ class TestLaunch:
         printed = finished[1]
         assert "Test split, fresh seeds (mean ± sd)" in printed
         assert "seed program" in printed
-        assert printed.count("3 of 3") == 3
-        winner = printed.partition("export the winner: primevo export small ")[2].split()
-        assert winner[1:] == ["--to", f"small-{winner[0]}"]
-        assert f"candidate {winner[0]}" in printed
+        assert printed.count(" of 3") == 3  # an invented final run may diverge
+        assert re.search(r"^(better|not better|cannot tell): Candidate \d+", printed, re.MULTILINE)
+        offered = re.search(r"^export (.+): primevo export small (\d+) --to (\S+)$", printed, re.M)
+        assert offered is not None and offered[3] == f"small-{offered[2]}"
+        assert offered[1] == (
+            "the seed program" if offered[2] == "1" else f"candidate {offered[2]}"
+        )
+        assert "winner" not in printed
+
+    def test_a_loss_is_not_offered(
+        self, campaign: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The seed program is, where the best candidate is above it in every fresh run."""
+        with Store.open("sqlite:///primevo.db", create=False) as store:
+            summary = summary_of(store, "small")
+        seed, best = (3.0, 3.01, 3.02), (3.2, 3.21, 3.22)
+        rows = tuple(
+            FinalRow(id, id == 1, 3, losses, losses, losses, ())
+            for id, losses in ((1, seed), (2, best))
+        )
+        print_ending(replace(summary, final=rows), "small", None, "table")
+        printed = capsys.readouterr().out
+        assert "not better: Candidate 2 is 0.2000 bits per byte above the seed program" in printed
+        assert "more candidates" in printed
+        assert "export the seed program: primevo export small 1 --to small-1" in printed
 
     def test_json_ends_in_one_document(self, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(running, "Pool", InstantPool)
@@ -81,12 +119,25 @@ class TestLaunch:
         assert end["recorded"] == end["candidates"] == 12
         assert end["state"] == "finished"
         assert len(end["final"]) == 3
-        assert end["export_command"].startswith(f"primevo export other {end['winner']} --to ")
+        assert end["verdict"] in ("better", "not better", "cannot tell") and end["finding"]
+        assert end["export_command"].startswith("primevo export other ")
 
     def test_a_name_that_exists_is_refused(self, campaign: Path) -> None:
         before = data("list")
         assert "primevo resume small" in refusal(2, "launch", "small.yaml")
         assert data("list") == before
+
+    def test_text_too_short_for_a_sequence_is_told_before_workers_start(self, empty: Path) -> None:
+        (empty / "prose.txt").write_text("word " * 40)
+        text = (empty / "small.yaml").read_text()
+        data = "task:\n  data: {source: text, files: [prose.txt]}"
+        (empty / "small.yaml").write_text(text.replace("task:", data))
+        for verb in (("launch", "small.yaml"), ("evaluate", "--seed-program", "transformer",
+                                                "--config", "small.yaml")):  # fmt: skip
+            message = refusal(1, *verb)
+            assert "the validation split has 11 tokens, and a sequence with its targets" in message
+            assert "needs 65: lower task.model.sequence_length, or give task.data" in message
+        assert campaigns_of(empty) == []
 
     def test_storage_is_flag_then_environment_then_config(
         self, empty: Path, monkeypatch: pytest.MonkeyPatch
@@ -151,7 +202,7 @@ class TestOverview:
     def test_top_is_sorted_and_has_every_field(self, campaign: Path) -> None:
         records = data("top", "small", "-n", "5")
         assert len(records) == 5
-        assert all(tuple(record) == RECORD_FIELDS for record in records)
+        assert all(tuple(record) == record_fields() for record in records)
         fitness = [record["fitness"] for record in records]
         assert fitness == sorted(fitness)
         assert len({record["hash"] for record in records}) == 5
@@ -181,16 +232,21 @@ class TestCandidate:
         for part in ("static parameters", "ancestry", "1 seed", "main(x, y):", "softmax(x, y):"):
             assert part in printed
         program = printed[printed.index("dims ") :]
-        assert parse(program) == parse(seed_text("transformer"))
+        assert parse(program) == parse(seed_text("transformer"), d_model=32)
 
     def test_show_json(self, campaign: Path) -> None:
         child = self.child()
         shown = data("show", "small", child)
-        assert {name: shown[name] for name in RECORD_FIELDS} == data("top", "small", "-n", "1")[0]
+        assert {name: shown[name] for name in record_fields()} == data("top", "small", "-n", "1")[0]
         assert shown["ancestry"][0]["mutation"] == "seed"
         assert shown["ancestry"][-1]["id"] == child
         assert shown["static_cost"]["parameters"] > 0
-        assert parse(shown["program"]).length == shown["static_cost"]["instructions"]
+        genome, live = from_json(shown["dna"]), parse(shown["program"])
+        assert live == live_program(genome)
+        assert genome.length == shown["static_cost"]["instructions"]
+        assert build(live).hash == shown["hash"] == build(genome).hash
+        as_stored = data("show", "small", child, "--genome")
+        assert parse(as_stored["program"]) == genome == from_json(as_stored["dna"])
         assert set(shown["dna"]) == {"dims", "constants", "counts", "every", "subroutines"}
 
     @pytest.mark.parametrize("relative", ["parent", "seed"])
@@ -201,6 +257,24 @@ class TestCandidate:
         other = line[-2 if relative == "parent" else 0]["id"]
         assert lines[:2] == [f"--- candidate {other}", f"+++ candidate {child}"]
         assert data("show", "small", child, "--diff", relative)["diff"].splitlines() == lines
+
+    @pytest.mark.parametrize("option", [(), ("--genome",)])
+    def test_text_and_diffs_are_of_live_programs_or_of_genomes(
+        self, campaign: Path, option: tuple[str, ...]
+    ) -> None:
+        changed = 0
+        for number in range(2, 12):
+            shown = data("show", "small", number, "--diff", "parent", *option)
+            genome = from_json(shown["dna"])
+            assert shown["program"] == render(genome if option else live_program(genome))
+            assert shown["program"] in primevo("show", "small", number, *option).stdout
+            parent = data("show", "small", shown["parent_id"], *option)["program"].splitlines()
+            assert (
+                shown["diff"].splitlines()[2:]
+                == [*unified_diff(parent, shown["program"].splitlines(), lineterm="")][2:]
+            )
+            changed += render(genome) != render(live_program(genome))
+        assert changed > 0
 
     def test_a_seed_program_has_no_parent(self, campaign: Path) -> None:
         assert "seed program" in refusal(2, "show", "small", 1, "--diff", "parent")

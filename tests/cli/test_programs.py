@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from primitives.graph.build import Graph, build
 from primitives.language.dna import DNA
-from primitives.language.text import parse
+from primitives.language.jsonform import from_json
 from primitives.ops.table import PRIMITIVES
-from primitives.programs.seeds import seed_names, seed_text
+from primitives.programs.seeds import load_seed, seed_names, seed_text
 from search.cli import running
 from tests.cli.command import CONFIG, data, primevo, refusal
 from tests.cli.instant import InstantPool
@@ -75,7 +76,7 @@ class TestTraining:
 
         monkeypatch.setattr("workers.export.export.export_candidate", export_candidate)
         assert primevo("export", "small", 2, "--to", "layer").stdout == "layer/card.json\n"
-        assert asked["dna"] == parse(data("show", "small", 2)["program"])
+        assert asked["dna"] == from_json(data("show", "small", 2)["dna"])
         assert asked["task"].model.d_model == 32
         assert (asked["budget"].unit, asked["budget"].amount) == ("steps", 60)
         assert asked["card"]["campaign"] == "small"
@@ -98,6 +99,8 @@ class TestLooking:
     def test_check(self, empty: Path) -> None:
         (empty / "block.dna").write_text(seed_text("primer"))
         checked = data("check", "block.dna", "--config", "small.yaml")
+        graph = build(load_seed("primer", 32))  # d_model of the config
+        assert isinstance(graph, Graph) and checked["hash"] == graph.hash
         (row,) = [row for row in data("seeds", "--config", "small.yaml") if row["name"] == "primer"]
         assert {name: checked[name] for name in row if name in checked} == {
             name: row[name] for name in row if name in checked
@@ -122,8 +125,9 @@ class TestLooking:
         assert data("check", "block.json")["hash"] == shown["hash"]
         (campaign / "block.json").write_text("{")
         assert "block.json:1" in refusal(2, "check", "block.json")
-        (campaign / "block.json").write_text("[]")
-        assert "block.json" in refusal(2, "check", "block.json")
+        for text in ("[]", "[" * 100_000, "1" * 5000):
+            (campaign / "block.json").write_text(text)
+            assert "block.json" in refusal(2, "check", "block.json")
 
     def test_validate(self, empty: Path) -> None:
         config = data("validate", "small.yaml", "--set", "search.tournament=2")
@@ -152,7 +156,7 @@ class TestLooking:
         assert "nowhere" in refusal(2, "init", "--to", "nowhere/x.yaml")
 
     def test_doctor(self, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("search.cli.doctor._devices", lambda: "not started here")
+        monkeypatch.setattr("search.cli.doctor._devices", lambda plugins: "not started here")
         findings = {row["check"]: row for row in data("doctor")}
         for check in ("Python", "primevo", "tensorflow", "ray", "corpus sotu", "token cache"):
             assert findings[check]["ok"], findings[check]
@@ -162,7 +166,7 @@ class TestLooking:
     def test_doctor_fails_where_something_is_wrong(
         self, empty: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("search.cli.doctor._devices", lambda: 1 / 0)
+        monkeypatch.setattr("search.cli.doctor._devices", lambda plugins: 1 / 0)
         (empty / "primevo.db").write_text("no database" * 100)
         monkeypatch.setenv("PRIMEVO_CACHE", "/proc/primevo")
         result = primevo("doctor", "-o", "json", code=1)

@@ -13,7 +13,7 @@ import numpy as np
 
 from primitives.graph.build import Graph, build
 from primitives.language.dna import DNA, Subroutine
-from primitives.lowering.emit import WeightSpec, weight_specs
+from primitives.lowering.weights import WeightSpec, weight_specs
 from primitives.ops.table import PRIMITIVES
 from tests.reference.interpreter import Array
 
@@ -41,7 +41,7 @@ def unshared(dna: DNA) -> DNA:
 def by_site(dna: DNA, weights: Sequence[Array]) -> dict[str, Array]:
     """Weights in the canonical order of the program, by the sites that the interpreter knows."""
     apart = unshared(dna)
-    graph = build(apart)
+    graph = build(apart, bidirectional=True)
     assert isinstance(graph, Graph)
     rows = ((node, PRIMITIVES.get(node.op)) for node in graph.nodes)
     sites = [_site(apart, node.name) for node, row in rows if row and row.weight]

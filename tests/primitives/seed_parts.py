@@ -11,8 +11,8 @@ import tensorflow as tf
 from primitives import Graph, build, parse, render
 from primitives.kernels.balancing import Run
 from primitives.lowering.dispatch import Kind, LoweringOptions
-from primitives.lowering.emit import weight_specs
 from primitives.lowering.layer import lower
+from primitives.lowering.weights import weight_specs
 from primitives.programs.seeds import load_seed
 from tests.reference.routings import Array, Ids
 
@@ -23,10 +23,10 @@ X = np.random.default_rng(1).standard_normal((BATCH, LENGTH, WIDTH)).astype(np.f
 
 def part(name: str, *lines: str) -> Graph:
     """The seed program with these lines as its main: its routed feed-forward if none are given."""
-    before, _, rest = render(load_seed(name)).partition("main(x, y):\n")
+    before, _, rest = render(load_seed(name, WIDTH)).partition("main(x, y):\n")
     after = rest.partition("\n\n")[2]
     main = "".join(f"  {line}\n" for line in lines or ("out = feed_forward(x)",))
-    graph = build(parse(f"{before}main(x, y):\n{main}\n{after}"))
+    graph = build(parse(f"{before}main(x, y):\n{main}\n{after}"), bidirectional=True)
     assert isinstance(graph, Graph), graph
     return graph
 

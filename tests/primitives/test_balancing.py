@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from primitives import Graph, build, parse
 from primitives.kernels import balancing
 from primitives.kernels.balancing import Run
+from primitives.lowering.layer import block_function
 from primitives.ops.table import PRIMITIVES
 from primitives.ops.types import StateType
 from tests.primitives.test_conformance import ONE
@@ -204,3 +207,22 @@ def test_losses_are_of_scores_in_any_heads(
         case(name, types, branches, 3).run(run)
         assert all(np.isfinite(loss) and np.ndim(loss) == 0 for loss in run.losses)
         assert [np.shape(policy) for policy in run.policies] == [(BATCH, LENGTH)] * (not run.losses)
+
+
+@pytest.mark.parametrize("op", ["NOISE", "UNIFORM"])
+def test_two_draws_of_one_input_differ_in_training_alone(op: str) -> None:
+    text = f"""
+    dims d0=8
+    constants c0=0.0
+
+    main(x, y):
+      a = {op}(x)
+      b = {op}(x)
+      out = DIFFERENCE(a, b)
+    """
+    graph = build(parse(text))
+    assert isinstance(graph, Graph)
+    block, x = block_function(graph, 8), tf.ones((2, 3, 8))
+    seeds = keras.random.SeedGenerator(1)
+    assert not np.any(block(x, [], Run()))
+    assert np.all(np.array(block(x, [], Run(training=True, seed=seeds))) != 0)

@@ -20,9 +20,11 @@ import tensorflow as tf
 from primitives.graph.build import INPUT, Node
 from primitives.kernels import dense as kernels
 from primitives.lowering.dispatch import feature_size
-from primitives.lowering.emit import expression
+from primitives.lowering.expression import Name
+from primitives.lowering.operation import operation
+from primitives.lowering.render import source
 from primitives.ops.table import PRIMITIVES, Primitive, infer
-from primitives.ops.types import CHANNELS, COUNT, KEYS, StateType
+from primitives.ops.types import CHANNELS, COUNT, KEYS, Mismatch, StateType
 
 BATCH, LENGTH, WIDTH = 2, 5, 16
 CONSTANT, DIM = 0.25, 4
@@ -116,21 +118,23 @@ def reference(name: str, x: StateType, y: StateType) -> Callable[..., tf.Tensor]
     if name == "CUM SUM":
         return lambda a: function(lower_part(a))
     if name in ("MAT MUL", "T-MAT MUL"):
-        return lambda a, b: function(lower_part(a), lower_part(b) if y.closed else b)
+        return lambda a, b: function(*(
+            lower_part(part) if kind.closed else part for part, kind in ((a, x), (b, y))
+        ))  # fmt: skip
     return function
 
 
-def allowed(name: str, x: StateType, y: StateType) -> bool:
+def allowed(name: str, x: StateType, y: StateType, bidirectional: bool) -> bool:
     """Which types fit which primitive, said independently of primitives.ops.types."""
     row = PRIMITIVES[name]
     if name == "MASK":
         return x in (OPEN, CLOSED)
     if name == "MAT MUL":
-        return x == CLOSED
+        return x == CLOSED or (x == OPEN and bidirectional)
     if name == "T-MAT MUL":
-        return x == y and x != OPEN
+        return (x == y and x != OPEN) or (bidirectional and {x, y} <= {OPEN, CLOSED})
     if name.startswith("RED"):
-        return x != OPEN
+        return x != OPEN or bidirectional
     if row.weight:
         return x not in (OPEN, CLOSED)
     over_keys = {x, y} <= {OPEN, CLOSED}
@@ -153,7 +157,7 @@ def nodes_of(
 
 
 def lowering(nodes: Sequence[Node]) -> Callable[[Any, Any, Any], Any]:
-    code = expression(nodes, nodes[2], ["x", "y"], "w")
+    code = source(operation(nodes, nodes[2], ["x", "y"], Name("w")))
     function: Callable[[Any, Any, Any], Any] = eval(f"lambda x, y, w: {code}", dict(vars(kernels)))
     return function
 
@@ -216,16 +220,16 @@ def contexts(name: str) -> list[tuple[Branches, Branches, Branches]]:
 
 
 def cases(name: str) -> list[list[Node]]:
-    """The op on all kinds of inputs that fit it unbranched, and on the main ones in all branch
-    contexts."""
+    """The op on all kinds of inputs that fit it unbranched in bidirectional tasks, which have those
+    of other tasks among them, and on the main ones in all branch contexts."""
     made = []
     for x_branches, y_branches, context in contexts(name):
         kinds = (WIDE, ONE, CLOSED) if context else KINDS
         for x, y in product(kinds, kinds if name in BINARY else (ONE,)):
-            if not allowed(name, x, y):
+            if not allowed(name, x, y, bidirectional=True):
                 continue
             x_type, y_type = branched(x, x_branches), branched(y, y_branches)
-            result = infer(name, x_type, y_type, DIM, context)
+            result = infer(name, x_type, y_type, DIM, context, bidirectional=True)
             assert isinstance(result, StateType), f"{name} on {x_type}, {y_type}: {result}"
             made.append(nodes_of(name, x_type, y_type, result, context))
     return made
@@ -265,9 +269,12 @@ def test_values_and_gradients_are_those_of_tf(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_types_fit_or_are_refused_with_a_reason(name: str) -> None:
     for x, y in product(KINDS, KINDS if name in BINARY else (ONE,)):
-        made = infer(name, x, y, DIM, ())
-        assert isinstance(made, StateType) == allowed(name, x, y), f"{name} on {x}, {y}: {made}"
-        assert not isinstance(made, str) or len(made) > 20
+        both = [infer(name, x, y, DIM, (), bidirectional=mode) for mode in (False, True)]
+        for mode, made in enumerate(both):
+            expected = allowed(name, x, y, bool(mode))
+            assert isinstance(made, StateType) == expected, f"{name} on {x}, {y}: {made}"
+            assert not isinstance(made, Mismatch) or len(str(made)) > 20
+        assert both[0] in (both[1], both[0] if isinstance(both[0], Mismatch) else None)
 
 
 def test_values_at_poles_and_kinks_are_those_of_tf() -> None:

@@ -7,8 +7,6 @@ test_balancing.
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,15 +15,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from primitives import build
+from primitives import build, parse
 from primitives.graph.build import INPUT, Graph, Node
 from primitives.kernels import balancing, routing
 from primitives.kernels import dense as kernels
+from primitives.kernels import kernels as kernels_by_name
 from primitives.kernels.balancing import Run
 from primitives.lowering.dispatch import LoweringOptions
-from primitives.lowering.emit import _MEASURES, KERNELS, emit, expression
-from primitives.ops.table import PRIMITIVES, infer
-from primitives.ops.types import COUNT, ENTRIES, StateType
+from primitives.lowering.emit import emit
+from primitives.lowering.expression import Name, mentioned, template
+from primitives.lowering.operation import operation
+from primitives.lowering.render import source
+from primitives.ops.table import PRIMITIVES, Primitive, infer
+from primitives.ops.types import COUNT, ENTRIES, Mismatch, StateType
 from primitives.programs.seeds import load_seed, seed_names
 from tests.primitives.test_conformance import NAMES as PRIMER
 from tests.primitives.test_conformance import ONE, spread
@@ -141,7 +143,7 @@ class Case:
 
     def node(self) -> Node:
         row = PRIMITIVES[self.name]
-        made = infer(self.name, *self.types, self.count, self.context)
+        made = infer(self.name, *self.types, self.count, self.context, bidirectional=True)
         assert isinstance(made, StateType), f"{self.name} on {self.types}: {made}"
         inputs, value = ((0, 1) if row.binary else (0,)), CONSTANT * ("constant" in row.reads)
         return Node(self.name, inputs, value, self.context, made, "out", self.count)
@@ -154,7 +156,8 @@ class Case:
         ]
         supports = [Node(INPUT, (), 0, (), kind, "x") for kind in self.supports]
         names = {2: "xi", 3: "yi"}
-        code = expression([*sources, *supports], self.node(), ["x", "y"], "w", "w", names)
+        states = [*sources, *supports]
+        code = source(operation(states, self.node(), ["x", "y"], Name("w"), "w", names))
         values = {"x": self.values[0], "y": self.values[1], "xi": self.ids[0], "yi": self.ids[1]}
         modules = {**vars(kernels), **vars(routing), **vars(balancing)}
         return eval(code, modules, {**values, "w": self.w, "run": run})
@@ -256,7 +259,7 @@ def test_table_names_every_tf_function() -> None:
     table = {name: PRIMITIVES[name].tf for name in NAMES}
     assert table == {name: tf_name for name, (tf_name, _) in REFERENCES.items()}
     assert len(PRIMITIVES) == 39 + 21
-    assert [name for name in NAMES if PRIMITIVES[name].future] == ["TOP_T"]
+    assert [name for name in NAMES if PRIMITIVES[name].bidirectional] == ["TOP_T"]
     assert {name for name in NAMES if PRIMITIVES[name].training} == {
         "NOISE", "UNIFORM", "BALANCE", "ASSIGN",
     }  # fmt: skip
@@ -267,14 +270,14 @@ def test_a_sparse_state_is_computed_with_as_its_values_are(name: str) -> None:
     """Whatever fits it and reads no indices has the lowering that as many scores have."""
     row = PRIMITIVES[name]
     made = infer(name, SPARSE, SPARSE, 2, ())
-    if isinstance(made, str) or row.variants.keys() & {ENTRIES} or "i}" in row.code:
+    if isinstance(made, Mismatch) or row.variants.keys() & {ENTRIES} or "i}" in row.code:
         return
     codes = set()
     for kind in (SPARSE, StateType(COUNT, 2)):
         sources = [Node(INPUT, (), 0, (), kind, "x", support=0) for _ in range(2)]
         inputs = (0, 1) if row.binary else (0,)
         node = Node(name, inputs, 0.5, (), made, "out", 2)
-        codes.add(expression(sources, node, ["x", "y"], "w", "w", {0: "xi"}))
+        codes.add(operation(sources, node, ["x", "y"], Name("w"), "w", {0: "xi"}))
     assert len(codes) == 1
 
 
@@ -316,20 +319,32 @@ def test_costs_are_linear_maps_or_one_a_number(
 
 
 def test_no_state_can_take_a_kernels_name() -> None:
-    defined = {
-        name
-        for module in (kernels, routing, balancing)
-        for name, value in inspect.getmembers(module, inspect.isfunction)
-        if value.__module__ == module.__name__
-    }
-    rows = PRIMITIVES.values()
-    lines = [code for row in rows for code in (row.code, *row.variants.values())]
+    """All that any lowering calls is a kernel, and a state that would be called like one is not."""
+    called = {name for row in PRIMITIVES.values() for name in row_calls(row)}
     for dna in [*ROUTED_PROGRAMS, *map(load_seed, seed_names())]:
-        graph = build(dna)
+        graph = build(dna, bidirectional=True)
         assert isinstance(graph, Graph)
         for kind in ("every", "blocks", "entries"):
             options = LoweringOptions(capacity_factor=1.0 if kind == "blocks" else None, kind=kind)
-            lines += emit(graph, 16, options=options, measured=True).lines
-    called = {name for line in lines for name in re.findall(r"(?<![\w.])([a-z_]+)\(", line)}
-    assert called <= {*KERNELS, *_MEASURES} <= defined
+            called |= emit(graph, 16, options=options, record_loads=True).mentioned.functions
+    assert called <= set(kernels_by_name())
     assert len(called) > 30
+    graph = build(
+        parse("""dims d0=8
+    constants c0=0.0
+
+    main(x, y):
+      out = over(x)
+
+    over(x, y):
+      rms = ABS(x)
+      out = ADD(x, rms)
+    """)
+    )
+    assert isinstance(graph, Graph)
+    assert emit(graph, 16).lines[0] == "over_rms_2 = ops.abs(x)"
+
+
+def row_calls(row: Primitive) -> set[str]:
+    codes = (row.code, *row.variants.values())
+    return {name for code in codes for name in mentioned(template(code)).functions}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -112,7 +114,7 @@ def test_comments_and_names_of_states_are_not_compared() -> None:
     text = seed_text("transformer")
     assert "#" in text
     other = text.replace("query", "probe").replace("\n", "  # so\n") + "\n# end\n"
-    assert parse(other) == load_seed("transformer")
+    assert parse(other, d_model=32) == load_seed("transformer", 32)
 
 
 MALFORMED = [
@@ -121,10 +123,10 @@ MALFORMED = [
     ("constants c0=0\ndims d0=8\nmain(x, y):", 1, "expected the bank", "dims d0=..."),
     ("dims d1=8\nconstants c0=0\nmain(x, y):", 1, "got 'd1=8'", "expected d0=VALUE"),
     ("dims d0=7\nconstants c0=0\nmain(x, y):", 1, "unknown dim '7'", "1, 2, 4, 8, 12, 16, 24"),
-    ("dims d0=wide\nconstants c0=0\nmain(x, y):", 1, "'wide' is not a int", "d0=wide"),
-    ("dims d0=8\nconstants c0=zero\nmain(x, y):", 2, "'zero' is not a float", "c0=zero"),
+    ("dims d0=wide\nconstants c0=0\nmain(x, y):", 1, "'wide' is not a whole number", "number"),
+    ("dims d0=8\nconstants c0=zero\nmain(x, y):", 2, "the constant 'zero'", "rsqrt(dN)"),
     ("dims d0=8\nconstants c0=inf\nmain(x, y):", 2, "constant inf", "any finite one"),
-    ("dims d0=8\nconstants\nmain(x, y):", 2, "each bank", "at least one value"),
+    ("dims d0=8\nconstants\nmain(x, y):", 2, "the bank needs", "at least one value"),
     (f"{BANKS}  s = ADD(x)\n", 3, "expected a subroutine's header", "NAME(X, Y):"),
     (MAIN, 3, "'main' is empty", "needs an instruction"),
     (f"{BANKS}main(x, x):\n  s = ABS(x)\n", 3, "hidden states of 'main'", "same name"),
@@ -154,14 +156,27 @@ MALFORMED = [
     (f"{COUNTED}  s = SCORE(x) count=8\n", 5, "cannot read field 'count=8'", "count=nN"),
     (f"{COUNTED}  s = SCOR(x) count=n0\n", 5, "unknown op 'SCOR'; did you mean 'SCORE'", "TOP_K"),
     (f"{BANKS}counts n0=3\nmain(x, y):\n  s = ABS(x)\n", 3, "unknown count '3'", "1, 2, 4, 8, 16"),
-    (f"{BANKS}counts n0=8.0\nmain(x, y):\n  s = ABS(x)\n", 3, "'8.0' is not a int", "n0=8.0"),
+    (f"{BANKS}counts n0=8.0\nmain(x, y):\n  s = ABS(x)\n", 3, "'8.0' is not", "whole number"),
     (f"{BANKS}counts n1=8\nmain(x, y):\n  s = ABS(x)\n", 3, "got 'n1=8'", "n0=VALUE"),
     (f"{BANKS}counts\nmain(x, y):\n  s = ABS(x)\n", 3, "needs at least one value", "counts n0=8"),
     (f"{BANKS}every 3\nmain(x, y):\n  s = ABS(x)\n", 3, "every 3", "1, 2, 4, middle"),
     (f"{BANKS}every 0\nmain(x, y):\n  s = ABS(x)\n", 3, "every 0", "middle"),
-    (f"{BANKS}every\nmain(x, y):\n  s = ABS(x)\n", 3, "cannot read 'every'", "every 1, 2, 4"),
-    (f"{BANKS}every x\nmain(x, y):\n  s = ABS(x)\n", 3, "cannot read 'every x'", "every 1, 2, 4"),
+    (f"{BANKS}every\nmain(x, y):\n  s = ABS(x)\n", 3, "cannot read 'every'", "1, 2, 4, middle"),
+    (f"{BANKS}every x\nmain(x, y):\n  s = ABS(x)\n", 3, "cannot read 'every x'", "1, 2, 4, middle"),
     (f"{BANKS}every 2\ncounts n0=8\nmain(x, y):\n  s = ABS(x)\n", 4, "header", "NAME(X, Y):"),
+    ("dims d0=8\n", 1, "two banks", "dims and constants"),
+    ("# only\n\ndims d0=8\n", 3, "two banks", "dims and constants"),
+    ("every 2\n", 1, "expected the bank", "dims d0=..."),
+    (BANKS, 2, "needs a subroutine", "main(x, y):"),
+    (f"{BANKS}counts n0=8\n", 3, "needs a subroutine", "main(x, y):"),
+    (f"{BANKS}every 2\n", 3, "needs a subroutine", "main(x, y):"),
+    (f"{BANKS}counts n0=8\nevery 2\n\n", 4, "needs a subroutine", "main(x, y):"),
+    (f"{MAIN}  s = ABS(x) dim=d{'1' * 5000}\n", 4, "cannot read field", "dim=dN"),
+    (f"dims d0={'1' * 5000}\nconstants c0=0\n", 1, "is not a whole number", "number"),
+    (f"{BANKS}every {'1' * 5000}\nmain(x, y):\n  s = ABS(x)\n", 3, "cannot read", "middle"),
+    ("dims d0=8\nconstants c0=rsqrt(d1)\n", 2, "no dim d1", "allowed: d0 to d0"),
+    ("dims d0=8\nconstants c0=rsqrt(d0)\n", 2, "depends on the width", "write a number"),
+    ("dims d0=0\nconstants c0=rsqrt(d0)\n", 2, "unknown dim '0'", "1, 2, 4, 8"),
 ]
 
 
@@ -174,6 +189,111 @@ def test_malformed_programs_are_refused(text: str, line: int, wrong: str, remedy
     assert wrong in message
     assert remedy in message
     assert "\n" not in message
+
+
+SOME_WIDTHS = (8, 32, 64, 128, 192, 1024)
+HEAD = "dims d0=8 d1=1 d2=12\nconstants c0={}\nmain(x, y):\n  s = MAX(x) constant=c0\n"
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("rsqrt(d1)", lambda d: (d / 8) ** -0.5),
+        ("sqrt(d0)", lambda d: d**0.5),
+        ("d2", lambda d: 1.5 * d),
+        ("1/d1", lambda d: 8 / d),
+        ("-0.5*rsqrt(d1)/sqrt(d0)*3e-1", lambda d: -0.15 * (d / 8) ** -0.5 * d**-0.5),
+        ("2*3/4", lambda d: 1.5),
+    ],
+)
+def test_constants_may_be_expressions_of_dims(
+    expression: str, value: Callable[[float], float]
+) -> None:
+    for width in SOME_WIDTHS:
+        dna = parse(HEAD.format(expression), d_model=width)
+        assert dna.constants == (pytest.approx(value(width), rel=1e-12),)
+        assert parse(render(dna)) == dna == from_json(json.loads(json.dumps(to_json(dna))))
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["", "*", "2*", "/d1", "1/0", "sqrt(2)", "sqrt(d0", "rsqrt d0", "d", "d-1", "d0+1", "d0**2",
+     "__import__('os')", "c1", "sqrt(sqrt(d0))", "1//2", "1,5", "d9"],
+)  # fmt: skip
+def test_other_expressions_are_refused(expression: str) -> None:
+    with pytest.raises(ProgramError) as caught:
+        parse(HEAD.format(expression), "some.dna", 64)
+    assert str(caught.value).startswith("some.dna:2: ")
+
+
+@st.composite
+def broken_text(draw: st.DrawFn) -> str:
+    """A seed program's file after a few accidents: lines and words lost, doubled or exchanged, and
+    words put there that belong elsewhere."""
+    lines = seed_text(draw(st.sampled_from(seed_names()))).split("\n")
+    if draw(st.booleans()):
+        lines = [line for line in lines if draw(st.booleans()) or line.startswith("dims")]
+    for _ in range(draw(st.integers(0, 6))):
+        if not lines:
+            break
+        words = [word for line in lines for word in re.findall(r"\w+|[^\w\s]", line)]
+        at, other = (draw(st.integers(0, len(lines) - 1)) for _ in range(2))
+        kind = draw(st.sampled_from(("drop", "cut", "exchange", "double", "word", "noise")))
+        if kind == "drop":
+            del lines[at]
+        elif kind == "cut":
+            lines = lines[:at]
+        elif kind == "exchange":
+            lines[at], lines[other] = lines[other], lines[at]
+        elif kind == "double":
+            lines.insert(at, lines[other])
+        else:
+            parts = re.split(r"(\W)", lines[at])
+            place = draw(st.integers(0, len(parts) - 1))
+            parts[place] = draw(st.sampled_from(words or [""]) if kind == "word" else st.text())
+            lines[at] = "".join(parts)
+    return "\n".join(lines)
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=broken_text())
+def test_whatever_is_wrong_with_a_text_is_a_program_error_with_its_line(text: str) -> None:
+    try:
+        dna = parse(text, "some.dna", 64)
+    except ProgramError as error:
+        match = re.match(r"some\.dna:(\d+): .", str(error))
+        assert match and 1 <= int(match[1]) <= max(1, len(text.splitlines())), str(error)
+    else:
+        assert parse(render(dna)) == dna == from_json(json.loads(json.dumps(to_json(dna))))
+
+
+_ACCIDENTS: tuple[object, ...] = (
+    None, True, -1, 10**5000, 1.5, float("inf"), "", "x", "main", [], {}, [1, "x"], {"op": "ABS"},
+)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_whatever_is_wrong_with_a_json_form_is_a_program_error(data: st.DataObject) -> None:
+    """A key is lost, or a value anywhere in the tree is replaced by another."""
+    tree: object = to_json(load_seed(data.draw(st.sampled_from(seed_names()))))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place, depth = tree, data.draw(st.integers(0, 4))
+        while isinstance(place, dict | list) and place:
+            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+            key = data.draw(st.sampled_from(keys))
+            if depth == 0 or not isinstance(place[key], dict | list):
+                if data.draw(st.booleans()):
+                    del place[key]
+                else:
+                    place[key] = data.draw(st.sampled_from(_ACCIDENTS))
+                break
+            place, depth = place[key], depth - 1
+    try:
+        dna = from_json(tree)  # type: ignore[arg-type]
+    except ProgramError:
+        return
+    assert parse(render(dna)) == dna
 
 
 def changed(path: tuple[str | int, ...], value: object) -> object:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from primitives.graph.build import build
+from primitives.graph.build import Graph, Node, build
 from primitives.kernels import dense as kernels
 from primitives.kernels.dense import attention, centred, flash_attention, over_rms
-from primitives.language.text import parse
-from primitives.lowering.rewrite import ATTENTION, CENTRED, OVER_RMS, RELU, lowered
+from primitives.language.dna import DNA
+from primitives.language.text import parse, render
+from primitives.lowering.layer import block_function
+from primitives.lowering.rewrite import ATTENTION, CENTRED, OVER_RMS, RELU, SOFTMAX, lowered
+from primitives.ops.types import BLOCK, COUNT, KEYS, StateType
 from primitives.programs.seeds import load_seed
+from tests.primitives.call_sites import by_site, random_weights
+from tests.reference.interpreter import interpret
 from tests.reference.random_programs import DENSE_SEEDS
 
 
@@ -26,35 +36,39 @@ def gradients(function, arguments, upstream):
     return [y, *tape.gradient(y, arguments, upstream)]
 
 
-def plain_attention(q, k, v):
+def plain_attention(q, k, v, causal=True):
     scores = tf.matmul(q, k, transpose_b=True)
-    visible = tf.linalg.band_part(tf.ones_like(scores), -1, 0) > 0
-    return tf.matmul(tf.nn.softmax(tf.where(visible, scores, -1e30)), v)
+    if causal:
+        visible = tf.linalg.band_part(tf.ones_like(scores), -1, 0) > 0
+        scores = tf.where(visible, scores, -1e30)
+    return tf.matmul(tf.nn.softmax(scores), v)
 
 
+@pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("shape", [(2, 5, 4), (2, 3, 5, 4), (2, 3, 2, 5, 4)])
-def test_attention_and_its_gradient(shape):
+def test_attention_and_its_gradient(shape, causal):
     q, k = drawn(*shape) / 2, drawn(*shape)[..., ::-1]
     v, upstream = drawn(*shape[:-1], 6), drawn(*shape[:-1], 6) * 2
-    theirs = gradients(plain_attention, [q, k, v], upstream)
+    theirs = gradients(lambda *a: plain_attention(*a, causal), [q, k, v], upstream)
     compiled = tf.function(
-        lambda *given: gradients(lambda *a: attention(*a, narrow=False), list(given), upstream)
+        lambda *given: gradients(lambda *a: attention(*a, causal), list(given), upstream)
     )
     for ours, other in zip(compiled(q, k, v), theirs, strict=True):
         np.testing.assert_allclose(ours, other, rtol=1e-4, atol=1e-5)
-    rough = gradients(lambda *a: attention(*a, narrow=True), [q, k, v], upstream)
+    rough = gradients(lambda *a: attention(*a, causal, bfloat16=True), [q, k, v], upstream)
     for ours, other in zip(rough, theirs, strict=True):
         assert ours.dtype == tf.float32
         np.testing.assert_allclose(ours, other, atol=0.1)
-        assert np.abs(ours - other).max() > 0, "narrow products are not float32's"
+        assert np.abs(ours - other).max() > 0, "products in bfloat16 are not float32's"
 
 
 @pytest.mark.parametrize(
-    ("shape", "values", "taken"),
-    [((2, 5, 8), 8, True), ((2, 3, 5, 8), 8, True), ((2, 3, 2, 5, 16), 16, True),
-     ((2, 3, 5, 4), 4, False), ((2, 3, 5, 8), 16, False), ((1, 5, 136), 136, False)],
+    ("shape", "values", "taken", "causal"),
+    [((2, 5, 8), 8, True, True), ((2, 3, 5, 8), 8, True, False),
+     ((2, 3, 2, 5, 16), 16, True, True), ((2, 3, 5, 4), 4, False, True),
+     ((2, 3, 5, 8), 16, False, False), ((1, 5, 136), 136, False, True)],
 )  # fmt: skip
-def test_flash_attention_and_its_gradient(shape, values, taken, monkeypatch):
+def test_flash_attention_and_its_gradient(shape, values, taken, causal, monkeypatch):
     """On a CPU Keras' own attention stands in for the kernel, of which head sizes it takes alone
     may be asked."""
     asked = []
@@ -64,14 +78,60 @@ def test_flash_attention_and_its_gradient(shape, values, taken, monkeypatch):
     )
     q, k = drawn(*shape) / shape[-1] ** 0.5, drawn(*shape, seed=1)
     v, upstream = drawn(*shape[:-1], values, seed=2), drawn(*shape[:-1], values, seed=3)
-    theirs = gradients(plain_attention, [q, k, v], upstream)
-    ours = gradients(lambda *a: flash_attention(*a, narrow=True), [q, k, v], upstream)
+    theirs = gradients(lambda *a: plain_attention(*a, causal), [q, k, v], upstream)
+    ours = gradients(lambda *a: flash_attention(*a, causal, bfloat16=True), [q, k, v], upstream)
     assert bool(asked) == taken
     for one, other in zip(ours, theirs, strict=True):
         assert one.shape == other.shape and one.dtype == tf.float32
         roundings = 8 * 2.0**-8 * np.abs(other).max()  # to bfloat16, of factors and products
         np.testing.assert_allclose(one, other, rtol=0, atol=roundings)
-        assert np.abs(one - other).max() > 0, "narrow products are not float32's"
+        assert np.abs(one - other).max() > 0, "products in bfloat16 are not float32's"
+
+
+OVER_KEYS = StateType(KEYS, 0)
+
+
+def over_all_keys(*last: Node) -> tuple[Node, ...]:
+    """x, its scores with every position (nothing is masked), their softmax written out, and the
+    nodes that follow."""
+    rows = [
+        ("INPUT", (), BLOCK), ("T-MAT MUL", (0, 0), OVER_KEYS), ("EXP", (1,), OVER_KEYS),
+        ("RED SUM", (2,), StateType(COUNT, 1)), ("DIVIDE", (2, 3), OVER_KEYS),
+    ]  # fmt: skip
+    return (*(Node(op, reads, 0, (), made, op.lower()) for op, reads, made in rows), *last)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "ops", "expected"),
+    [
+        (
+            over_all_keys(Node("MAT MUL", (4, 0), 0, (), BLOCK, "out")),
+            [ATTENTION],
+            lambda x, weights: weights @ x,
+        ),
+        (
+            over_all_keys(Node("RED MAX", (4,), 0, (), StateType(COUNT, 1), "largest"),
+                          Node("MULTIPLY", (0, 5), 0, (), BLOCK, "out")),
+            [SOFTMAX, "RED MAX"],
+            lambda x, weights: weights.max(-1, keepdims=True) * x,
+        ),
+        (
+            over_all_keys(Node("RED MEAN", (1,), 0, (), StateType(COUNT, 1), "mean"),
+                          Node("MULTIPLY", (0, 5), 0, (), BLOCK, "out")),
+            ["RED MEAN"],
+            lambda x, weights: (x @ x.swapaxes(-1, -2)).mean(-1, keepdims=True) * x,
+        ),
+    ],
+)  # fmt: skip
+def test_where_nothing_is_masked_every_position_counts(nodes, ops, expected):
+    """In a bidirectional task: a state over key positions that is open ranges over all of them."""
+    graph = SimpleNamespace(nodes=nodes, hash="unmasked")
+    assert set(ops) <= {node.op for node in lowered(graph)}
+    x = np.random.default_rng(0).standard_normal((2, 5, 8))
+    powers = np.exp(x @ x.swapaxes(-1, -2))
+    weights = powers / powers.sum(-1, keepdims=True)
+    made = block_function(graph, 8)(tf.constant(x), [])
+    np.testing.assert_allclose(made, expected(x, weights), rtol=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 0.0])
@@ -133,3 +193,75 @@ ATTEND = (
 def test_only_they_are_replaced(body, op):
     nodes = lowered(build(parse(f"{BANKS}main(x, y):\n{body}")))
     assert nodes[-1].op == op
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "  r = ABS ROOT(x)\n  out = DIVIDE(x, r)\n",
+        "  s = RED SUM(x)\n  out = DIVIDE(x, s)\n",
+        "  f = MAX(x) constant=c0\n  r = ABS ROOT(f)\n  out = DIVIDE(x, r)\n",
+        "  m = RED MEAN(x)\n  f = MAX(m) constant=c0\n  r = ABS ROOT(f)\n  out = DIVIDE(x, r)\n",
+        "  out = DIVIDE(x, x)\n",
+        "  out = DIFFERENCE(x, x)\n",
+    ],
+)
+def test_a_pattern_may_end_at_the_blocks_input(body):
+    """The block's input reads nothing, so a pattern must not look for what it is made of."""
+    same_as_interpreted(parse(f"{BANKS}main(x, y):\n{body}"))
+
+
+PATTERNS = {
+    "over rms": f"  s = SQUARE(x)\n{NORM}",
+    "layer norm": "  a = RED MEAN(x)\n  d = DIFFERENCE(x, a)\n  s = MULTIPLY(d, x)\n"
+    "  m = RED MEAN(s)\n  f = MAX(m) constant=c0\n  r = ABS ROOT(f)\n  out = DIVIDE(d, r)\n",
+    "attention": f"  q = SIN(x)\n{ATTEND}  out = MAT MUL(w, x)\n",
+    "attention, masked first": "  p = T-MAT MUL(x, x)\n  v = MASK(p)\n  e = EXP(v)\n"
+    "  t = RED SUM(e)\n  w = DIVIDE(e, t)\n  out = MAT MUL(w, x)\n",
+    "softmax of channels": "  e = EXP(x)\n  t = RED SUM(e)\n  out = DIVIDE(e, t)\n",
+    "relu of a convolution": "  c = CONV 1X1(x) dim=d0\n  d = DCONV 3X1(c)\n"
+    "  k = CONV 1X1(x) dim=d0\n  r = MAX(d) constant=c1\n  out = ADD(r, k)\n",
+    "top scores": "  s = SCORE(x) count=n0\n  t = TOP_K(s) count=n1\n  m = RED SUM(t)\n"
+    "  out = ADD(x, m)\n",
+}
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_program_near_a_pattern_keeps_its_meaning(name):
+    """Each pattern with one or two operands replaced by any earlier state, the block's input among
+    them: what still has a type computes what the reference interpreter computes."""
+    dna = parse(f"{BANKS}counts n0=128 n1=2\nmain(x, y):\n{PATTERNS[name]}")
+    near = {build(each).hash: each for each in neighbours(dna) if isinstance(build(each), Graph)}
+    assert len(near) > 3
+    chosen = sorted(near)[:: 1 + len(near) // 40]
+    for each in chosen:
+        same_as_interpreted(near[each])
+
+
+def neighbours(dna: DNA) -> Iterator[DNA]:
+    main = dna.subroutines[0]
+    places = [
+        (number, operand) for number in range(len(main.instructions)) for operand in ("in1", "in2")
+    ]
+    for first, second in product(places, places):
+        for one, other in product(range(first[0] + 2), range(second[0] + 2)):
+            if first < second and 1 not in (one, other):  # states 0 and 1 are both the input
+                rows = list(main.instructions)
+                for (number, operand), state in ((first, one), (second, other)):
+                    rows[number] = rows[number]._replace(**{operand: state})
+                changed = replace(main, instructions=tuple(rows))
+                yield replace(dna, subroutines=(changed, *dna.subroutines[1:]))
+
+
+def same_as_interpreted(dna: DNA) -> None:
+    graph = build(dna)
+    assert isinstance(graph, Graph), graph
+    rng = np.random.default_rng(0)
+    weights = random_weights(graph, 8, rng)
+    x = rng.standard_normal((2, 5, 8))
+    expected = interpret(dna, x, by_site(dna, weights))
+    made = np.array(block_function(graph, 8)(tf.constant(x), [tf.constant(w) for w in weights]))
+    steady = np.isfinite(expected) & (np.abs(expected) < 1e6)
+    np.testing.assert_allclose(
+        made[steady], expected[steady], rtol=1e-6, atol=1e-6, err_msg=render(dna)
+    )

@@ -27,14 +27,15 @@ NAMES = [name for name, row in PRIMITIVES.items() if "count" not in row.reads]
 
 
 def digest(dna: DNA) -> str:
-    graph = build(dna)
+    graph = build(dna, bidirectional=True)
     assert isinstance(graph, Graph), graph
     return graph.hash
 
 
 def test_comments_do_not_change_the_hash() -> None:
     text = seed_text("transformer")
-    assert digest(parse(text.replace("\n", "  # so\n"))) == digest(parse(text))
+    commented = text.replace("\n", "  # so\n")
+    assert digest(parse(commented, d_model=64)) == digest(parse(text, d_model=64))
 
 
 def rewritten(dna: DNA, change: Callable[[Instruction], Instruction]) -> DNA:
@@ -204,7 +205,8 @@ def test_the_hash_sees_live_changes(name: str) -> None:
     """A bank value, op, branch or input that is read gives a program of its own."""
     dna = load_seed(name)
     text = render(dna)
-    made = [build(parse(text.replace(*change))) for change in LIVE_CHANGES if change[0] in text]
+    changes = [change for change in LIVE_CHANGES if change[0] in text]
+    made = [build(parse(text.replace(*change)), bidirectional=True) for change in changes]
     hashes = [graph.hash for graph in made if isinstance(graph, Graph)]
     assert len(hashes) >= 6
     assert len({*hashes, digest(dna)}) == len(hashes) + 1
@@ -281,7 +283,7 @@ def test_hashes_are_the_same_in_every_interpreter() -> None:
     program = (
         "from primitives import build\n"
         "from primitives.programs.seeds import load_seed, seed_names\n"
-        "for name in seed_names(): print(build(load_seed(name)).hash)"
+        "for name in seed_names(): print(build(load_seed(name), True).hash)"
     )
     here = [digest(load_seed(name)) for name in seed_names()]
     assert len(set(here)) == len(here)
@@ -291,4 +293,39 @@ def test_hashes_are_the_same_in_every_interpreter() -> None:
 
 def test_the_transformers_hash_is_pinned() -> None:
     """Databases hold hashes: a change of the canonical form must be deliberate."""
-    assert digest(load_seed("transformer")) == "38e0e104f41d2e50d3b6680a2e2fd06c"
+    assert digest(load_seed("transformer", 128)) == "38e0e104f41d2e50d3b6680a2e2fd06c"
+
+
+ONE_DRAW = "  noise = NOISE(x)\n  gap = DIFFERENCE(noise, noise)\n  out = ADD(x, gap)\n"
+TWO_DRAWS = (
+    "  noise = NOISE(x)\n  again = NOISE(x)\n  gap = DIFFERENCE(noise, again)\n"
+    "  out = ADD(x, gap)\n"
+)
+
+
+@pytest.mark.parametrize("op", ["NOISE", "UNIFORM"])
+def test_each_random_instruction_is_a_draw_of_its_own(op: str) -> None:
+    """As each weighted one has a weight of its own; a deterministic one is computed once."""
+    texts = [MAIN + each.replace("NOISE", op) for each in (ONE_DRAW, TWO_DRAWS)]
+    one, two = (build(parse(text)) for text in texts)
+    assert isinstance(one, Graph) and isinstance(two, Graph) and one.hash != two.hash
+    assert [sum(node.op == op for node in graph.nodes) for graph in (one, two)] == [1, 2]
+    merged = [digest(parse(text.replace(op, "TANH"))) for text in texts]
+    assert merged[0] == merged[1]
+
+
+def test_a_subroutine_that_draws_draws_at_each_call() -> None:
+    draw = "\ndraw(x, y):\n  out = NOISE(x)\n"
+    shared = f"{MAIN}  a = draw(x)\n  out = ADD(a, a)\n{draw}"
+    apart = f"{MAIN}  a = draw(x)\n  b = draw(x)\n  out = ADD(a, b)\n{draw}"
+    assert digest(parse(shared)) != digest(parse(apart))
+
+
+def test_draws_are_told_apart_by_what_they_read_and_not_by_their_order() -> None:
+    lines = ["  small = C MUL(x) constant=c1\n", "  a = NOISE(x)\n", "  b = NOISE(small)\n"]
+    ends = ["  out = ADD(a, b)\n", "  out = ADD(b, a)\n"]
+    texts = [MAIN + "".join((*lines, end)) for end in ends]
+    texts += [MAIN + "".join((lines[0], lines[2], lines[1], end)) for end in ends]
+    same = f"{MAIN}  a = NOISE(x)\n  b = NOISE(x)\n"
+    assert len({digest(parse(text)) for text in texts}) == 1
+    assert len({digest(parse(same + end)) for end in ends}) == 1

@@ -9,7 +9,6 @@ their routed calls in one of three ways, in turn.
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,18 +19,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from primitives import (
-    DNA,
-    Graph,
-    Instruction,
-    Subroutine,
-    balancing,
-    build,
-    kernels,
-    render,
-    routing,
-)
+from primitives import DNA, Graph, Instruction, Subroutine, build, render
 from primitives.graph.build import DISPATCH, Node
+from primitives.kernels import balancing, dense, routing
 from primitives.kernels.balancing import Run
 from primitives.language.dna import ROUTED
 from primitives.language.text import parse
@@ -45,6 +35,7 @@ from primitives.lowering.dispatch import (
 )
 from primitives.lowering.emit import emit
 from primitives.lowering.layer import block_function
+from primitives.lowering.render import line
 from primitives.lowering.rewrite import lowered
 from primitives.ops.table import PRIMITIVES
 from search.evolution.mutation import mutate
@@ -102,7 +93,7 @@ def traced(
     body, nodes = emit(graph, WIDTH, options=options), lowered(graph)
     shapes = shapes_of(nodes, x.shape[0], options)
     values = {
-        **vars(kernels),
+        **vars(dense),
         **vars(routing),
         **vars(balancing),
         "x": x,
@@ -110,15 +101,15 @@ def traced(
     }
     values |= {spec.name: weight for spec, weight in zip(body.weights, weights, strict=True)}
     wrong = []
-    for line, positions in zip(body.lines, body.made, strict=True):
-        exec(line, values)
-        names = line.split(" = ")[0].strip("(,)").split(", ")
+    for statement in body.statements:
+        written, names, positions = line(statement), statement.names, statement.nodes
+        exec(written, values)
         if len(positions) == 1:  # values and indices, or slots and their route
             positions *= 1 if nodes[positions[0]].op == DISPATCH else len(names)
         for name, position in zip(names, positions, strict=False):
             made, axes = tuple(values[name].shape), shapes[position]
             if len(made) != len(axes) or not all(map(set.__contains__, axes, made)):
-                wrong.append(f"{line}: {made}, its type is {nodes[position].type}")
+                wrong.append(f"{written}: {made}, its type is {nodes[position].type}")
     return np.array(values[body.result]), tuple(wrong)
 
 
@@ -290,9 +281,8 @@ def test_only_a_softmax_is_finite_where_the_program_overflows() -> None:
     every expert on every token may overflow for a token in an expert that it is not routed to.)"""
     for trial in attempts("dense"):
         ours, theirs = (np.isfinite(each).all() for each in (trial.outputs, trial.reference))
-        stable = any(
-            re.search(r"softmax\(|attention\(", line) for line in emit(trial.graph, WIDTH).lines
-        )
+        lines = emit(trial.graph, WIDTH).lines
+        stable = any("softmax(" in each or "attention(" in each for each in lines)
         assert ours == theirs or (ours and stable), render(trial.dna)
 
 

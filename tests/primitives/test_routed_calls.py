@@ -321,7 +321,7 @@ def test_static_cost_is_what_the_lowered_graph_computes(
     assert abs(ran - charged) <= 0.01 * charged, f"{ran} FLOPs a token, charged {charged}"
 
 
-def test_each_way_is_charged_for_the_rows_that_it_computes() -> None:
+def test_each_strategy_is_charged_for_the_rows_that_it_computes() -> None:
     """8 rows a token for all experts; 2 and what fills up blocks, or buffers; 2 for copies."""
     graph = graph_of(TOP_2_OF_8)
     nodes, expert = lowered(graph), 2 * 2 * 64 * 256
@@ -339,7 +339,7 @@ def test_each_way_is_charged_for_the_rows_that_it_computes() -> None:
     ("dna", "tokens", "kind"),
     [(TOP_2_OF_8, 1024, "blocks"), (NEURONS, 1024, "entries"), (SOFT_MIXTURE, 1024, "every")],
 )
-def test_the_cheapest_way_is_chosen(dna: DNA, tokens: int, kind: Kind) -> None:
+def test_the_cheapest_strategy_is_chosen(dna: DNA, tokens: int, kind: Kind) -> None:
     """Wide experts in blocks; of very many narrow ones, copies; gates for all experts leave no
     choice."""
     chosen = strategies(lowered(graph_of(dna)), 64, LoweringOptions(8, tokens // 8)).values()

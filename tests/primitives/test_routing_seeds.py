@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,9 +13,10 @@ from primitives import Graph, build, render
 from primitives.kernels.balancing import Run
 from primitives.lowering.cost import static_cost
 from primitives.lowering.dispatch import Kind, LoweringOptions, strategies
-from primitives.lowering.emit import emit, weight_specs
+from primitives.lowering.emit import emit
 from primitives.lowering.layer import block_function
 from primitives.lowering.rewrite import lowered
+from primitives.lowering.weights import weight_specs
 from primitives.programs.seeds import load_seed, seed_names
 from tests.primitives.seed_parts import LENGTH, TOKENS, WIDTH, X, close, part, passed, weights_of
 from tests.reference import routings as routings
@@ -93,7 +95,7 @@ def peer(x: Array, w: Weights) -> Array:
 
 
 def product_key_memory(x: Array, w: Weights) -> Array:
-    return routings.pkm(x, {**product_keys(w), "values": w["value_out_shift"]}, k=8)
+    return routings.pkm(x, {**product_keys(w), "values": w["memory_out_shift"]}, k=8)
 
 
 def cascade(x: Array, w: Weights) -> Array:
@@ -142,7 +144,9 @@ def routed(name: str) -> Graph:
 
 
 def test_every_seed_program_with_counts_has_a_reference() -> None:
-    assert sorted(SEEDS) == [name for name in seed_names() if load_seed(name).counts]
+    """peer_million is peer with other options, as test_seed_hashes shows."""
+    routed = {name for name in seed_names() if load_seed(name).counts}
+    assert {*SEEDS} == routed - {"peer_million"}
 
 
 def varied(name: str, load: Array) -> bool:
@@ -193,9 +197,14 @@ def written(name: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", SEEDS)
 def test_blocks_are_the_transformers_but_for_the_feed_forward(name: str) -> None:
     ours, switch, dna = written(name), written("switch"), load_seed(name)
-    for shared in ("self_attention", "softmax", "layer_norm", "residual"):
+    if name == "expert_choice":  # sees both sides
+        masked = "  visible = MASK(scores)\n  weights = softmax(visible)"
+        switch["self_attention"] = switch["self_attention"].replace(
+            masked, "  weights = softmax(scores)"
+        )
+    for shared in ("self_attention", "multi_head_projection", "softmax", "layer_norm", "residual"):
         assert ours[shared] == switch[shared]
-    assert dna.dims[:2] == (8, 1) and dna.constants[:3] == (0.0, 0.25, 1e-6)
+    assert dna.dims[:2] == (8, 1) and dna.constants[:3] == (0.0, 1 / math.sqrt(64 / 8), 1e-6)
     main = switch["main"].replace("feed_forward", "expert").splitlines()[1:]
     assert main == [f"  {line}" for line in DENSE_MAIN]
     if name == "base":
@@ -208,13 +217,16 @@ def test_the_block_around_a_feed_forward() -> None:
     graph = part("switch", *DENSE_MAIN)
     weights = weights_of(graph)
     named = dict(zip(TRANSFORMER_WEIGHTS, map(tf.constant, weights.values()), strict=True))
-    expected = pre_norm_block(tf.constant(X), named, 0.25, squared_relu)
+    expected = pre_norm_block(tf.constant(X), named, squared_relu)
     assert close(passed(graph, weights).output, expected.numpy())
 
 
 def test_depths_are_mixed_of_the_whole_block() -> None:
     """y = x + r (f(x) - x), with f the block that passes nothing by."""
-    gated, plain = build(load_seed("mixture_of_depths")), part("mixture_of_depths", *DENSE_MAIN)
+    gated, plain = (
+        build(load_seed("mixture_of_depths", WIDTH)),
+        part("mixture_of_depths", *DENSE_MAIN),
+    )
     assert isinstance(gated, Graph)
     w = weights_of(gated)
     names = {"main_fed_kernel": "expert_out_kernel"}
@@ -232,7 +244,8 @@ def test_depths_are_mixed_of_the_whole_block() -> None:
 @pytest.mark.parametrize("name", SEEDS)
 def test_costs_are_those_that_the_headers_say(name: str) -> None:
     """What a token meets costs what a dense feed-forward does, but for product keys."""
-    graph, transformer = build(load_seed(name)), build(load_seed("transformer"))
+    graph = build(load_seed(name, 128), bidirectional=True)
+    transformer = build(load_seed("transformer", 128))
     assert isinstance(graph, Graph) and isinstance(transformer, Graph)
     flops, dense = (
         static_cost(each, 128, graph.every, 256, 256, other=transformer).flops_per_token
@@ -261,7 +274,7 @@ def test_thousands_of_experts_are_never_ranked_in_blocks(tokens: int) -> None:
 @pytest.mark.parametrize("name", SEEDS)
 def test_only_expert_choice_sees_the_future(name: str) -> None:
     """In evaluation, of the whole block: a prefix gives the prefix of the output."""
-    graph, cut = build(load_seed(name)), 7
+    graph, cut = build(load_seed(name), bidirectional=True), 7
     assert isinstance(graph, Graph)
     weights = [tf.constant(array) for array in weights_of(graph).values()]
     block = block_function(graph, WIDTH, LoweringOptions(*X.shape[:2]))

@@ -14,21 +14,20 @@ import tensorflow as tf
 
 from primitives import Graph, build, parse, render
 from primitives.lowering.cost import static_cost
-from primitives.lowering.emit import weight_specs
 from primitives.lowering.layer import Array, block_function
+from primitives.lowering.weights import weight_specs
 from primitives.programs.seeds import load_seed, seed_names, seed_text
 from tests.primitives.call_sites import by_site, random_weights
 from tests.reference.blocks import BLOCKS, HEADS
 from tests.reference.interpreter import interpret
 
 SEEDS = list(BLOCKS)
-SCALE = 0.25
-"""The scale of scores that the programs' constants say: 1/sqrt(d_head) at d_model 128."""
+WIDTHS = (32, 64, 256)
 LENGTH = 12
 
 
-def graph_of(name: str) -> Graph:
-    graph = build(load_seed(name))
+def graph_of(name: str, width: int = 64) -> Graph:
+    graph = build(load_seed(name, width))
     assert isinstance(graph, Graph)
     return graph
 
@@ -63,14 +62,14 @@ def value_and_gradients(
     return output.numpy(), [gradient.numpy() for gradient in tape.gradient(total, watched)]
 
 
-@pytest.mark.parametrize("width", [64, 128])
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", SEEDS)
 def test_blocks_are_those_of_the_papers(name: str, width: int) -> None:
-    graph, reference, x = graph_of(name), BLOCKS[name][0], random_input(width)
+    graph, reference, x = graph_of(name, width), BLOCKS[name][0], random_input(width)
     block, (weights, by_name) = block_function(graph, width), named_weights(name, graph, width)
     watched = [x, *weights]
     ours, our_gradients = value_and_gradients(lambda: block(x, weights), watched)
-    theirs, their_gradients = value_and_gradients(lambda: reference(x, by_name, SCALE), watched)
+    theirs, their_gradients = value_and_gradients(lambda: reference(x, by_name), watched)
     assert np.abs(ours - theirs).max() <= 1e-5
     assert np.abs(ours - x).max() > 0.1
     for label, mine, expected in zip(("x", *by_name), our_gradients, their_gradients, strict=True):
@@ -78,15 +77,16 @@ def test_blocks_are_those_of_the_papers(name: str, width: int) -> None:
         assert close, f"gradient of {label}"
 
 
-def test_the_transformer_is_what_keras_layers_make() -> None:
-    """At d_model 128 scores are scaled as keras.layers.MultiHeadAttention scales them."""
-    graph = graph_of("transformer")
-    (weights, w), x = named_weights("transformer", graph, 128), random_input(128)
-    outputs = block_function(graph, 128)(x, weights)
-    attention = keras.layers.MultiHeadAttention(HEADS, 16, use_bias=False)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_transformer_is_what_keras_layers_make(width: int) -> None:
+    """Scores are scaled as keras.layers.MultiHeadAttention scales them."""
+    graph, head = graph_of("transformer", width), width // HEADS
+    (weights, w), x = named_weights("transformer", graph, width), random_input(width)
+    outputs = block_function(graph, width)(x, weights)
+    attention = keras.layers.MultiHeadAttention(HEADS, head, use_bias=False)
     norms = [keras.layers.LayerNormalization(epsilon=1e-9) for _ in range(2)]
-    wide = keras.layers.Dense(512, activation="relu", use_bias=False)
-    narrow = keras.layers.Dense(128, use_bias=False)
+    wide = keras.layers.Dense(4 * width, activation="relu", use_bias=False)
+    narrow = keras.layers.Dense(width, use_bias=False)
 
     def block(x: tf.Tensor) -> tf.Tensor:
         normed = norms[0](x)
@@ -95,7 +95,7 @@ def test_the_transformer_is_what_keras_layers_make() -> None:
 
     block(x)
     heads = [np.moveaxis(w[name].numpy(), 0, 1) for name in ("query", "key", "value")]
-    attention.set_weights([*heads, w["mix"].numpy().reshape(HEADS, 16, 128)])
+    attention.set_weights([*heads, w["mix"].numpy().reshape(HEADS, head, width)])
     for number, norm in enumerate(norms, 1):
         norm.set_weights([w[f"norm{number}_scale"], w[f"norm{number}_shift"]])
     wide.set_weights([w["wide"]])
@@ -155,10 +155,12 @@ def test_costs_grow_as_their_arguments_do() -> None:
 
 def test_headers_say_what_the_files_do() -> None:
     for name in SEEDS:
-        dna, text = load_seed(name), seed_text(name)
-        assert "1/sqrt(d_head) at d_model 128" in text
-        assert (128 / HEADS) ** -0.5 in dna.constants
-        assert f"branch={HEADS}" in render(dna)
+        text = seed_text(name)
+        assert "1/sqrt(d_head), where a head is d1 wide" in text
+        for width in WIDTHS:
+            dna = load_seed(name, width)
+            assert 1 / math.sqrt(width / HEADS) in dna.constants
+            assert (dna.dims[1], f"branch={HEADS}" in render(dna)) == (8 // HEADS, True)
     transformer = load_seed("transformer")
     assert len(transformer.subroutines) == 10
     assert not [row for row in transformer.subroutines[1].instructions if row.op == "SHIFT"]
@@ -189,7 +191,7 @@ def test_large_scores_do_not_overflow(name: str, mask_first: bool) -> None:
     assert np.isfinite(output).all()
     assert all(np.isfinite(gradient).all() for gradient in gradients)
     large = by_name | {label: 100 * by_name[label] for label in ("query", "key")}
-    assert np.abs(output - BLOCKS[name][0](x, large, SCALE)).max() <= 1e-3
+    assert np.abs(output - BLOCKS[name][0](x, large)).max() <= 1e-3
     written = interpret(dna, x.numpy(), by_site(dna, [weight.numpy() for weight in weights]))
     assert not np.isfinite(written).all()
 

@@ -41,10 +41,10 @@ def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
     return x / ops.sqrt(ops.mean(x * x, axis=-1, keepdims=True)) * scale
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Vaswani et al. 2017, equation 1, over the past: q, k, v [batch, T, d_head]."""
     visible = ops.tril(ops.ones((q.shape[1], k.shape[1]), bool))
-    scores = ops.einsum("btd,bsd->bts", q, k) * scale
+    scores = ops.einsum("btd,bsd->bts", q, k) / q.shape[-1] ** 0.5
     return layers.Softmax()(scores, mask=visible) @ v
 
 
@@ -59,13 +59,13 @@ def past_average(x: Tensor, taps: Tensor) -> Tensor:
 
 
 def self_attention(
-    x: Tensor, w: Weights, scale: float, project: Callable[[Tensor, Weights, str, int], Tensor]
+    x: Tensor, w: Weights, project: Callable[[Tensor, Weights, str, int], Tensor]
 ) -> Tensor:
     """Heads one after the other, joined, and mixed by one more map."""
     heads = []
     for head in range(HEADS):
         q, k, v = (project(x, w, name, head) for name in QKV)
-        heads.append(causal_attention(q, k, v, scale))
+        heads.append(causal_attention(q, k, v))
     return ops.concatenate(heads, axis=-1) @ w["mix"]
 
 
@@ -81,29 +81,28 @@ def multi_dconv(x: Tensor, w: Weights, name: str, head: int) -> Tensor:
 def pre_norm_block(
     x: Tensor,
     w: Weights,
-    scale: float,
     activation: Callable[[Tensor], Tensor],
     project: Callable[[Tensor, Weights, str, int], Tensor] = plain,
 ) -> Tensor:
     normed = layer_norm(x, w["norm1_scale"], w["norm1_shift"])
-    x = x + self_attention(normed, w, scale, project)
+    x = x + self_attention(normed, w, project)
     normed = layer_norm(x, w["norm2_scale"], w["norm2_shift"])
     return x + activation(normed @ w["wide"]) @ w["narrow"]
 
 
-def transformer(x: Tensor, w: Weights, scale: float) -> Tensor:
+def transformer(x: Tensor, w: Weights) -> Tensor:
     """The decoder block of Vaswani et al. 2017, normalised first, without biases."""
-    return pre_norm_block(x, w, scale, activations.relu)
+    return pre_norm_block(x, w, activations.relu)
 
 
-def transformer_gelu(x: Tensor, w: Weights, scale: float) -> Tensor:
+def transformer_gelu(x: Tensor, w: Weights) -> Tensor:
     """The same with GELU's tanh form: Hendrycks and Gimpel 2016."""
-    return pre_norm_block(x, w, scale, lambda h: activations.gelu(h, approximate=True))
+    return pre_norm_block(x, w, lambda h: activations.gelu(h, approximate=True))
 
 
-def transformer_pp(x: Tensor, w: Weights, scale: float) -> Tensor:
+def transformer_pp(x: Tensor, w: Weights) -> Tensor:
     """RMSNorm, and SwiGLU: (swish(x W) * x V) W2, Shazeer 2020."""
-    x = x + self_attention(rms_norm(x, w["norm1_scale"]), w, scale, plain)
+    x = x + self_attention(rms_norm(x, w["norm1_scale"]), w, plain)
     normed = rms_norm(x, w["norm2_scale"])
     return x + (activations.silu(normed @ w["gate"]) * (normed @ w["wide"])) @ w["narrow"]
 
@@ -112,12 +111,12 @@ def squared_relu(x: Tensor) -> Tensor:
     return activations.relu(x) ** 2
 
 
-def primer_ez(x: Tensor, w: Weights, scale: float) -> Tensor:
+def primer_ez(x: Tensor, w: Weights) -> Tensor:
     """So et al. 2021, section 4: squared ReLU and multi-DConv-head attention."""
-    return pre_norm_block(x, w, scale, squared_relu, multi_dconv)
+    return pre_norm_block(x, w, squared_relu, multi_dconv)
 
 
-def primer(x: Tensor, w: Weights, scale: float) -> Tensor:
+def primer(x: Tensor, w: Weights) -> Tensor:
     """So et al. 2021, appendix A: also queries from keys, and the second norm after the
     feed-forward. Its norm's x(x - mean) has the mean (x - mean)^2: it is layer norm."""
 
@@ -127,12 +126,12 @@ def primer(x: Tensor, w: Weights, scale: float) -> Tensor:
         return multi_dconv(x, w, name, head)
 
     normed = layer_norm(x, w["norm1_scale"], w["norm1_shift"])
-    x = x + self_attention(normed, w, scale, project)
+    x = x + self_attention(normed, w, project)
     fed = squared_relu(x @ w["wide"]) @ w["narrow"]
     return x + layer_norm(fed, w["norm2_scale"], w["norm2_shift"])
 
 
-BLOCKS: dict[str, tuple[Callable[[Tensor, Weights, float], Tensor], tuple[str, ...]]] = {
+BLOCKS: dict[str, tuple[Callable[[Tensor, Weights], Tensor], tuple[str, ...]]] = {
     "transformer": (transformer, TRANSFORMER_WEIGHTS),
     "transformer_gelu": (transformer_gelu, TRANSFORMER_WEIGHTS),
     "transformer_pp": (transformer_pp, TRANSFORMER_PP_WEIGHTS),

@@ -3,7 +3,8 @@
 It runs the DNA as written, instruction by instruction, every head of a branched instruction by
 itself, and reads a state only when something asks for it. It infers no types, rewrites nothing and
 knows nothing of `graph`, `emit` or `kernels`. Invisible entries of a closed state over key
-positions are NaN, so that reading one shows.
+positions are NaN, so that reading one shows. A state that was not masked may be summed over in
+bidirectional tasks alone.
 
 Routing is in evaluation mode: no noise, no loss, each token's best expert. A routed call runs its
 subroutine once for each expert, on the tokens that have an entry for it and no others, each of them
@@ -12,6 +13,7 @@ as a sequence of one: whatever looked further than its own token would give some
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -38,13 +40,25 @@ class State(NamedTuple):
 Lazy = Callable[[], State]
 
 
-def interpret(dna: DNA, x: Array, weights: Mapping[str, Array], tokens: Ids | None = None) -> Array:
+def interpret(
+    dna: DNA, x: Array, weights: Mapping[str, Array], tokens: Ids | None = None,
+    bidirectional: bool = False,
+) -> Array:  # fmt: skip
     """The block's output. `weights` maps a site to its weight, branch axes first: the site of
     main's instruction 3 is 'main_3', of instruction 0 of what it calls 'main_3_0'. `tokens`
     [batch, T] are ids, for programs that route by them."""
+    task = _Task(weights, tokens, bidirectional)
     with np.errstate(all="ignore"):
         inputs = [lambda: State(x.astype(np.float64))] * INPUTS
-        return _Call(dna, 0, inputs, "main", (), weights, tokens).value(-1).values
+        return _Call(dna, 0, inputs, "main", (), task).value(-1).values
+
+
+class _Task(NamedTuple):
+    """What is the same for all calls; an expert is given no tokens."""
+
+    weights: Mapping[str, Array]
+    tokens: Ids | None
+    bidirectional: bool
 
 
 class _Call:
@@ -58,11 +72,10 @@ class _Call:
         inputs: list[Lazy],
         site: str,
         heads: tuple[int, ...],
-        weights: Mapping[str, Array],
-        tokens: Ids | None,
+        task: _Task,
     ) -> None:
-        self.dna, self.site, self.heads, self.weights = dna, site, heads, weights
-        self.index, self.inputs, self.tokens = index, inputs, tokens
+        self.dna, self.site, self.heads, self.task = dna, site, heads, task
+        self.index, self.inputs = index, inputs
         self.made: dict[int, State] = {}
 
     def value(self, position: int) -> State:
@@ -93,7 +106,8 @@ class _Call:
             mine = State(token[here])
             site, heads = f"{self.site}_{position}", (*self.heads, expert)
             inputs: list[Lazy] = [lambda mine=mine: mine] * INPUTS  # type: ignore[misc]
-            made = _Call(self.dna, row.op, inputs, site, heads, self.weights, None).value(-1)
+            blind = self.task._replace(tokens=None)
+            made = _Call(self.dna, row.op, inputs, site, heads, blind).value(-1)
             total = np.zeros((len(token), made.values.shape[2])) if total is None else total
             total[here] += share[here, None] * made.values[:, 0]
         assert total is not None
@@ -106,17 +120,20 @@ class _Call:
         heads = self.heads if row.branch == 1 else (*self.heads, head)
         place, inputs = f"{self.site}_{position}", [self.input(row.in1), self.input(row.in2)]
         if isinstance(row.op, int):
-            return _Call(self.dna, row.op, inputs, place, heads, self.weights, self.tokens).value(
-                -1
-            )
+            return _Call(self.dna, row.op, inputs, place, heads, self.task).value(-1)
         if row.op == "HASH":
             return self.hashed(self.dna.counts[row.count])
         x = inputs[0]()
+        if row.op in _REDUCTIONS or row.op in ("MAT MUL", "T-MAT MUL"):
+            assert self.task.bidirectional or x.closed or not x.keys, f"{row.op} of an open state"
         if row.op in _ELEMENTWISE:
             return x._replace(values=_ELEMENTWISE[row.op](x.values))
         if row.op in _WITH_CONSTANT:
             constant = self.dna.constants[row.constant]
             return x._replace(values=_WITH_CONSTANT[row.op](x.values, constant))
+        if row.op == "TOP_T":
+            assert self.task.bidirectional, "TOP_T in a next-token task"
+            return x._replace(values=_at_top(x.values, self.dna.constants[row.constant]))
         if row.op in _REDUCTIONS:
             return State(_reduced(_REDUCTIONS[row.op], x))
         if row.op in _RUNNING:
@@ -131,13 +148,14 @@ class _Call:
             return _CHOICES[row.op](x, self.dna.counts[row.count] if self.dna.counts else 0)
         if row.op in _PASSING:
             return x
-        return State(_weighted(row.op, x.values, self.weights[place][heads]))
+        return State(_weighted(row.op, x.values, self.task.weights[place][heads]))
 
     def hashed(self, n: int) -> State:
         """Knuth, section 6.4: the n-th part of [0, 1) in which the id times 40503/65536 falls, less
         its whole part."""
-        assert self.tokens is not None, "a program that routes by token ids needs them"
-        fraction = (self.tokens * 40503 / 65536) % 1
+        tokens = self.task.tokens
+        assert tokens is not None, "a program that routes by token ids needs them"
+        fraction = (tokens * 40503 / 65536) % 1
         ids = np.floor(fraction * n).astype(np.int64)[..., None]
         return State(np.ones(ids.shape), ids=ids, domain=n)
 
@@ -221,10 +239,19 @@ def _pair(x: State, y: State) -> State:
     )
 
 
+def _at_top(x: Array, share: float) -> Array:
+    """x [batch, T, experts] at the share of its positions, rounded up, that each column has its
+    largest values at, of equal ones the first; one at least."""
+    length = x.shape[1]
+    count = min(max(1, math.ceil(share * length - 1e-9)), length)
+    ranks = np.argsort(np.argsort(-x, axis=1, kind="stable"), axis=1)
+    return np.where(ranks < count, x, 0.0)
+
+
 def _reduced(function: Callable[..., Array], x: State) -> Array:
     rows = []
     for t in range(x.values.shape[1]):
-        row = x.values[:, t, : t + 1] if x.keys else x.values[:, t]
+        row = x.values[:, t, : t + 1] if x.closed else x.values[:, t]
         rows.append(function(row, axis=-1, keepdims=True))
     return np.stack(rows, axis=1)
 
@@ -243,25 +270,24 @@ def _running(function: Callable[[Array, Array], Array], x: State) -> Array:
 
 
 def _product(x: State, y: State) -> State:
-    """out[t] = sum over s <= t of x[t, s] y[s]; a closed y[s] has its first s + 1 entries only."""
-    assert x.closed, "MAT MUL on an open state"
+    """out[t] = sum over s of x[t, s] y[s], over s <= t if x is closed; a closed y[s] has its first
+    s + 1 entries only."""
     batch, length, _ = x.values.shape
-    out = np.zeros((batch, length, y.values.shape[2]))
+    out, closed = np.zeros((batch, length, y.values.shape[2])), x.closed and y.closed
     for t in range(length):
-        for s in range(t + 1):
+        for s in range(t + 1 if x.closed else length):
             some = slice(s + 1) if y.closed else slice(None)
             out[:, t, some] += x.values[:, t, s, None] * y.values[:, s, some]
-    return State(np.where(_visible(out), out, np.nan) if y.closed else out, y.keys, y.closed)
+    return State(np.where(_visible(out), out, np.nan) if closed else out, y.keys, closed)
 
 
 def _scores(x: State, y: State) -> State:
     """out[t, u] = x[t] . y[u], over the entries that both rows have."""
     batch, length, size = x.values.shape
-    assert not x.keys or (x.closed and y.closed), "T-MAT MUL over an open state"
     out = np.zeros((batch, length, length))
     for t in range(length):
         for u in range(length):
-            both = min(t, u) + 1 if x.keys else size
+            both = min(t + 1 if x.closed else size, u + 1 if y.closed else size)
             out[:, t, u] = (x.values[:, t, :both] * y.values[:, u, :both]).sum(-1)
     return State(out, keys=True)
 

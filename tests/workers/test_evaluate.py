@@ -13,8 +13,9 @@ import pytest
 
 from primitives import parse, render
 from primitives.programs.seeds import load_seed
+from workers.spec.objectives import NEXT_TOKEN
 from workers.spec.outcome import Budget, Hurdle, Job
-from workers.spec.task import ModelSpec, OptimizerSpec, Task, TrainingSpec
+from workers.spec.task import DataSpec, ModelSpec, OptimizerSpec, Task, TrainingSpec
 from workers.training.evaluate import evaluate, run_job
 
 SEED = load_seed("transformer")
@@ -111,10 +112,21 @@ def test_a_program_without_a_type_is_invalid(tiny_task):
     assert run_job(job, tiny_task).status == "invalid"
 
 
+def test_a_split_shorter_than_a_sequence_is_invalid_and_named(tiny_task, tmp_path):
+    (tmp_path / "prose.txt").write_text("word " * 40)
+    data = DataSpec(source="text", files=(str(tmp_path / "prose.txt"),))
+    outcome = evaluate(SEED, changed(tiny_task, data=data), Budget("steps", 2), seed=1)
+    assert outcome.status == "invalid"
+    assert (
+        "the validation split has 11 tokens, and a sequence with its targets needs 17"
+        in outcome.reason
+    )
+
+
 def test_memory_that_runs_out_is_an_outcome(tiny_task):
     huge = changed(
         tiny_task,
-        model=ModelSpec(d_model=8, layers=1, sequence_length=1 << 21),
+        model=ModelSpec(d_model=8, layers=1, sequence_length=1 << 18),
         training=TrainingSpec(batch_size=1, eval_batches=1),
         data=tiny_task.data.model_copy(update={"max_documents": None}),
     )
@@ -162,7 +174,7 @@ def test_the_engine_trains_as_plain_keras_does(tiny_task, name):
         with tf.GradientTape() as tape:
             weights = [tf.convert_to_tensor(variable.value) for variable in variables]
             tape.watch(weights)
-            loss, *_ = training_loss(layers, weights, tf.constant(batch), None, "next_token")
+            loss, *_ = training_loss(layers, weights, tf.constant(batch), None, NEXT_TOKEN)
         optimizer.apply(tape.gradient(loss, weights), variables)
         theirs.append(float(loss))
     assert ours == pytest.approx(theirs, abs=1e-5)
@@ -180,10 +192,10 @@ def test_jax_trains_as_tensorflow_does(tiny_task, tmp_path):
     code = f"""if True:
         from pathlib import Path
         from primitives.programs.seeds import load_seed
-        from workers.machine.devices import configure
+        from workers.machine.backends import configure
         from workers.training.evaluate import evaluate
         from workers.spec.outcome import Budget
-        from workers.spec.pool import Layout
+        from workers.machine.devices import Layout
         from workers.spec.task import Task
         configure("jax", Layout(1, 1, 0.0), None)
         import jax

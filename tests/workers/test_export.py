@@ -263,11 +263,64 @@ def test_a_trained_program_keeps_its_score(tiny_task: Task, tmp_path: Path, opti
     assert model.count_params() == card["static_cost"]["parameters"]
 
 
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_the_card_has_the_exported_models_own_score(
+    tiny_task: Task, tmp_path: Path, precision: str
+) -> None:
+    """Recomputed from the saved model. A run in bfloat16 scored a little otherwise, and the card,
+    the README and the module say so; nothing else does."""
+    training = tiny_task.training.model_copy(update={"precision": precision})
+    task = tiny_task.model_copy(update={"training": training})
+    folder = tmp_path / "out"
+    export_candidate(
+        load_seed("transformer"), folder, task=task, budget=Budget("steps", 20), seed=5,
+        card={"program": "it"},
+    )  # fmt: skip
+    card = json.loads((folder / "card.json").read_text())
+    scores, run = card["exported"], card["weights"]
+    assert (card["trained_in"], scores["precision"]) == (precision, "float32")
+    source = (folder / "it_block.py").read_text()
+    model = load_module(source).build_model()
+    model.load_weights(folder / "model.weights.h5")
+    tokens = load_tokens(task.data)
+    for split, short in (("validation", "val"), ("test", "test")):
+        loss = loss_on_split(model, task, split)
+        bits = loss / np.log(2) / tokens.bytes_per_token[split]
+        assert scores[f"{short}_loss"] == pytest.approx(loss, abs=1e-5)
+        assert scores[f"{short}_bpb"] == pytest.approx(bits, abs=1e-5)
+        differs = abs(scores[f"{short}_loss"] - run[f"{short}_loss"])
+        assert differs < 1e-5 if precision == "float32" else 1e-5 < differs < 0.05
+    for text in (source, (folder / "README.md").read_text()):
+        said = " ".join(text.split())
+        assert f"{scores['val_bpb']:.4f} bits a byte" in said
+        assert f"computed in {scores['precision']}" in said
+        assert ("differ from these by roundings" in said) == (precision != "float32")
+
+
+def test_weights_of_an_unknown_precision_are_said_to_be(tmp_path: Path) -> None:
+    dna = load_seed("transformer")
+    weights = weights_of(dna)
+    np.savez(tmp_path / "old.npz", **weights)
+    np.savez(tmp_path / "new.npz", precision="mixed_bfloat16", **weights)
+    for file, trained_in in (("old", "unknown"), ("new", "mixed_bfloat16")):
+        export(
+            dna, tmp_path / file, task=Task(model=SPEC), weights=tmp_path / f"{file}.npz",
+            card={"program": "it"},
+        )  # fmt: skip
+        card = json.loads((tmp_path / file / "card.json").read_text())
+        assert card["trained_in"] == trained_in
+    assert "is not known" in (tmp_path / "old" / "README.md").read_text().replace("\n", " ")
+
+
 def loss_on_validation(model: Any, task: Task) -> float:
+    return loss_on_split(model, task, "validation")
+
+
+def loss_on_split(model: Any, task: Task, split: str) -> float:
     import keras
 
     length, training = task.model.sequence_length, task.training
-    split = load_tokens(task.data).validation
+    split = getattr(load_tokens(task.data), split)
     windows = np.lib.stride_tricks.sliding_window_view(split, length + 1)
     count = training.eval_batches * training.batch_size
     chosen = windows[np.linspace(0, len(windows) - 1, count).astype(np.int64)].astype("int32")

@@ -17,12 +17,13 @@ import pytest
 from primitives.language.text import render
 from primitives.programs.seeds import load_seed
 from workers.data.corpora import DataError
+from workers.machine.devices import Layout
 from workers.machine.memory import total_mb
 from workers.pool.cluster import Cluster
 from workers.pool.local import PREFIX, Session, sweep
 from workers.pool.pool import Pool, PoolError
 from workers.spec.outcome import Budget, Job, Report
-from workers.spec.pool import Layout, PoolSpec, layout
+from workers.spec.pool import PoolSpec, layout
 from workers.spec.task import DataSpec, Task
 
 ROOT = Path(__file__).parents[2]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from workers.data.corpora import DataError, documents, split_documents
-from workers.data.tokens import cache_folder, load_tokens
+from workers.data.corpora import CORPORA, DataError, documents
+from workers.data.splits import split_documents
+from workers.data.tokens import TokenSplits, _key, load_tokens, too_short
+from workers.machine.caches import cache_folder
 from workers.spec.task import DataSpec
 
 SPLITS = ("train", "validation", "test")
@@ -109,6 +113,48 @@ def test_what_changes_the_tokens_changes_the_key(folder: Path) -> None:
     assert count(spec_of(folder)) == 3
 
 
+@pytest.mark.parametrize(
+    ("fields", "folder_name"),
+    [
+        ({}, "sotu-bytes-bc34f1dde21ba494"),
+        ({"max_documents": 40}, "sotu-bytes-0ec6e593a27f315f"),
+        ({"tokenizer": "bpe", "vocabulary": 300}, "sotu-bpe-b43581a83f3f15ca"),
+        ({"source": "tfds"}, "tfds-bytes-2483cdbc9ae326d3"),
+        ({"source": "tfds", "name": "wiki", "tokenizer": "bpe"}, "tfds-bpe-96fc2c3b81c00ad5"),
+    ],
+)
+def test_caches_of_the_first_release_are_still_found(
+    fields: dict[str, object], folder_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names are those that the first release gave, with every package at version 1.2.3."""
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.2.3")
+    assert _key(DataSpec(**fields)) == folder_name
+
+
+def test_the_cache_of_text_files_is_still_found(folder: Path) -> None:
+    files = sorted(folder.glob("*.txt"))
+    found = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    content = {
+        "format": 1, "source": "text", "corpus": {"files": found}, "max_documents": None,
+        "tokenizer": "bytes", "vocabulary": 256,
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    assert _key(spec_of(folder)) == f"text-bytes-{digest}"
+
+
+def test_options_of_a_corpus_are_part_of_the_key(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = replace(CORPORA["text"], name="again", options=("upper", "lower"))
+    monkeypatch.setitem(CORPORA, "again", row)
+    plain = {"source": "again", "files": (str(folder / "*.txt"),)}
+    keys = {
+        _key(DataSpec(**plain, options=options))
+        for options in ({}, {"upper": True}, {"upper": False}, {"lower": True})
+    }
+    assert len(keys) == 4
+
+
 def test_processes_that_start_together_agree(folder: Path) -> None:
     script = (
         "import sys; from workers.spec.task import DataSpec;"
@@ -185,3 +231,11 @@ def test_cache_folder(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == Path(expected)
+
+
+def test_a_split_that_is_too_short_for_a_sequence_is_named() -> None:
+    sizes = {"train": 100, "validation": 8, "test": 9}
+    arrays = {split: np.zeros(size, np.uint8) for split, size in sizes.items()}
+    splits = TokenSplits(**arrays, vocabulary=256, bytes_per_token={})
+    assert too_short(splits, 8) == ""
+    assert "the validation split has 8 tokens, and a sequence" in too_short(splits, 9)

@@ -1,1 +1,1 @@
-"""Text and tokens. Read `corpora`, then `tokens`."""
+"""Text and tokens. Read `corpora` (the table), `splits`, then `tokens`."""

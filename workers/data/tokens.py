@@ -15,21 +15,20 @@ import fcntl
 import hashlib
 import itertools
 import json
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from workers.data.corpora import SPLITS, DataError, Split, documents, fingerprint, split_documents
-from workers.spec.task import DataSpec
+from workers.data.corpora import DataError, Source, documents, fingerprint
+from workers.data.splits import SPLITS, Split, split_documents
+from workers.machine.caches import cache_folder
 
 Tokens = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -45,6 +44,15 @@ BATCH = 64
 """Documents that are encoded together, on all processors."""
 
 
+class TokenSource(Source, Protocol):
+    """What a token array depends on: `task.data` as a whole."""
+
+    @property
+    def tokenizer(self) -> str: ...
+    @property
+    def vocabulary(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class TokenSplits:
     """One-dimensional read-only arrays of token ids below `vocabulary` (uint8 or uint16), and the
@@ -57,16 +65,7 @@ class TokenSplits:
     bytes_per_token: Mapping[str, float]
 
 
-def cache_folder() -> Path:
-    """Where token arrays live: `PRIMEVO_CACHE`, or `primevo` in the user's cache folder."""
-    if chosen := os.environ.get("PRIMEVO_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "primevo"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "primevo"
-
-
-def load_tokens(spec: DataSpec, cache_dir: Path | None = None) -> TokenSplits:
+def load_tokens(spec: TokenSource, cache_dir: Path | None = None) -> TokenSplits:
     """The corpus as tokens, from the cache or made now. Safe to call from many processes at once.
 
     Raises DataError where the text or a package is missing, or the cache cannot be written.
@@ -86,9 +85,23 @@ def load_tokens(spec: DataSpec, cache_dir: Path | None = None) -> TokenSplits:
     return _open(folder)
 
 
-def _key(spec: DataSpec) -> str:
+def too_short(tokens: TokenSplits, window: int) -> str:
+    """Why no window of so many tokens can be taken from one of the splits, and what to do; empty
+    where there are enough. A window is a sequence with its targets: one token longer, for the next
+    token."""
+    sizes = {split: len(getattr(tokens, split)) for split in SPLITS}
+    split = min(SPLITS, key=sizes.__getitem__)
+    if sizes[split] >= window:
+        return ""
+    return (
+        f"the {split} split has {sizes[split]} tokens, and a sequence with its targets needs "
+        f"{window}: lower task.model.sequence_length, or give task.data more text"
+    )
+
+
+def _key(spec: TokenSource) -> str:
     """Names the content: whatever changes the tokens changes the key, and nothing else does."""
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "source": spec.source,
         "corpus": fingerprint(spec),
@@ -96,6 +109,8 @@ def _key(spec: DataSpec) -> str:
         "tokenizer": spec.tokenizer,
         "vocabulary": spec.vocabulary if spec.tokenizer == "bpe" else 256,
     }
+    if spec.options:
+        content["options"] = dict(spec.options)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     return f"{spec.source}-{spec.tokenizer}-{digest}"
 
@@ -119,7 +134,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _make(spec: DataSpec, folder: Path) -> None:
+def _make(spec: TokenSource, folder: Path) -> None:
     """Writes the folder's content beside it and gives it its name when all is there."""
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
     try:
@@ -148,7 +163,7 @@ def _bytes() -> _Encoder:
     return _Encoder(256, np.uint8, encode)
 
 
-def _bpe(spec: DataSpec, folder: Path) -> _Encoder:
+def _bpe(spec: TokenSource, folder: Path) -> _Encoder:
     """Trains the tokenizer and leaves it in the folder as `tokenizer.json`."""
     try:
         import tokenizers
@@ -175,7 +190,7 @@ def _bpe(spec: DataSpec, folder: Path) -> _Encoder:
     return _Encoder(tokenizer.get_vocab_size(), np.uint16, encode)
 
 
-def _sample(spec: DataSpec) -> Iterator[str]:
+def _sample(spec: TokenSource) -> Iterator[str]:
     """The train split's first documents, up to BPE_SAMPLE characters."""
     size = 0
     for split, text in split_documents(documents(spec)):

@@ -1,3 +1,4 @@
-"""Training steps. Read `engine` (the contract), `optimizer`, `compilation` (what is worth
-compiling), then a backend's engine; `tables` trains large expert tables.
+"""Training steps. Read `engine` (the contract), `passes` (what a step computes on any backend),
+`optimizer`, `compilation` (what is worth compiling), then a backend's engine; `tables` trains large
+expert tables.
 """

@@ -10,7 +10,7 @@ steps as fast as XLA at these sizes.
 
 from __future__ import annotations
 
-from workers.machine.devices import accelerators
+from workers.machine.backends import BACKENDS, accelerators
 from workers.spec.outcome import Budget
 from workers.spec.task import Task
 
@@ -25,11 +25,11 @@ def settled(task: Task, budget: Budget, step_flops: float, step_tokens: int) -> 
     """The task with its choices of compiling and precision made: no `auto` is left."""
     seconds = _seconds(budget, step_flops, step_tokens)
     kinds, training = accelerators(), task.training
+    at_once = BACKENDS[training.backend].bfloat16
     compiled = "tpu" in kinds or ("gpu" in kinds and seconds >= XLA_PAYS_S)
-    narrow = compiled or ("gpu" in kinds and training.backend == "jax")
     chosen = {
         "jit": "on" if compiled else "off",
-        "precision": "mixed_bfloat16" if narrow else "float32",
+        "precision": "mixed_bfloat16" if compiled or kinds & at_once else "float32",
     }
     chosen = {key: value for key, value in chosen.items() if getattr(training, key) == "auto"}
     return task.model_copy(update={"training": training.model_copy(update=chosen)})

@@ -15,9 +15,10 @@ import numpy as np
 
 from primitives.graph.build import Graph
 from primitives.lowering.layer import Array
-from workers.engines.engine import CALL_STEPS, Loads, Windows, calls, load_sizes, packing_of, summed
+from workers.engines.engine import Loads, Windows
 from workers.engines.optimizer import make_optimizer
-from workers.model.model import model_layers, scoring_loss, training_loss
+from workers.engines.passes import CALL_STEPS, Passes, calls, experts_of, packing_of, summed
+from workers.model.model import model_layers
 from workers.spec.task import Task
 
 
@@ -25,10 +26,9 @@ class JaxEngine:
     """One candidate in training; see `engine.Engine`."""
 
     def __init__(self, graph: Graph, values: Sequence[Array], task: Task, seed: int) -> None:
-        self._task, self._seed = task, seed
-        self._layers = model_layers(graph, task)
-        self._packing = packing_of(self._layers, task, values, compiled=True)
-        self._sizes = load_sizes(graph, task)
+        layers = model_layers(graph, task)
+        self._passes = Passes(layers, task, seed, experts_of(graph, task), "uint32")
+        self._packing = packing_of(layers, task, values, compiled=True)
         variables = self._packing.variables(values)
         self._optimizer = make_optimizer(task.optimizer)
         self._optimizer.build(variables)
@@ -39,9 +39,9 @@ class JaxEngine:
             jnp.zeros((), jnp.uint32),
         )
         self.loads: Loads = []
-        batch = (task.training.batch_size, task.model.sequence_length + 1)
-        windows = jax.ShapeDtypeStruct((CALL_STEPS, *batch), jnp.int32)
-        count = jax.ShapeDtypeStruct((), jnp.int32)
+        shape: Any = jax.ShapeDtypeStruct
+        windows = shape((CALL_STEPS, *self._passes.windows), jnp.int32)
+        count = shape((), jnp.int32)
         train = jax.jit(self._many_steps, donate_argnums=0)
         self._train = train.lower(self._state, windows, count).compile()
         self._score = jax.jit(self._many_scores).lower(self._state, windows, count).compile()
@@ -66,10 +66,8 @@ class JaxEngine:
 
     def _loss(self, variables: Sequence[Any], states: Any, windows: Any, step: Any) -> Any:
         weights = self._all(variables, states)
-        seed = jnp.stack([step, jnp.uint32(self._seed & 0x7FFFFFFF)])
-        objective = self._task.training.objective
-        total, loss, updates = training_loss(self._layers, weights, windows, seed, objective)
-        places = [i for i, kind in enumerate(self._packing.kinds) if kind == "state"]
+        total, loss, updates = self._passes.train(weights, windows, step)
+        places = self._packing.places("state")
         kept = [updates.get(place, state) for place, state in zip(places, states, strict=True)]
         return total, (loss, kept)
 
@@ -85,13 +83,11 @@ class JaxEngine:
         return jax.lax.fori_loop(0, count, step, (state, jnp.zeros(())))
 
     def _many_scores(self, state: Any, windows: Any, count: Any) -> Any:
-        weights, objective = self._all(state[0], state[2]), self._task.training.objective
+        weights = self._all(state[0], state[2])
 
         def add(index: Any, totals: Any) -> Any:
-            seed = jnp.zeros(2, jnp.uint32)
-            loss, loads = scoring_loss(self._layers, weights, windows[index], seed, objective)
-            parts = [loss, *(part for load in loads for part in load)]
+            parts = self._passes.score(weights, windows[index])
             return [total + part for total, part in zip(totals, parts, strict=True)]
 
-        shapes = [(), *(shape for size in self._sizes for shape in ((size,), ()))]
-        return jax.lax.fori_loop(0, count, add, [jnp.zeros(shape) for shape in shapes])
+        start = [jnp.zeros(shape) for shape in self._passes.score_shapes]
+        return jax.lax.fori_loop(0, count, add, start)

@@ -14,7 +14,7 @@ from workers.spec.task import OptimizerSpec
 
 
 @keras.saving.register_keras_serializable(package="primevo")
-class WarmupRsqrt(keras.optimizers.schedules.LearningRateSchedule):
+class WarmupRsqrt(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]  # Keras has no types
     """Linear warm-up to `peak` over `warmup` steps, then peak * sqrt(warmup / step)."""
 
     def __init__(self, peak: float, warmup: int) -> None:

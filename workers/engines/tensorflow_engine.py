@@ -15,16 +15,16 @@ import tensorflow as tf
 
 from primitives.graph.build import Graph
 from primitives.lowering.layer import Array
-from workers.engines.engine import CALL_STEPS, Loads, Windows, calls, load_sizes, packing_of, summed
+from workers.engines.engine import Loads, Windows
 from workers.engines.optimizer import make_optimizer
+from workers.engines.passes import CALL_STEPS, Passes, calls, experts_of, packing_of, summed
 from workers.engines.tables import LazyAdamW, Rows, squared_norm, touched
 from workers.model.model import (
     EMBEDDING_AND_HEAD,
     Apply,
     EmbeddingAndHead,
+    Layer,
     model_layers,
-    scoring_loss,
-    training_loss,
     wrapped,
 )
 from workers.model.packed import pack_blocks, packed_layers, unpack_blocks
@@ -35,28 +35,28 @@ class TensorFlowEngine:
     """One candidate in training; see `engine.Engine`."""
 
     def __init__(self, graph: Graph, values: Sequence[Array], task: Task, seed: int) -> None:
-        self._task, self._seed = task, seed
+        self._task = task
         self._jit = task.training.jit == "on"
-        self._around = EMBEDDING_AND_HEAD if self._jit else _TRACED
-        self._layers = layers = model_layers(graph, task)
+        layers: Sequence[Layer] = model_layers(graph, task)
         self._packing = packing_of(layers, task, values, compiled=self._jit)
         tables = self._packing.of("table", values)
-        self._apart: Callable[[list[Array]], list[Array]] = list
+        self._unpacked: Callable[[list[Array]], list[Array]] = list
         if self._packing.together and not tables:
-            self._layers = packed_layers(layers, _traced_once)
+            self._unpacked = partial(unpack_blocks, layers)
             values = pack_blocks(layers, values)
-            self._packing = packing_of(self._layers, task, values, compiled=False)
-            self._apart = partial(unpack_blocks, layers)
+            layers = packed_layers(layers, _traced_once)
+            self._packing = packing_of(layers, task, values, compiled=False)
         elif not (self._jit or tables):
-            self._layers = wrapped(layers, _traced_once)
-        self._sizes = load_sizes(graph, task)
+            layers = wrapped(layers, _traced_once)
+        outer = EMBEDDING_AND_HEAD if self._jit else _TRACED
+        self._passes = Passes(layers, task, seed, experts_of(graph, task), "int32", outer)
         self._variables = self._packing.variables(values)
         self._states = [tf.Variable(value) for value in self._packing.of("state", values)]
         self._lazy = LazyAdamW(tables, task.optimizer)
         self._optimizer = make_optimizer(task.optimizer, clipped=not tables)
         self._optimizer.build(self._variables)
         self.loads: Loads = []
-        batch = (task.training.batch_size, task.model.sequence_length + 1)
+        batch = self._passes.windows
         self._train, self._score = (
             tf.function(function, autograph=False, jit_compile=self._jit).get_concrete_function(
                 tf.TensorSpec([CALL_STEPS if self._jit else None, *batch], tf.int32),
@@ -87,7 +87,7 @@ class TensorFlowEngine:
     def weights(self) -> list[Array]:
         tables = self._lazy.tables
         everything = self._packing.all(self._tensors(), self._states, tables)
-        return self._apart([np.asarray(tensor) for tensor in everything])
+        return self._unpacked([np.asarray(tensor) for tensor in everything])
 
     def _tensors(self) -> list[Any]:
         values = [tf.convert_to_tensor(variable.value) for variable in self._variables]
@@ -99,17 +99,15 @@ class TensorFlowEngine:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             tables = [Rows(table, tape) for table in self._lazy.tables]
-            total, loss, updates = training_loss(
-                self._layers, self._packing.all(weights, states, tables), windows,
-                self._random(step), self._task.training.objective, self._around,
-            )  # fmt: skip
+            everything = self._packing.all(weights, states, tables)
+            total, loss, updates = self._passes.train(everything, windows, step)
         taken = [row for table in tables for _, row in table.taken]
         gradients = tape.gradient(total, [*weights, *taken], unconnected_gradients="zero")
         if tables:
             own = touched(tables, gradients[len(weights) :])
             gradients = self._update_tables(own, gradients[: len(weights)], step)
         self._optimizer.apply(self._packing.packed(gradients), self._variables)
-        places = [i for i, kind in enumerate(self._packing.kinds) if kind == "state"]
+        places = self._packing.places("state")
         for place, value in updates.items():
             self._states[places.index(place)].assign(value)
         return loss
@@ -127,9 +125,6 @@ class TensorFlowEngine:
         self._lazy.apply(rows, step)
         return gradients
 
-    def _random(self, step: Any) -> Any:
-        return tf.stack([tf.cast(step, tf.int32), self._seed & 0x7FFFFFFF])
-
     def _many_steps(self, windows: Any, count: Any) -> Any:
         return _sum_over(windows, count, [()], lambda batch: [self._step(batch)])[0]
 
@@ -137,14 +132,8 @@ class TensorFlowEngine:
         states = [tf.identity(state) for state in self._states]
         tables: list[Any] = [Rows(table, None) for table in self._lazy.tables]
         weights = self._packing.all(self._tensors(), states, tables)
-
-        def score(batch: Any) -> list[Any]:
-            objective, seed = self._task.training.objective, tf.zeros([2], tf.int32)
-            loss, loads = scoring_loss(self._layers, weights, batch, seed, objective, self._around)
-            return [loss, *(part for load in loads for part in load)]
-
-        shapes = [(), *(shape for size in self._sizes for shape in ((size,), ()))]
-        return _sum_over(windows, count, shapes, score)
+        score = partial(self._passes.score, weights)
+        return _sum_over(windows, count, self._passes.score_shapes, score)
 
 
 _TRACED = EmbeddingAndHead(*(tf.function(part, autograph=False) for part in EMBEDDING_AND_HEAD))

@@ -1,5 +1,5 @@
-"""Python text for exported modules: statements in lines of a length, as a formatter would break
-them, and the source of the project's functions that they call.
+"""Python text for exported modules: the fixed parts, and the source of the functions that a layer
+calls, with all that those need.
 """
 
 from __future__ import annotations
@@ -7,16 +7,19 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from string import Template
+from textwrap import dedent
+from typing import Any
+
+from primitives.kernels import kernel_modules
 
 LINE = 100
 """Characters of a generated line."""
 
-_CHOICE = re.compile(r"(.+) (if run\.training) (else .+)\Z")
 _GIVEN = {"Tensor", "Any", "keras", "ops"}
 """Names that every exported module has."""
 
@@ -29,57 +32,6 @@ def template(name: str) -> Template:
     )
 
 
-def wrapped(code: str, depth: int) -> list[str]:
-    """A statement or argument in lines of LINE characters, broken inside its outermost call."""
-    margin = " " * depth
-    if len(margin + code) <= LINE or "(" not in code:
-        return [margin + code]
-    target, equals, value = code.rpartition(" = ")
-    choice = _CHOICE.match(value)
-    if choice and len(inner := f"{margin}    {value}") <= LINE:
-        return [f"{margin}{target} = (", inner, f"{margin})"]
-    parts = list(choice.groups()) if choice else [f"{part}," for part in _arguments(value)]
-    if equals and len(parts) > 1:
-        lines = [line for part in parts for line in wrapped(part, depth + 4)]
-        return [f"{margin}{target} = (", *lines, f"{margin})"]
-    head, _, inside = value.partition("(")
-    head = f"{margin}{target}{equals}{head}("
-    if ", " in target and len(head) > LINE:
-        names = [f"{margin}    {name}," for name in target.split(", ")]
-        return [f"{margin}(", *names, *wrapped(f") = {value}", depth)]
-    inside, _, tail = inside.rpartition(")")
-    lines = [f"{margin}    {inside}"]
-    if len(lines[0]) > LINE or head.strip() == "(":
-        lines = [line for each in _arguments(inside) for line in wrapped(f"{each},", depth + 4)]
-    return [head, *lines, f"{margin}){tail}"]
-
-
-def _arguments(code: str) -> list[str]:
-    """Splits at the commas that lie in no bracket."""
-    parts, level = [""], 0
-    for letter in code:
-        level += (letter in "([") - (letter in ")]")
-        if letter == "," and level == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part.strip() for part in parts if part.strip()]
-
-
-def without_unread(lines: Sequence[str], result: str) -> list[str]:
-    """Assignments, with _ for each of two names that no later line reads."""
-    kept: list[str] = []
-    read = {result}
-    for line in reversed(lines):
-        target, _, value = line.partition(" = ")
-        names = target.split(", ")
-        if len(names) > 1:
-            names = [name if name in read else "_" for name in names]
-        kept.append(f"{', '.join(names)} = {value}")
-        read |= set(re.findall(r"\w+", value))
-    return kept[::-1]
-
-
 @dataclass(frozen=True, slots=True)
 class _Definition:
     """A top-level statement of a module, and the names that it reads."""
@@ -88,10 +40,13 @@ class _Definition:
     reads: frozenset[str]
 
 
-def functions(used: Iterable[str]) -> list[str]:
-    """Source of the functions of primitives' kernels, routing and balancing that these names need,
-    classes and constants included: in their files' order, but each after those that it needs."""
-    known, wanted = _definitions(), set(used)
+def functions(used: Iterable[str], own: Sequence[Callable[..., Any]] = ()) -> list[str]:
+    """The source of the functions of these names and of all that they need: kernels, their helpers,
+    constants and classes in their files' order, but each after those that it needs; then the `own`
+    functions of primitives, which plug-ins bring."""
+    brought = [_own(function) for function in own if function.__name__ in set(used)]
+    wanted = set(used).union(*(definition.reads for definition in brought))
+    known = _definitions()
     order: dict[str, None] = {}
 
     def add(name: str) -> None:
@@ -103,7 +58,13 @@ def functions(used: Iterable[str]) -> list[str]:
     for name in known:
         if name in wanted and name not in order:
             add(name)
-    return [known[name].source for name in order]
+    return [known[name].source for name in order] + [each.source for each in brought]
+
+
+def _own(function: Callable[..., Any]) -> _Definition:
+    """The definition of a function as its file has it."""
+    source = dedent(inspect.getsource(function))
+    return _Definition(_without_remarks(source), frozenset(_reads(ast.parse(source))))
 
 
 def imported(sources: Iterable[str]) -> set[str]:
@@ -124,8 +85,7 @@ def _definitions() -> dict[str, _Definition]:
                 name, first = node.targets[0].id, node.lineno
             else:
                 continue
-            source = "".join(lines[first - 1 : node.end_lineno])
-            source = re.sub(r"  # type: ignore\[[\w-]+\]$", "", source, flags=re.MULTILINE)
+            source = _without_remarks("".join(lines[first - 1 : node.end_lineno]))
             if name not in _GIVEN:
                 found[name] = _Definition(source, frozenset(_reads(node)))
     return found
@@ -139,10 +99,13 @@ def _imports() -> frozenset[str]:
     return frozenset(names - _definitions().keys() - _GIVEN - {"annotations"})
 
 
-def _texts() -> list[str]:
-    from primitives.kernels import balancing, dense, routing
+def _without_remarks(source: str) -> str:
+    """Source without what is said in it to a type checker."""
+    return re.sub(r"  # type: ignore\[[\w-]+\]$", "", source, flags=re.MULTILINE)
 
-    return [inspect.getsource(module) for module in (dense, routing, balancing)]
+
+def _texts() -> list[str]:
+    return [inspect.getsource(module) for module in kernel_modules()]
 
 
 def _reads(tree: ast.AST) -> set[str]:

@@ -1,7 +1,9 @@
 """A program leaves: a folder with a Keras layer, its trained weights, a model, a card, an example.
 
-Nothing in the folder needs this project. What is computed is what was trained: the layer carries
-the very lines and kernels that a candidate runs.
+Nothing in the folder needs this project. The layer carries the lines and kernels that a candidate
+runs in float32. Candidates on accelerators may train with products of matrices in bfloat16, and
+with a fused attention kernel: what the exported model computes then differs by roundings. So the
+card says in which precision the weights were trained, and how the exported model itself scores.
 """
 
 from __future__ import annotations
@@ -19,18 +21,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from primitives.graph.build import Graph, IllTyped, build
+from primitives.graph.build import Graph, IllTyped
 from primitives.language.dna import DNA
 from primitives.language.jsonform import to_json
 from primitives.language.text import render
 from workers.data.tokens import load_tokens
+from workers.export.score import exported_score
 from workers.export.source import Names, example_source, module_source, names, plain, readme
-from workers.spec.fit import refused, task_cost
+from workers.machine.backends import BACKENDS
+from workers.spec.fit import refused, task_cost, task_graph
+from workers.spec.metrics import METRICS
 from workers.spec.outcome import Budget, Outcome
 from workers.spec.task import ModelSpec, Task
 from workers.training.evaluate import evaluate
 
 Weights = Mapping[str, npt.NDArray[Any]]
+
+PRECISION = "precision"
+"""In a file of weights, the name under which it says in which precision they were trained."""
 
 
 class ExportError(Exception):
@@ -73,25 +81,34 @@ def export(
     keeps).
     `card` says where the program comes from: `program`, a short title that names the module, and
     what else is known: `candidate` (its record), `budget`, `weights` (the training run of these
-    weights). It goes into card.json with hash, static cost, task, versions and the DNA added.
+    weights). It goes into card.json with hash, static cost, task, versions and the DNA added; with
+    `trained_in`, the precision of the training run ("unknown" where neither file nor task says it);
+    and with `exported`, the scores of the exported model and the precision of its products.
 
     Raises ExportError where the folder is not new or empty or cannot be written, where the program
-    has no type or the task cannot have it, and where the weights are not its weights.
+    has no type in the task, and where the weights are not its weights.
     """
     check_free(directory)
-    graph = build(dna)
+    graph = task_graph(dna, task)
     if isinstance(graph, IllTyped):
-        raise ExportError(f"the program does not type-check: {graph}")
+        raise ExportError(f"the program does not type-check in this task: {graph}")
     if reason := refused(graph, task):
         raise ExportError(f"the task cannot have this program: {reason}")
-    arrays = _loaded(weights) if isinstance(weights, Path) else weights
-    arrays = _in_order(arrays, graph, task.model)
+    arrays = dict(_loaded(weights) if isinstance(weights, Path) else weights)
+    trained_in = str(arrays.pop(PRECISION, _precision(task)))
+    arrays = dict(_in_order(arrays, graph, task.model))
 
     def write(draft: Path) -> None:
-        _write(draft, dna, graph, task, arrays, card)
+        _write(draft, dna, graph, task, arrays, {**card, "trained_in": trained_in})
 
     _whole_or_not(directory, write)
     return sorted(directory.iterdir())
+
+
+def _precision(task: Task) -> str:
+    """The precision of a run of which the task alone is known."""
+    chosen = task.training.precision
+    return "unknown" if chosen == "auto" else chosen
 
 
 def check_free(directory: Path) -> None:
@@ -119,12 +136,13 @@ def _whole_or_not(directory: Path, write: Callable[[Path], None]) -> None:
 def _write(
     folder: Path, dna: DNA, graph: Graph, task: Task, weights: Weights, card: Mapping[str, Any]
 ) -> None:
-    called = names(str(card["program"]))
-    whole = _whole_card(dna, graph, task, len(weights["embedding"]), card)
+    called, rows = names(str(card["program"])), len(weights["embedding"])
+    model = _model(module_source(dna, graph, task, rows, called, {}), called, weights)
+    card = {**card, "exported": exported_score(model, task)}
+    whole = _whole_card(dna, graph, task, rows, card)
     facts = _facts(whole)
-    source = module_source(dna, graph, task, len(weights["embedding"]), called, facts)
     for name, content in (
-        (f"{called.module}.py", source),
+        (f"{called.module}.py", module_source(dna, graph, task, rows, called, facts)),
         ("example.py", example_source(called, task)),
         ("README.md", readme(graph, task, called, facts, whole["versions"])),
         ("card.json", json.dumps(whole, indent=2) + "\n"),
@@ -132,7 +150,6 @@ def _write(
         (folder / name).write_text(content, encoding="utf-8")
     if task.data.tokenizer == "bpe":
         shutil.copy(_tokenizer_file(task), folder)
-    model = _model(source, called, weights)
     model.save(folder / "model.keras")
     model.save_weights(folder / "model.weights.h5")
 
@@ -154,6 +171,7 @@ def _whole_card(
             "python": platform.python_version(),
             "keras": keras.__version__,
             "tensorflow": tf.__version__,
+            **BACKENDS[task.training.backend].versions(),
         },
         "text": render(dna),
         "dna": to_json(dna),
@@ -204,11 +222,7 @@ def _in_order(weights: Weights, graph: Graph, spec: ModelSpec) -> Weights:
 
 def _training(budget: Budget, seed: int, outcome: Outcome) -> dict[str, Any]:
     """The run that made the weights, for the card."""
-    fields = (
-        "val_loss", "val_bpb", "val_perplexity", "test_loss", "test_bpb", "steps", "tokens",
-        "train_seconds",
-    )  # fmt: skip
-    scores = {field: getattr(outcome, field) for field in fields}
+    scores = {row.name: row.of(outcome) for row in METRICS.values() if row.where != "static"}
     return {"seed": seed, "budget": asdict(budget), **scores}
 
 
@@ -219,11 +233,27 @@ def _facts(card: Mapping[str, Any]) -> dict[str, str]:
     for label, key in (("In the search", "candidate"), ("These weights", "weights")):
         if scores := _scores(card.get(key) or {}):
             facts[label] = scores
+    facts["As exported"] = _as_exported(card["exported"], card["trained_in"])
     size = f"{cost['parameters']:,} parameters"
     if cost["active_parameters"] < cost["parameters"]:
         size += f", {cost['active_parameters']:,} of them at work on a token"
     facts["Size"] = f"{size}, {cost['flops_per_token']:,} forward FLOPs a token"
     return facts
+
+
+_TRAINED_IN = {
+    "float32": "the weights were trained in the same precision",
+    "mixed_bfloat16": "the weights were trained with products of matrices in bfloat16, so scores "
+    "of that run differ from these by roundings",
+    "unknown": "in which precision the weights were trained is not known",
+}
+
+
+def _as_exported(exported: Mapping[str, Any], trained_in: str) -> str:
+    """What the exported model scores, and whether its arithmetic is that of the training run."""
+    computes = f"{_scores(exported)}, computed in {exported['precision']}"
+    said = _TRAINED_IN.get(trained_in, f"the weights were trained in {plain(trained_in)}")
+    return f"{computes}; {said}"
 
 
 def _scores(record: Mapping[str, Any]) -> str:

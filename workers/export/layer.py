@@ -1,43 +1,58 @@
-"""The text of one exported layer: its weights, the lines that a candidate runs, and what its users
-must know.
+"""The text of one exported layer: its weights, the lines that a candidate runs in float32, and what
+its users must know.
 
 Sizes that follow the width are written in terms of d_model, so that the layer serves any.
 """
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from textwrap import fill
 
 from primitives.graph.build import Graph
-from primitives.lowering.emit import Body, WeightSpec, emit, weight_specs
+from primitives.lowering.emit import Body, emit
+from primitives.lowering.expression import (
+    Assignment,
+    Expression,
+    Literal,
+    Name,
+    Operation,
+    Tuple,
+    call,
+    mentioned,
+)
+from primitives.lowering.render import lines, source
 from primitives.lowering.rewrite import lowered
+from primitives.lowering.weights import WeightSpec, weight_specs
 from primitives.ops.table import PRIMITIVES
 from primitives.ops.types import CHANNELS, ENTRIES, KEYS, UNITS_PER_WIDTH, StateType, buffer
 from primitives.programs.seeds import other_graph
-from workers.export.code import LINE, functions, template, without_unread, wrapped
+from workers.export.code import LINE, functions, template
 from workers.spec.fit import lowering_options
+from workers.spec.objectives import OBJECTIVES
 from workers.spec.task import Task
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One of the module's layers; `source` is its lines and all that they call."""
+    """One of the module's layers; `pass_attributes` are those attributes of the pass `run` that its
+    lines, and the functions that they call, read or change, such as `training` and `losses`."""
 
     name: str
     graph: Graph
     body: Body
-    source: str
+    pass_attributes: frozenset[str]
 
     @property
     def calls(self) -> tuple[str, ...]:
-        return (*self.body.kernels, *["Run"] * self.body.runs)
+        return (*self.body.mentioned.functions, *["Run"] * self.body.runs)
 
     def uses(self, what: str) -> bool:
         """Whether a pass reads or leaves this attribute of `balancing.Run`."""
-        return f"run.{what}" in self.source
+        return what in self.pass_attributes
 
     @property
     def states(self) -> list[WeightSpec]:
@@ -49,25 +64,35 @@ def blocks_of(graph: Graph, task: Task, block: str, other: str) -> list[Block]:
     """The program's layer, and that of the blocks that do not run it, if there are any."""
     graphs = {block: graph}
     if graph.every != 1:
-        graphs[other] = other_graph(task.model.other)
+        graphs[other] = other_graph(task.model.other, task.model.d_model)
     blocks = []
     for name, each in graphs.items():
-        body = emit(each, task.model.d_model, weight="self.{}", options=lowering_options(task))
-        source = "\n".join([*body.lines, *functions(body.kernels)])
-        blocks.append(Block(name, each, body, source))
+        body = emit(each, task.model.d_model, owner="self.", options=lowering_options(task))
+        called = functions(body.mentioned.functions, body.row_functions)
+        blocks.append(Block(name, each, body, _attributes_of("run", [*body.lines, *called])))
     return blocks
+
+
+def _attributes_of(variable: str, sources: Sequence[str]) -> frozenset[str]:
+    """Attributes of a variable that these sources name."""
+    nodes = (node for source in sources for node in ast.walk(ast.parse(source)))
+    return frozenset(
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == variable
+    )
 
 
 def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
     """The source of one layer class."""
     body, graph = block.body, block.graph
     weights = list(zip(*(weight_specs(graph, width) for width in (8, 16)), strict=True))
-    lines = [line for narrow, wide in weights for line in _weight(narrow, wide)]
+    made = [text for pair in weights for text in lines(_weight(*pair), INDENT, LINE)]
     if block.uses("seed"):
-        lines.append("        self.seeds = keras.random.SeedGenerator()")
-    nodes = lowered(graph)
-    made = [nodes[positions[0]].type for positions in body.made]
-    code = _body(without_unread(body.lines, body.result), made)
+        made.append("        self.seeds = keras.random.SeedGenerator()")
+    code = _body(block)
     if body.runs:
         given = {"training": "training", "tokens": "tokens", "seed": "self.seeds"}
         read = ", ".join(f"{name}={it}" for name, it in given.items() if block.uses(name))
@@ -82,7 +107,7 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
         module=module,
         block=block.name,
         about="\n\n".join(paragraph(text) for text in paragraphs if text),
-        weights="".join(f"\n{line}" for line in lines),
+        weights="".join(f"\n{each}" for each in made),
         inputs=inputs,
         body="\n".join(code),
         result=body.result,
@@ -92,7 +117,7 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
 def _about(block: Block, task: Task) -> list[str]:
     """What a layer's docstring says of positions and of the comments."""
     text = []
-    if task.training.objective == "next_token":
+    if not OBJECTIVES[task.training.objective].bidirectional:
         text.append("Position t of the output depends on positions up to t of the input alone.")
     heads = "and for several heads an axis of that size in front."
     axes = [n for node in lowered(block.graph) for n in node.type.branches]
@@ -109,13 +134,13 @@ def _about(block: Block, task: Task) -> list[str]:
 
 
 def notes(block: Block, task: Task) -> list[str]:
-    """What who uses or trains a layer that routes must know."""
+    """What users and trainers of a layer that routes must know."""
     found = []
     if block.uses("tokens"):
         found.append("It routes by token ids: call it with tokens=[batch, T].")
     if any(note.startswith("in training") for note in _training(block.graph)):
         found.append("In training a choice depends on the whole batch, later tokens included.")
-    if "to_buffers" in block.body.kernels:
+    if "to_buffers" in block.body.mentioned.functions:
         factor = task.training.capacity_factor
         found.append(f"In training an expert has room for {factor:g} times its even share of a "
                      "sequence; what comes when it is full is dropped.")  # fmt: skip
@@ -140,47 +165,52 @@ def paragraph(text: str) -> str:
     return fill(text, LINE, initial_indent="    ", subsequent_indent="    ")
 
 
-def _weight(narrow: WeightSpec, wide: WeightSpec) -> list[str]:
-    """`self.NAME = self.add_weight(...)`, from the weight at d_model 8 and 16."""
-    shape = [_size(*sizes) for sizes in zip(narrow.shape, wide.shape, strict=True)]
-    initializer = f'"{narrow.init}"'
-    if narrow.init == "causal":
-        initializer = "causal_taps"
-    elif narrow.init == "fan_in":
-        fan_in = _size(narrow.fan_in, wide.fan_in)
-        deviation = f"({fan_in}) ** -0.5" if " " in fan_in else f"{fan_in}**-0.5"
-        initializer = f"keras.initializers.RandomNormal(stddev={deviation})"
-        if narrow.fan_in == wide.fan_in == 1:
-            initializer = "keras.initializers.RandomNormal(stddev=1.0)"
-    axes = ", ".join(shape) + ("," if len(shape) == 1 else "")
-    more = "" if narrow.trainable else ", trainable=False"
-    if more and narrow.init == "zeros":  # a state: small steps need its precision
-        more += ", autocast=False"
-    return wrapped(
-        f"self.{narrow.name} = self.add_weight("
-        f'name="{narrow.name}", shape=({axes}), initializer={initializer}{more})',
-        8,
-    )
+INDENT = 8
+"""Spaces before the statements of a method."""
 
 
-def _size(narrow: int, wide: int) -> str:
-    """A size in terms of d_model, from its values at d_model 8 and 16."""
-    return str(narrow) if narrow == wide else _widths(Fraction(narrow, 8))
+def _weight(at_8: WeightSpec, at_16: WeightSpec) -> Assignment:
+    """`self.NAME = self.add_weight(...)`, from the weight at a d_model of 8 and of 16."""
+    shape = tuple(_size(*sizes) for sizes in zip(at_8.shape, at_16.shape, strict=True))
+    more: dict[str, object] = {} if at_8.trainable else {"trainable": False}
+    if more and at_8.init == "zeros":  # a state: small steps need its precision
+        more["autocast"] = False
+    start = _initializer(at_8, at_16)
+    made = call("self.add_weight", name=at_8.name, shape=Tuple(shape), initializer=start, **more)
+    return Assignment(f"self.{at_8.name}", made)
 
 
-def _widths(share: Fraction) -> str:
-    times = "" if share.numerator == 1 else f"{share.numerator} * "
-    over = "" if share.denominator == 1 else f" // {share.denominator}"
-    return f"{times}d_model{over}"
+def _initializer(at_8: WeightSpec, at_16: WeightSpec) -> Expression:
+    if at_8.init == "causal":
+        return Name("causal_taps")
+    if at_8.init != "fan_in":
+        return Literal(at_8.init)
+    deviation: Expression = Literal(1.0)
+    if not at_8.fan_in == at_16.fan_in == 1:
+        deviation = Operation("**", _size(at_8.fan_in, at_16.fan_in), Literal(-0.5))
+    return call("keras.initializers.RandomNormal", stddev=deviation)
 
 
-def _body(lines: Sequence[str], made: Sequence[StateType]) -> list[str]:
-    """The lines of `call`, each with the shape it makes where that is not the shape before."""
+def _size(at_8: int, at_16: int) -> Expression:
+    """A size in terms of d_model, from its values at a d_model of 8 and of 16."""
+    return Literal(at_8) if at_8 == at_16 else _widths(Fraction(at_8, 8))
+
+
+def _widths(share: Fraction) -> Expression:
+    """So many times d_model: `3 * d_model // 8` for 3/8."""
+    made: Expression = Name("d_model")
+    if share.numerator != 1:
+        made = Operation("*", Literal(share.numerator), made)
+    return made if share.denominator == 1 else Operation("//", made, Literal(share.denominator))
+
+
+def _body(block: Block) -> list[str]:
+    """The lines of `call`, each with the shape that it gives where that is not the shape before."""
     result: list[str] = []
-    before = ""
-    for line, state in zip(lines, made, strict=True):
-        broken = wrapped(line, 8)
-        shape = _shape(state)
+    nodes, before = lowered(block.graph), ""
+    for statement in _without_unread(block.body):
+        broken = lines(statement, INDENT, LINE)
+        shape = _shape(nodes[statement.nodes[0]].type)
         commented = f"{broken[-1]}  # {shape}"
         if shape != before and len(commented) <= LINE:
             broken[-1], before = commented, shape
@@ -188,10 +218,20 @@ def _body(lines: Sequence[str], made: Sequence[StateType]) -> list[str]:
     return result
 
 
+def _without_unread(body: Body) -> list[Assignment]:
+    """The statements, with _ for each of several targets that no later statement reads."""
+    kept: list[Assignment] = []
+    read = {body.result}
+    for statement in reversed(body.statements):
+        kept.append(statement.without(frozenset(statement.names) - read))
+        read |= mentioned(statement.value).variables
+    return kept[::-1]
+
+
 def _shape(state: StateType) -> str:
     feature = str(state.size)
     if state.axis == CHANNELS:
-        feature = _widths(Fraction(state.size, UNITS_PER_WIDTH))
+        feature = source(_widths(Fraction(state.size, UNITS_PER_WIDTH)))
     elif state.axis == KEYS:
         feature = "S"
     elif state.axis == ENTRIES:

@@ -20,11 +20,12 @@ from primitives.graph.build import Graph
 from primitives.kernels.balancing import Run
 from primitives.kernels.dense import centred
 from primitives.lowering.cost import program_layers
-from primitives.lowering.emit import WeightSpec, weight_specs
 from primitives.lowering.layer import Array, Lowered, initial_weights, lower
+from primitives.lowering.weights import WeightSpec, weight_specs
 from primitives.programs.seeds import other_graph
-from workers.machine.devices import accelerators
+from workers.machine.backends import BACKENDS, accelerators
 from workers.spec.fit import lowering_options
+from workers.spec.objectives import OBJECTIVES, Objective
 from workers.spec.task import ModelSpec, Task
 
 OUTER = ("embedding", "positions", "norm_scale", "norm_shift")
@@ -32,8 +33,9 @@ OUTER = ("embedding", "positions", "norm_scale", "norm_shift")
 
 EPSILON = 1e-6
 
-MASKED_SHARE = 0.15
-"""Of positions that the masked objective hides (Devlin et al. 2019)."""
+OBJECTIVE_STREAM = 1 << 30
+"""Added to the second number of a seed for the objective's own draws. Those of the blocks differ in
+the first number, so nothing that an objective hides follows from what a block draws."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +73,13 @@ def layer_graphs(graph: Graph, spec: ModelSpec) -> tuple[Graph, ...]:
     own = program_layers(graph.every, spec.layers)
     if len(own) == spec.layers:
         return (graph,) * spec.layers
-    other = other_graph(spec.other)
+    other = other_graph(spec.other, spec.d_model)
     return tuple(graph if layer in own else other for layer in range(spec.layers))
 
 
 def embedding_rows(task: Task, vocabulary: int) -> int:
-    """A row for each token, and one for the hidden ones of a masked objective."""
-    return vocabulary + (task.training.objective == "masked")
+    """A row for each token, and those that the objective adds, such as one for hidden tokens."""
+    return vocabulary + OBJECTIVES[task.training.objective].extra_rows
 
 
 def initial_model(shape: ModelShape, seed: int) -> list[Array]:
@@ -95,8 +97,8 @@ def initial_model(shape: ModelShape, seed: int) -> list[Array]:
 
 
 class Auxiliary(NamedTuple):
-    """What a pass left beside its value, of one block (see `balancing.Run`) or of all of them,
-    where `updates` are by the position of the weight."""
+    """What a pass gives beside its value (see `balancing.Run`). That of one block has `updates` by
+    the weight's name in the block, that of the model by its position among all weights."""
 
     losses: tuple[Any, ...] = ()
     updates: dict[Any, Any] = {}  # noqa: RUF012  # never changed
@@ -105,26 +107,35 @@ class Auxiliary(NamedTuple):
 
 
 Apply = Callable[[Any, Sequence[Any], Any, Any], tuple[Any, Auxiliary]]
-"""(x, weights, tokens, random seed [2]) -> (y, what it left), pure."""
+"""(x [batch, T, d_model], weights, tokens [batch, T], random seed [2]) -> (y, auxiliary outputs).
+Pure. A block that does not use a run is given None for tokens and seed."""
 
 
 class Layer(NamedTuple):
-    """A block in training and in evaluation: one function where they do not differ."""
+    """A block's functions.
+
+    Attributes:
+        train: the block in training.
+        score: the block in evaluation; the same object as `train` where they do not differ.
+        specs: its weights, in the order in which the functions take them.
+        uses_run: whether it reads tokens or seeds, or gives auxiliary outputs.
+        gathered: for each weight, whether a pass reads no more than some of its rows.
+    """
 
     train: Apply
     score: Apply
     specs: tuple[WeightSpec, ...]
-    runs: bool
+    uses_run: bool
     gathered: tuple[bool, ...]
 
 
 def model_layers(graph: Graph, task: Task) -> tuple[Layer, ...]:
-    """The model's blocks; layers with the same program share their functions. `gathered` says
-    of each weight whether a pass reads only some of its rows."""
+    """The model's blocks; layers with the same program share their functions."""
     kinds, narrow = accelerators(), mixed(task)
-    jax = keras.backend.backend() == "jax"
-    flash = narrow and jax and "gpu" in kinds
-    chosen = replace(lowering_options(task), narrow=narrow, fused=jax or bool(kinds), flash=flash)
+    backend = BACKENDS[task.training.backend]
+    fused, flash = backend.fuses or bool(kinds), narrow and bool(kinds & backend.flash)
+    options = lowering_options(task)
+    chosen = replace(options, mixed_precision=narrow, fused=fused, flash=flash)
     made: dict[str, Layer] = {}
     graphs = layer_graphs(graph, task.model)
     for each in graphs:
@@ -166,15 +177,16 @@ def _pure(lowered: Lowered, training: bool) -> Apply:
     return apply
 
 
-class Seeds(keras.random.SeedGenerator):
-    """Random seeds that follow from one, which may be a tensor: nothing is kept between passes."""
+class Seeds(keras.random.SeedGenerator):  # type: ignore[misc]  # Keras has no types
+    """Random seeds that follow from one, which may be a tensor: nothing is kept between passes.
+    Different streams of one seed have no draw in common."""
 
-    def __init__(self, seed: Any) -> None:
-        self.seed, self.drawn = seed, 0
+    def __init__(self, seed: Any, stream: int = 0) -> None:
+        self.seed, self.stream, self.drawn = seed, stream, 0
 
     def next(self, ordered: bool = True) -> Any:
         self.drawn += 1
-        return self.seed + ops.convert_to_tensor([self.drawn << 16, 0], self.seed.dtype)
+        return self.seed + ops.convert_to_tensor([self.drawn << 16, self.stream], self.seed.dtype)
 
 
 def embed(tokens: Any, embedding: Any, positions: Any) -> Any:
@@ -196,7 +208,7 @@ def losses_of(x: Any, embedding: Any, scale: Any, shift: Any, targets: Any) -> A
 
 
 class EmbeddingAndHead(NamedTuple):
-    """What a model has around its blocks: the same for all candidates of a task."""
+    """What a model has outside its blocks: the same functions for all candidates of a task."""
 
     embed: Callable[..., Any] = embed
     losses_of: Callable[..., Any] = losses_of
@@ -205,90 +217,112 @@ class EmbeddingAndHead(NamedTuple):
 EMBEDDING_AND_HEAD = EmbeddingAndHead()
 
 
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The end of a model for its objective; see `objectives.Head`."""
+
+    weights: tuple[Any, Any, Any]
+    losses_of: Callable[..., Any]
+
+    def logits(self, x: Any) -> Any:
+        return head(x, *self.weights)
+
+    def losses(self, x: Any, targets: Any) -> Any:
+        return self.losses_of(x, *self.weights, targets)
+
+
 def logits(
     layers: Sequence[Layer], weights: Sequence[Any], tokens: Any, training: bool, seed: Any
 ) -> tuple[Any, Auxiliary]:
     """Tokens [batch, T] -> logits [batch, T, rows of the embedding]."""
     embedding, positions, scale, shift = weights[: len(OUTER)]
-    x, left = _through(layers, weights, embed(tokens, embedding, positions), tokens, training, seed)
-    return head(x, embedding, scale, shift), left
+    x = embed(tokens, embedding, positions)
+    x, auxiliary = _through(layers, weights, x, tokens, training, seed)
+    return head(x, embedding, scale, shift), auxiliary
 
 
 def _through(
     layers: Sequence[Layer], weights: Sequence[Any], x: Any, tokens: Any, training: bool, seed: Any
 ) -> tuple[Any, Auxiliary]:
     """x [batch, T, d_model] through every block."""
-    first, left = len(OUTER), Auxiliary()
+    first, auxiliary = len(OUTER), Auxiliary()
     for number, layer in enumerate(layers):
         own = weights[first : first + len(layer.specs)]
         apply = layer.train if training else layer.score
-        if layer.runs:
+        if layer.uses_run:
             own_seed = seed + ops.convert_to_tensor([number << 24, 0], seed.dtype)
-            x, also = apply(x, own, tokens, own_seed)
-            left = _joined(left, also, layer.specs, first)
+            x, more = apply(x, own, tokens, own_seed)
+            auxiliary = _joined(auxiliary, more, layer.specs, first)
         else:
             x, _ = apply(x, own, None, None)
         first += len(layer.specs)
-    return x, left
+    return x, auxiliary
 
 
-def _joined(left: Auxiliary, also: Auxiliary, specs: Sequence[WeightSpec], first: int) -> Auxiliary:
+def _joined(
+    model: Auxiliary, block: Auxiliary, specs: Sequence[WeightSpec], first: int
+) -> Auxiliary:
+    """The model's outputs so far with those of the block whose weights start at `first`."""
     places = {spec.name: first + index for index, spec in enumerate(specs)}
-    updates = {places[name]: value for name, value in also.updates.items()}
+    updates = {places[name]: value for name, value in block.updates.items()}
     return Auxiliary(
-        left.losses + tuple(also.losses),
-        {**left.updates, **updates},
-        left.policies + tuple(also.policies),
-        left.loads + tuple(also.loads),
+        model.losses + tuple(block.losses),
+        {**model.updates, **updates},
+        model.policies + tuple(block.policies),
+        model.loads + tuple(block.loads),
     )
 
 
 def token_losses(
     layers: Sequence[Layer], weights: Sequence[Any], windows: Any, training: bool, seed: Any,
-    objective: str, around: EmbeddingAndHead = EMBEDDING_AND_HEAD,
+    objective: Objective, outer: EmbeddingAndHead = EMBEDDING_AND_HEAD,
 ) -> tuple[Any, Any, Auxiliary]:  # fmt: skip
-    """Losses [batch, T], in nats, of windows [batch, T + 1] of tokens, and how much each counts:
-    all the same (None), where they predict the next token, or those that a masked objective
-    hides."""
-    windows = ops.cast(windows, "int32")
-    tokens, targets = windows[:, :-1], windows[:, 1:]
-    counts = None
-    if objective == "masked":
-        targets = tokens
-        hidden = keras.random.uniform(ops.shape(tokens), seed=Seeds(seed)) < MASKED_SHARE
-        tokens = ops.where(hidden, weights[0].shape[0] - 1, tokens)
-        counts = ops.cast(hidden, "float32")
+    """Losses [batch, T], in nats, of windows [batch, T + lookahead] of tokens, and how much each
+    counts (see `objectives.Batch`)."""
     embedding, positions, scale, shift = weights[: len(OUTER)]
-    x = around.embed(tokens, embedding, positions)
-    x, left = _through(layers, weights, x, tokens, training, seed)
-    return around.losses_of(x, embedding, scale, shift, targets), counts, left
+    vocabulary = embedding.shape[0] - objective.extra_rows
+    random = Seeds(seed, OBJECTIVE_STREAM)
+    batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
+    x = outer.embed(batch.tokens, embedding, positions)
+    x, auxiliary = _through(layers, weights, x, batch.tokens, training, seed)
+    end = _Head((embedding, scale, shift), outer.losses_of)
+    return objective.losses(x, batch, end), batch.counts, auxiliary
 
 
 def training_loss(
-    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any, objective: str,
-    around: EmbeddingAndHead = EMBEDDING_AND_HEAD,
+    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any,
+    objective: Objective, outer: EmbeddingAndHead = EMBEDDING_AND_HEAD,
 ) -> tuple[Any, Any, dict[int, Any]]:  # fmt: skip
     """(what the gradient is of, mean token loss, new values of states by position of the weight).
     Auxiliary losses count here alone, and so does what REINFORCE adds: the reward of a sampled
-    expert is the negative loss of the token, against the batch's mean."""
-    losses, counts, left = token_losses(layers, weights, windows, True, seed, objective, around)
-    loss = total = _mean(losses, counts)
-    for extra in left.losses:
+    expert is the negative loss of the token, against the batch's mean. A batch in which no position
+    counts has a loss of 0."""
+    losses, counts, auxiliary = token_losses(layers, weights, windows, True, seed, objective, outer)
+    summed, weight = _weighed(losses, counts)
+    loss = total = summed if counts is None else summed / ops.maximum(weight, EPSILON)
+    for extra in auxiliary.losses:
         total = total + extra
-    for chances in left.policies:
+    for chances in auxiliary.policies:
         better = ops.stop_gradient(loss - losses)
         total = total - ops.mean(chances * better)
-    return total, loss, left.updates
+    return total, loss, auxiliary.updates
 
 
 def scoring_loss(
-    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any, objective: str,
-    around: EmbeddingAndHead = EMBEDDING_AND_HEAD,
-) -> tuple[Any, tuple[tuple[Any, Any], ...]]:  # fmt: skip
-    """(mean token loss, loads of each routed call in order) in evaluation mode."""
-    losses, counts, left = token_losses(layers, weights, windows, False, seed, objective, around)
-    return _mean(losses, counts), left.loads
+    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any,
+    objective: Objective, outer: EmbeddingAndHead = EMBEDDING_AND_HEAD,
+) -> tuple[Any, Any, tuple[tuple[Any, Any], ...]]:  # fmt: skip
+    """(loss, its weight, loads of each routed call in order) in evaluation mode. A slice's score is
+    the sum of its batches' losses over that of their weights: the mean over all positions that
+    count. Where all count the same, a batch gives its mean and the weight 1."""
+    losses, counts, auxiliary = token_losses(
+        layers, weights, windows, False, seed, objective, outer
+    )
+    return *_weighed(losses, counts), auxiliary.loads
 
 
-def _mean(losses: Any, counts: Any) -> Any:
-    return ops.mean(losses) if counts is None else ops.sum(losses * counts) / ops.sum(counts)
+def _weighed(losses: Any, counts: Any) -> tuple[Any, Any]:
+    """The losses' sum by weight, and the sum of weights."""
+    if counts is None:
+        return ops.mean(losses), ops.ones(())
+    return ops.sum(losses * counts), ops.sum(counts)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from primitives.lowering.emit import WeightSpec
 from primitives.lowering.layer import Array
+from primitives.lowering.weights import WeightSpec
 from workers.model.model import OUTER, Apply, Auxiliary, Layer
 
 Specs = Sequence[WeightSpec]
@@ -29,7 +29,7 @@ def packed_layers(layers: Sequence[Layer], wrap: Callable[[Apply], Apply]) -> tu
 
 
 def pack_blocks(layers: Sequence[Layer], values: Sequence[Array]) -> list[Array]:
-    """Values of a model's weights as those of its bundled layers."""
+    """Values of a model's weights as those of its packed layers."""
     made, rest = list(values[: len(OUTER)]), iter(values[len(OUTER) :])
     for layer in layers:
         trained, states = _parted(layer.specs, [next(rest) for _ in layer.specs])
@@ -40,7 +40,7 @@ def pack_blocks(layers: Sequence[Layer], values: Sequence[Array]) -> list[Array]
 
 
 def unpack_blocks(layers: Sequence[Layer], values: Sequence[Array]) -> list[Array]:
-    """And back; `layers` are those that were not bundled yet."""
+    """And back; `layers` are the unpacked ones."""
     made, rest = list(values[: len(OUTER)]), iter(values[len(OUTER) :])
     for layer in layers:
         trained, states = _parted(layer.specs, layer.specs)

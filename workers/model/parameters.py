@@ -34,6 +34,10 @@ class Packing:
         """Those of one kind."""
         return [value for value, its in zip(values, self.kinds, strict=True) if its == kind]
 
+    def places(self, kind: Kind) -> list[int]:
+        """Positions of those of one kind among all the model's weights."""
+        return [place for place, its in enumerate(self.kinds) if its == kind]
+
     def variables(self, values: Sequence[Array]) -> list[keras.Variable]:
         """What the optimiser updates."""
         packed = self.of("weight", values)

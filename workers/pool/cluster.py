@@ -6,19 +6,20 @@ import logging
 import math
 import re
 import socket
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 
-from workers.machine.devices import cpu_count, gpu_count
+from workers.machine.devices import Layout, cpu_count, gpu_count
 from workers.machine.memory import MB, total_mb
 from workers.pool.local import Session, start
 from workers.pool.worker import Setup, Worker, one_line
-from workers.spec.pool import Layout, PoolSpec, layout
+from workers.spec.pool import PoolSpec, layout
 
 STARVED = "killed by Ray, because its machine ran out of memory"
 
@@ -46,8 +47,13 @@ class WorkerDied(Exception):
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """Ray as this process uses it: it places workers, calls them, says what they died of, and kills
-    them. `session` is a Ray that was started here and ends with `leave`; None means that Ray
-    belongs to somebody else and stays. All methods are for the thread that called `join`."""
+    them. All methods are for the thread that called `join`.
+
+    Attributes:
+        layout: The workers that there is room for, and each one's share.
+        session: A Ray that this process started, which ends with `leave`. None means that Ray
+            belongs to somebody else and stays.
+    """
 
     layout: Layout
     session: Session | None
@@ -63,8 +69,8 @@ class Cluster:
         return self.session.lost() if self.session else None
 
     def start_worker(self, setup: Setup) -> Any:
-        """A worker's actor. On a cluster Ray places it where CPUs and GPUs are free; on this
-        machine the layout has done the counting, and Ray hands out GPUs only."""
+        """Starts a worker and returns its actor at once. On a cluster Ray places it where CPUs and
+        GPUs are free; on this machine the layout has counted them, and Ray hands out GPUs only."""
         cpus = self.layout.cpus if self.folder is None else 0
         return (
             ray.remote(Worker)
@@ -73,7 +79,8 @@ class Cluster:
         )
 
     def shortage(self) -> str:
-        """What a worker asks of a cluster that has not placed it yet, and what is free there."""
+        """Says what a worker asks of a cluster that has not placed it yet, and what is free there.
+        Empty on this machine, where there is always room."""
         if self.folder is not None:
             return ""
         free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
@@ -83,7 +90,7 @@ class Cluster:
         )
 
     def memory_share_mb(self) -> float:
-        """What a worker may hold for all of them to fit, with some left for others."""
+        """Returns what a worker may hold for all of them to fit, with some left for others."""
         if self.session is not None:
             total = total_mb()
         else:
@@ -92,13 +99,13 @@ class Cluster:
         return max(SMALLEST_SHARE_MB, HEADROOM * total / self.layout.count)
 
     def call(self, method: Any, *arguments: Any) -> Future[Any]:
-        """Calls a worker's method. The future may end in another thread; see `answer`."""
+        """Calls a worker's method. Callbacks of the future run in a thread of Ray; see `answer`."""
         future: Future[Any] = method.remote(*arguments).future()
         return future
 
     def answer(self, call: Future[Any], place: Place | None) -> Any:
-        """What an ended call returned. Raises WorkerDied if its process is gone, PoolError with the
-        reason if it raised: jobs never do, so that is a worker which cannot warm up."""
+        """Returns what an ended call returned. Raises WorkerDied if the worker's process is gone.
+        Raises PoolError if the call raised: jobs never do, so the worker could not warm up."""
         try:
             return call.result()
         except RayTaskError as error:
@@ -119,7 +126,7 @@ class Cluster:
         return last or "killed from outside, or by the system for want of memory"
 
     def leave(self) -> None:
-        """Ends a Ray that was started here."""
+        """Ends Ray, with its logs, if this process started it."""
         if self.session is not None:
             self.session.end()
 
@@ -136,16 +143,23 @@ def _last_words(folder: Path, process: int) -> str | None:
     return None
 
 
-def join(spec: PoolSpec) -> Cluster:
-    """Ray at `spec.address`; else the one this process is connected to; else a new one on this
-    machine, which ends when the calling thread does. Raises PoolError."""
+def join(spec: PoolSpec, sources: Sequence[Path] = ()) -> Cluster:
+    """Joins the Ray at `spec.address`; else the one that this process is connected to; else starts
+    one on this machine, which ends when the calling thread does. Raises PoolError.
+
+    `sources` are packages (folders) and modules (files) that Ray takes to the other machines of the
+    cluster at `spec.address`. On this machine workers find them where the driver does.
+    """
     if not ray.is_initialized():
         if spec.address is None:
             return _start(spec)
+        carried = {"py_modules": [str(path) for path in sources]} if sources else None
         try:
             _knock(spec.address)
-            ray.init(spec.address, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, ValueError) as error:
+            ray.init(
+                spec.address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=carried
+            )
+        except (OSError, ValueError, RuntimeEnvSetupError) as error:
             text = f"cannot join the Ray cluster at workers.address '{spec.address}': {error}"
             raise PoolError(text) from error
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]

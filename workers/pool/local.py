@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -42,7 +43,8 @@ class Session:
 
     def lost(self) -> str | None:
         """The name of a server that has died, if one has."""
-        dead = (kind for kind, _ in ray_worker._global_node.dead_processes())
+        node: Any = ray_worker._global_node
+        dead = (kind for kind, _ in node.dead_processes())
         return next((SERVERS[kind] for kind in dead if kind in SERVERS), None)
 
     def end(self) -> None:

@@ -1,22 +1,11 @@
-"""The worker pool: processes that run jobs side by side and may die without harm.
-
-What becomes of a job:
-
-- It ends: its outcome is reported.
-- It exceeds its time limit: it is killed with its process and reported as timed out.
-- Its worker dies by itself: it runs once more on another one, and is reported as crashed, or as out
-  of memory, if that dies, too.
-- Ray dies: it runs anew once Ray has been started again.
-
-So every job that is submitted is reported once, unless the pool is closed or raises PoolError
-before.
-"""
+"""The worker pool: processes that run jobs side by side and may die without harm."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -24,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from workers.data.corpora import fingerprint
+from workers.plugins import load, search_path, sources
 from workers.pool.cluster import Place, PoolError, WorkerDied, join
 from workers.pool.worker import Setup
 from workers.spec.outcome import Job, Outcome, Report, Status
@@ -53,8 +43,9 @@ class _Ticket:
 
 @dataclass(slots=True, eq=False)
 class _Member:
-    """A worker, and since when it has been starting or busy with a ticket; past its deadline it is
-    killed. Its place is known once its process runs."""
+    """A worker. Its place is known once its process runs. While it is busy it has a ticket. `since`
+    is when it started to warm up or to run the ticket; past its deadline it is killed (monotonic
+    seconds)."""
 
     actor: Any
     since: float
@@ -74,39 +65,72 @@ _Calls = dict["Future[Any]", _Member]
 class Pool:
     """Workers for one task.
 
-    Ownership: a pool owns its workers, and Ray if it started it. `close` ends both, and so does the
-    end of this process, however it comes. A cluster that was joined goes on.
+    **Reports.** Every submitted job is reported once by `wait`, in the order in which jobs end,
+    unless the pool is closed before or raises PoolError. At most `capacity` jobs run at a time; the
+    others queue, first in, first out, also while no worker is warm yet.
 
-    Threads: one thread makes the pool, calls all its methods, and must live as long, because Ray's
-    processes end with the thread that started them. All is done inside these calls: between them
-    nobody starts, kills or dispatches anything.
+    **Failures.** A job that takes longer than `PoolSpec.time_limit` is killed with its process and
+    reported as timed_out. A job whose worker died by itself runs once more, on another worker,
+    before all that queue; if that dies, too, it is reported as crashed, or as out_of_memory where
+    the machine ran out of it. So a job may run twice and must bear it; its report says only how it
+    ended. An exception that a job's entry lets through is a crashed outcome, and its worker stays.
 
-    Starting: the constructor starts Ray and does not await the workers; jobs that are submitted
-    meanwhile queue. A worker that dies while it starts, or needs more than `start_timeout_s`, is
-    replaced. After FAILED_STARTS of them in a row comes a PoolError, and at once where a warm-up
-    raises. Waiting for free CPUs and GPUs of a cluster does not count.
+    **Workers.** A worker that was lost is replaced. So is one that needs more than
+    `start_timeout_s` to warm up (waiting for room on a cluster does not count), that has run
+    `jobs_per_worker` jobs, or that holds more than `memory_per_worker_mb` after one.
 
-    Replacement: a worker that died is replaced, and so is one that has run `jobs_per_worker` jobs
-    or holds more than `memory_per_worker_mb` after one: frameworks grow by megabytes a candidate.
-    If a Ray that was started here loses one of its servers, it is started again, which takes
-    `wait` some 20 s beyond its time. The second time is a PoolError.
+    **Ray.** If a Ray that the pool started loses one of its servers, the pool starts it again,
+    once, and runs the unfinished jobs anew. Then `wait` takes some 20 s longer than it was told.
+
+    **Threads.** One thread makes the pool and calls it, and must live as long: Ray's processes end
+    with the thread that started them. Nothing happens between the calls: time limits are watched
+    and queued jobs are handed out in `submit` and `wait`, so call `wait` often.
+
+    **Ownership.** The pool owns its workers. It owns Ray if it started it, and ends it in `close`;
+    a Ray that was running, here or as a cluster, is left as it was. Use the pool as a context
+    manager, or call `close`, also after an exception. If this process is killed, its workers and
+    its Ray end, too.
+
+    **Plug-ins.** Every worker loads them before its first job, in the same order as the driver. It
+    looks for modules where the driver does, after all places that it knows itself. To a cluster
+    that the pool joins by its address, Ray takes their source with it (`py_modules` in its runtime
+    environment). A Ray that this process is connected to already is used as it is.
+
+    **Errors.** PoolError where no worker can be kept alive: a warm-up raised, FAILED_STARTS workers
+    in a row did not start, or Ray died twice. What becomes of single jobs is never raised.
     """
 
     def __init__(
-        self, task: Task, spec: PoolSpec | None = None, entry: str = ENTRY, warm_up: str = WARM_UP
+        self,
+        task: Task,
+        spec: PoolSpec | None = None,
+        entry: str = ENTRY,
+        warm_up: str = WARM_UP,
+        plugins: Sequence[str] = (),
     ) -> None:
         """Starts Ray, or joins the cluster, and starts the workers without awaiting them.
 
-        Raises DataError where the task's text is missing, PoolError where the devices or the
-        cluster are not as asked for. `entry` and `warm_up`: see `worker.Setup`.
+        Args:
+            task: What every job is trained on.
+            spec: How many workers, and each one's share of the machine.
+            entry: What a worker calls for a job, see `worker.Setup`.
+            warm_up: What a worker calls before its first job, see `worker.Setup`.
+            plugins: Names of plug-ins, see `workers.plugins`.
+
+        Raises:
+            PluginError: a plug-in cannot be loaded.
+            DataError: the task's text is missing.
+            PoolError: the devices or the cluster are not as asked for.
         """
+        loaded = load(plugins)
         fingerprint(task.data)
         self._spec = spec or PoolSpec()
-        self._cluster = join(self._spec)
+        self._cluster = join(self._spec, sources(loaded))
         self._capacity = self._cluster.layout.count
         self._size = self._capacity
         limit = self._spec.memory_limit_mb
-        self._setup = Setup(task, self._cluster.layout, limit, entry, warm_up)
+        path = search_path() if loaded else ()
+        self._setup = Setup(task, self._cluster.layout, limit, entry, warm_up, tuple(plugins), path)
         self._memory_mb = self._spec.memory_per_worker_mb or self._cluster.memory_share_mb()
         self._queue: deque[_Ticket] = deque()
         self._idle: list[_Member] = []
@@ -132,7 +156,7 @@ class Pool:
         self.close()
 
     def capacity(self) -> int:
-        """How many jobs run side by side."""
+        """Returns how many jobs run side by side."""
         return self._capacity
 
     def submit(self, job: Job) -> None:
@@ -157,7 +181,7 @@ class Pool:
         return reports
 
     def why_waiting(self) -> str | None:
-        """Why no submitted job is running, in one line; None if one is, or there is none."""
+        """Says in one line why no submitted job is running; None if one is, or there is none."""
         if not self._queue or self._running:
             return None
         starting = self._starting.values()

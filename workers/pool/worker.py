@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import socket
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pkgutil import resolve_name
 
+from workers import plugins
+from workers.machine.devices import Layout
 from workers.machine.memory import resident_mb
 from workers.spec.outcome import Budget, Job, Outcome
-from workers.spec.pool import Layout
 from workers.spec.task import ModelSpec, Task
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a worker is told when it starts. `entry` and `warm_up` are dotted paths, `module:name`.
+    """What a worker is told when it starts.
 
-    entry(job: Job, task: Task) -> Outcome is called for every job; it maps what it expects to go
-    wrong to an outcome itself. warm_up(setup: Setup) is called once, before the first job.
+    Attributes:
+        task: What every job of this worker is trained on.
+        layout: The share of the machine that the worker may use.
+        memory_limit_mb: The GPU memory that it may use; None lets it grow.
+        entry: The path `module:name` of a function (job: Job, task: Task) -> Outcome, which is
+            called for every job. What it expects to go wrong it turns into an outcome itself.
+        warm_up: The path of a function (setup: Setup) -> None, called once before the first job.
+        plugins: Names of the plug-ins that are loaded before anything else.
+        search_path: Folders where the driver looks for modules. The worker looks there, too, after
+            all the places that it knows itself, so that it finds the plug-ins that the driver has.
     """
 
     task: Task
@@ -30,6 +38,8 @@ class Setup:
     memory_limit_mb: int | None
     entry: str
     warm_up: str
+    plugins: tuple[str, ...] = ()
+    search_path: tuple[str, ...] = ()
 
 
 TIDY_EVERY = 8
@@ -37,7 +47,8 @@ TIDY_EVERY = 8
 
 
 class Worker:
-    """Lives in a process of its own, as a Ray actor."""
+    """Runs jobs in a process of its own, as a Ray actor. Call `prepare` once, then `run` for each
+    job, one at a time."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -45,21 +56,24 @@ class Worker:
         self._jobs = 0
 
     def place(self) -> tuple[str, int]:
-        """Where the worker is: host name and process id."""
+        """Returns where the worker is: host name, process id."""
         return socket.gethostname(), os.getpid()
 
     def prepare(self) -> None:
-        """Warms up."""
-        _resolve(self._setup.warm_up)(self._setup)
-        self._entry = _resolve(self._setup.entry)
+        """Loads the plug-ins and warms up."""
+        plugins.look_in(self._setup.search_path)
+        plugins.load(self._setup.plugins)
+        resolve_name(self._setup.warm_up)(self._setup)
+        self._entry = resolve_name(self._setup.entry)
         gc.disable()  # see _tidy
 
     def run(self, job: Job) -> tuple[Outcome, float]:
-        """The job's outcome, and the memory in MB that this process holds after it."""
+        """Returns the job's outcome, and the memory in MB that this process holds after it."""
         return self._outcome(job), resident_mb()
 
     def _outcome(self, job: Job) -> Outcome:
-        """An exception that the entry let through is an outcome, too."""
+        """An exception that the entry lets through becomes the outcome `crashed`; the worker lives
+        on."""
         assert self._entry is not None, "prepare() comes first"
         try:
             return self._entry(job, self._setup.task)
@@ -84,25 +98,26 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 500 else f"{text[:200]} ... {text[-300:]}"
 
 
-def _resolve(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
 def warm_up(setup: Setup) -> None:
-    """Binds the framework to the worker's device, makes the tokens if nobody has yet, and trains
-    the smallest model for a step: where that fails, the machine is at fault and no candidate."""
+    """Binds the framework to the worker's device, makes the tokens if nobody has yet, and trains a
+    small model for a step: where that fails, the machine is at fault and no candidate."""
     from primitives.programs.seeds import load_seed
-    from workers.machine.devices import configure
+    from workers.machine.backends import configure
     from workers.training.evaluate import evaluate
 
     configure(setup.task.training.backend, setup.layout, setup.memory_limit_mb)
-    outcome = evaluate(load_seed("transformer"), _smallest(setup.task), Budget("steps", 1), seed=0)
+    task = _small(setup.task)
+    dna = load_seed("transformer", task.model.d_model)
+    outcome = evaluate(dna, task, Budget("steps", 1), seed=0)
     if outcome.status != "completed":
         raise RuntimeError(f"a first training step ended as {outcome.status}: {outcome.reason}")
 
 
-def _smallest(task: Task) -> Task:
-    training = task.training.model_copy(update={"batch_size": 1, "eval_batches": 1})
-    model = ModelSpec(d_model=8, layers=1, sequence_length=2)
+def _small(task: Task) -> Task:
+    """The task with a model that takes no time, and with a batch from which any objective that the
+    task's own batch serves can make a loss."""
+    size = {"batch_size": min(task.training.batch_size, 2), "eval_batches": 1}
+    training = task.training.model_copy(update=size)
+    length = min(task.model.sequence_length, 8)
+    model = ModelSpec(d_model=8, layers=1, sequence_length=length)
     return task.model_copy(update={"model": model, "training": training})

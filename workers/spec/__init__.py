@@ -1,1 +1,2 @@
-"""What a worker is told and what it answers. Read `task`, `outcome`, `pool`, then `fit`."""
+"""What a worker is told and what it answers. Read `task`, `objectives` (what is predicted),
+`outcome`, `metrics`, `pool`, then `fit`."""

@@ -5,17 +5,18 @@ No framework is imported here.
 
 from __future__ import annotations
 
-from primitives.graph.build import Graph, IllTyped, build, sees_future
+from primitives.graph.build import Graph, IllTyped, build
 from primitives.language.dna import DNA
-from primitives.lowering.cost import Cost, static_cost
+from primitives.lowering.cost import Cost, program_layers, static_cost
 from primitives.lowering.dispatch import LoweringOptions
 from primitives.programs.seeds import other_graph
+from workers.spec.objectives import OBJECTIVES
 from workers.spec.task import Task
 
 
 def task_graph(dna: DNA, task: Task) -> Graph | IllTyped:
     """The canonical graph of a program under the task's objective, or why it has no type there."""
-    return build(dna, bidirectional=task.training.objective == "masked")
+    return build(dna, bidirectional=OBJECTIVES[task.training.objective].bidirectional)
 
 
 def lowering_options(task: Task) -> LoweringOptions:
@@ -29,7 +30,7 @@ def lowering_options(task: Task) -> LoweringOptions:
 def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
     """The static cost of a program at the task's sizes."""
     model = task.model
-    other = other_graph(model.other) if graph.every != 1 else None
+    other = other_graph(model.other, model.d_model) if graph.every != 1 else None
     return static_cost(
         graph,
         model.d_model,
@@ -41,7 +42,21 @@ def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
     )
 
 
+def window_length(task: Task) -> int:
+    """Tokens of one window of text: those that the model reads, and those that its objective looks
+    ahead."""
+    return task.model.sequence_length + OBJECTIVES[task.training.objective].lookahead
+
+
 def refused(graph: Graph, task: Task) -> str:
-    """Why the task cannot have this program: a decoder that predicts the next token must not see
-    it. Empty where it may."""
-    return sees_future(graph) if task.training.objective == "next_token" else ""
+    """Why the task cannot have a program that has a type there, in one line with the remedy; empty
+    where it may: some layer of the model has to run the program. With `every: 4` that is the last
+    of four."""
+    layers = task.model.layers
+    if program_layers(graph.every, layers):
+        return ""
+    return (
+        f"no layer would run the program: with every: {graph.every} that is layer {graph.every} of "
+        f"each {graph.every}, and model.layers is {layers}; set model.layers to at least "
+        f"{graph.every}, or every to a smaller number or middle"
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Status = Literal["completed", "diverged", "out_of_memory", "timed_out", "invalid", "crashed"]
@@ -46,29 +47,14 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Routing:
-    """How experts were used, over tokens of a validation slice, as the mean over routed calls.
-
-    `used`: share of experts that any token went to. `unevenness`: KL divergence of the experts'
-    load from an even one, in nats. `max_violation`: the largest load over the mean one, less 1.
-    `dropped`: share of a token's choices that training's full buffers would have dropped.
-    """
-
-    used: float
-    unevenness: float
-    max_violation: float
-    dropped: float
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
     """The result of one training run, as data. Losses are in nats per token, times in seconds.
 
     `completed` covers runs that a hurdle stopped: `hurdles_passed` counts those it went over and
     `curve` holds one measurement for each point where it was scored, the last one being the result.
     `train_seconds` is device time without compilation; `setup_seconds` is everything else.
-    `active_params` are those that work on one token; `routing` says how its experts were used on
-    the last slice that was scored, None where nothing is routed.
+    `metrics` holds what else was measured, by name. `workers.spec.metrics` says what each number
+    means, these fields' among them.
     """
 
     status: Status
@@ -87,7 +73,7 @@ class Outcome:
     setup_seconds: float = 0.0
     hurdles_passed: int = 0
     curve: tuple[Measurement, ...] = ()
-    routing: Routing | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def fitness(self) -> float | None:
@@ -96,7 +82,12 @@ class Outcome:
 
     @property
     def val_perplexity(self) -> float | None:
-        return None if self.val_loss is None else math.exp(min(self.val_loss, 700.0))
+        return None if self.val_loss is None else perplexity(self.val_loss)
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), as large as a float can be at most."""
+    return math.exp(min(loss, 700.0))
 
 
 @dataclass(frozen=True, slots=True)

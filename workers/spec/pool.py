@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydantic import Field
 
+from workers.machine.devices import Layout
 from workers.spec.outcome import Budget
 from workers.spec.task import Spec
 
@@ -57,15 +56,6 @@ class PoolSpec(Spec):
         if budget.unit == "seconds":
             return budget.amount * self.timeout_factor + self.setup_allowance_s
         return self.timeout_s
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Workers to run side by side; each gets `cpus` threads and `gpus` of one GPU."""
-
-    count: int
-    cpus: int
-    gpus: float
 
 
 def layout(spec: PoolSpec, cpus: int, gpus: int) -> Layout:

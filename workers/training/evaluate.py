@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 
 from primitives.errors import ProgramError
-from primitives.graph.build import Graph, IllTyped, build
+from primitives.graph.build import Graph, IllTyped
 from primitives.language.dna import DNA
 from primitives.language.text import parse
 from primitives.lowering.cost import Cost
-from workers.data.tokens import TokenSplits, load_tokens
-from workers.machine.devices import use_backend
-from workers.spec.fit import refused, task_cost
-from workers.spec.outcome import Budget, Job, Measurement, Outcome, Routing
+from workers.data.tokens import TokenSplits, load_tokens, too_short
+from workers.machine.backends import use_backend
+from workers.spec.fit import refused, task_cost, task_graph, window_length
+from workers.spec.metrics import measured
+from workers.spec.objectives import OBJECTIVES, Objective
+from workers.spec.outcome import Budget, Job, Measurement, Outcome
 from workers.spec.task import Task
 
 CALL_SECONDS = 0.5
@@ -52,12 +54,13 @@ def evaluate(
     give the same numbers. `weights` names an .npz file to keep the trained weights in."""
     start = time.perf_counter()
     use_backend(task.training.backend)
-    graph = build(dna)
+    graph = task_graph(dna, task)
     if isinstance(graph, IllTyped):
         return Outcome("invalid", str(graph))
+    if reason := refused(graph, task):
+        return Outcome("invalid", reason)
     tokens = load_tokens(task.data)
-    reason = refused(graph, task)
-    if reason:
+    if reason := too_short(tokens, window_length(task)):
         return Outcome("invalid", reason)
     cost = task_cost(graph, task, tokens.vocabulary)
     run = _Run(graph, cost, task, budget, seed, tokens)
@@ -90,7 +93,8 @@ class _Run:
     test_loss: float | None = None
     hurdles_passed: int = 0
     curve: list[Measurement] = field(default_factory=list)
-    routing: Routing | None = None
+    usage: Mapping[str, float] = field(default_factory=dict)
+    precision: str = "float32"
 
     def train(self) -> tuple[Any, str]:
         """Runs to the end of the budget, to a hurdle that it does not pass, or to a bad loss."""
@@ -103,6 +107,7 @@ class _Run:
         shape = model_shape(self.graph, self.task.model, rows)
         values = initial_model(shape, self.seed)
         task = settled(self.task, self.budget, self._flops(), self._tokens(1))
+        self.precision = task.training.precision
         self.engine = make_engine(self.graph, values, task, self.seed)
         rng = np.random.default_rng([self.seed, 1])
         for limit, threshold in self._stretches():
@@ -116,7 +121,7 @@ class _Run:
             loss = self.score("validation")
             if not math.isfinite(loss):
                 return "diverged", f"validation loss is {loss} at step {self.steps}"
-            self.routing = usage(self.engine.loads)
+            self.usage = usage(self.engine.loads)
             self.curve.append(Measurement(self.steps, self._tokens(), self.train_seconds, loss))
             if threshold is not None and loss > threshold:
                 break
@@ -150,34 +155,33 @@ class _Run:
         return BACKWARD * self.cost.flops_per_token * self._tokens(1)
 
     def _windows(self, rng: np.random.Generator, steps: int) -> Any:
-        """Windows [steps, batch, T + 1] at random places of the training split."""
-        views = self._views("train")
-        places = rng.integers(0, len(views), (steps, self.task.training.batch_size))
-        return views[places]
+        """Windows [steps, batch, length] of the training split, for the objective."""
+        shape = (steps, self.task.training.batch_size)
+        return self._objective.draw(self.tokens.train, window_length(self.task), shape, rng)
 
-    def _views(self, split: str) -> Any:
-        length = self.task.model.sequence_length + 1
-        return np.lib.stride_tricks.sliding_window_view(getattr(self.tokens, split), length)
+    @property
+    def _objective(self) -> Objective:
+        return OBJECTIVES[self.task.training.objective]
 
     def score(self, split: str) -> float:
-        """Loss on a split's fixed slice: windows at even distances over the whole split."""
-        views, training = self._views(split), self.task.training
-        count = training.eval_batches * training.batch_size
-        places = np.linspace(0, len(views) - 1, count).astype(np.int64)
-        loss: float = self.engine.score(
-            views[places.reshape(training.eval_batches, training.batch_size)]
-        )
+        """Loss on a split's fixed slice."""
+        training, length = self.task.training, window_length(self.task)
+        shape = (training.eval_batches, training.batch_size)
+        windows = self._objective.fixed(getattr(self.tokens, split), length, shape)
+        loss: float = self.engine.score(windows)
         return loss
 
     def save(self, path: Path) -> None:
-        """Keeps the trained weights, whole or not at all."""
+        """Keeps the trained weights and the precision that they were trained in, whole or not at
+        all."""
         from workers.model.model import embedding_rows, model_shape
 
         rows = embedding_rows(self.task, self.tokens.vocabulary)
         names = model_shape(self.graph, self.task.model, rows).names
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **dict(zip(names, self.engine.weights(), strict=True)))
+        weights = dict(zip(names, self.engine.weights(), strict=True))
+        np.savez(partial, precision=self.precision, **weights)
         partial.replace(path)
 
     def outcome(self, status: Any, reason: str, seconds: float) -> Outcome:
@@ -199,7 +203,7 @@ class _Run:
             setup_seconds=seconds - self.train_seconds,
             hurdles_passed=self.hurdles_passed,
             curve=tuple(self.curve),
-            routing=self.routing,
+            metrics=measured(self),
         )
 
     def _bits_per_byte(self, loss: float | None, split: str) -> float | None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from primitives.graph.build import IllTyped, build
+from primitives.graph.build import Graph, IllTyped, build
 from primitives.language.dna import DNA
-from workers.machine.devices import use_backend
+from workers.machine.backends import use_backend
+from workers.spec.fit import window_length
 from workers.spec.task import ModelSpec, OptimizerSpec, Task, TrainingSpec
 
 VOCABULARY = 8
@@ -50,19 +51,26 @@ class Verdict:
 def oracle(dna: DNA, steps: int, seed: int = 0) -> Verdict:
     """Trains the program on `steps` batches of random tokens, scores it on others. ValueError where
     it has no type."""
-    use_backend("tensorflow")
+    use_backend(TASK.training.backend)
     from workers.engines.engine import make_engine
     from workers.model.model import initial_model, model_shape
 
-    graph = build(dna)
+    graph = build(dna, bidirectional=True)
     if isinstance(graph, IllTyped):
         raise ValueError(f"the program has no type: {graph}")
     rng = np.random.default_rng(seed)
-    shape = (TASK.training.batch_size, TASK.model.sequence_length + 1)
-    values = initial_model(model_shape(graph, TASK.model, VOCABULARY), seed)
-    engine = make_engine(graph, values, TASK, seed)
+    shape = (TASK.training.batch_size, window_length(TASK))
+    task = oracle_task(graph)
+    values = initial_model(model_shape(graph, task.model, VOCABULARY), seed)
+    engine = make_engine(graph, values, task, seed)
     for first in range(0, steps, CALL):
         engine.train(rng.integers(0, VOCABULARY, (min(CALL, steps - first), *shape)))
     losses = [engine.score(rng.integers(0, VOCABULARY, (10, *shape))) for _ in range(BATCHES // 10)]
     error = float(np.std(losses, ddof=1)) / math.sqrt(len(losses))
     return Verdict(float(np.mean(losses)), error, math.log(VOCABULARY))
+
+
+def oracle_task(graph: Graph) -> Task:
+    """TASK with as many layers as it takes for one of them to run the program."""
+    layers = max(TASK.model.layers, graph.every)
+    return TASK.model_copy(update={"model": TASK.model.model_copy(update={"layers": layers})})

@@ -12,6 +12,7 @@ from search.cli.commands.options import Campaign, ConfigFile, Output, Overrides,
 from search.errors import INTERRUPTED, NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from search.campaign.queries import Summary
     from search.storage.store import CampaignRow, Store
     from workers.pool.pool import Pool
 
@@ -25,8 +26,9 @@ def launch(
     storage: Storage = None,
     output: Output = "table",
 ) -> None:
-    """Run a campaign. It ends in the table of winners against the seed program."""
+    """Run a campaign. It ends in a table of the best against the seed program, and a verdict."""
     from search.config.file import load
+    from search.config.plugins import versions
     from search.storage.store import Store
 
     checked = load(config, [*(overrides or ()), *([f"name={name}"] if name else ())])
@@ -37,7 +39,9 @@ def launch(
         from search.cli.running import started
 
         with started(checked) as pool:
-            campaign = store.create_campaign(chosen, checked.model_dump_json(), checked.seed)
+            campaign = store.create_campaign(
+                chosen, checked.model_dump_json(), checked.seed, versions(checked.plugins)
+            )
             _run(store, campaign, pool, url, output)
 
 
@@ -50,8 +54,12 @@ def resume(name: Campaign, storage: Storage = None, output: Output = "table") ->
             _print_end(store, name, storage, output)
             return
         from search.cli.running import started
+        from search.config.plugins import changes, versions
 
-        with started(stored_config(store, name)) as pool:
+        config = stored_config(store, name)
+        for line in changes(campaign.plugins, versions(config.plugins)):
+            print(line, file=sys.stderr)
+        with started(config) as pool:
             _run(store, campaign, pool, storage, output)
 
 
@@ -94,20 +102,29 @@ def _run(store: Store, campaign: CampaignRow, pool: Pool, storage: str | None, o
 
 
 def _print_end(store: Store, name: str, storage: str | None, output: str) -> None:
-    """The last words of a campaign: the table, and how to get the winner out."""
     from search.campaign import queries
-    from search.cli.commands.overview import status_record
-    from search.cli.final import print_final, verdict, winner
-    from search.cli.output import print_json
 
-    summary = queries.summary(store, name)
-    best = winner(summary)
-    command = best and f"primevo export {name} {best} --to {name}-{best}{option(storage)}"
+    print_ending(queries.summary(store, name), name, storage, output)
+
+
+def print_ending(summary: Summary, name: str, storage: str | None, output: str) -> None:
+    """The last words of a campaign: the table, the verdict, and what to do next."""
+    from search.cli.commands.overview import status_record
+    from search.cli.final import print_final
+    from search.cli.output import print_json
+    from search.report.findings import findings
+
+    found = findings(summary)
+    lost = found.word == "not better" or found.chosen is None
+    id, what = (1, "the seed program") if lost else (found.chosen, f"candidate {found.chosen}")
+    command = f"primevo export {name} {id} --to {name}-{id}{option(storage)}"
     if output == "json":
-        print_json({**status_record(summary), "winner": best, "export_command": command})
+        verdict = {"verdict": found.word, "finding": found.sentence, "chosen": found.chosen}
+        print_json({**status_record(summary), **verdict, "export_command": command})
         return
     if summary.final:
         print_final(summary.final, output)
-    print(verdict(summary))
-    if command:
-        print(f"export the winner: {command}")
+    print(f"{found.word}: {found.sentence}")
+    if lost:
+        print("more candidates (search.candidates) or another search.seeds may find a better one")
+    print(f"export {what}: {command}")

@@ -11,6 +11,7 @@ from search.cli.commands.options import Campaign, Candidate, Output, Storage
 from search.errors import UsageError
 
 if TYPE_CHECKING:
+    from primitives.language.dna import DNA
     from search.campaign.queries import Record
     from search.storage.store import Store
 
@@ -25,13 +26,17 @@ def show(
     diff: Annotated[
         Relative | None, typer.Option("--diff", help="What changed since its parent or its seed.")
     ] = None,
+    genome: Annotated[
+        bool,
+        typer.Option("--genome", help="The program as stored, with what has no effect in it."),
+    ] = False,
     storage: Storage = None,
     output: Annotated[
         Literal["text", "json", "dot", "svg"],
         typer.Option("--output", "-o", help="How it is printed."),
     ] = "text",
 ) -> None:
-    """Print a candidate. Its record, static cost, ancestry and program."""
+    """Print a candidate. Its record, static cost, ancestry and live program."""
     from search.campaign import queries
     from search.cli.output import print_json
     from search.config.programfile import checked
@@ -41,7 +46,7 @@ def show(
         ancestry = queries.lineage(store, name, id)
         dna = candidate_program(store, name, id)
         size = size_of(dna, stored_config(store, name).task)
-        change = _diff(store, name, ancestry, diff) if diff else None
+        change = _diff(store, name, ancestry, diff, genome) if diff else None
     if output in ("dot", "svg"):
         if diff:
             raise UsageError(f"--diff has no {output} form; use -o text or -o json")
@@ -51,15 +56,14 @@ def show(
         print(draw(checked(dna, "the program"), f"{name}: candidate {id}"))
     elif output == "json":
         from primitives.language.jsonform import to_json
-        from primitives.language.text import render
 
         whole: dict[str, Any] = {**record, "static_cost": size, "ancestry": ancestry}
-        whole |= {"program": render(dna), "dna": to_json(dna)}
+        whole |= {"program": _text(dna, genome), "dna": to_json(dna)}
         print_json({**whole, "diff": change} if diff else whole)
     elif change is not None:
         _print_diff(change)
     else:
-        _print_candidate(name, record, ancestry, size, dna)
+        _print_candidate(name, record, ancestry, size, _text(dna, genome))
 
 
 def lineage(
@@ -75,9 +79,8 @@ def lineage(
 
 
 def _print_candidate(
-    name: str, record: Record, ancestry: list[Record], size: dict[str, int | str], dna: Any
+    name: str, record: Record, ancestry: list[Record], size: dict[str, int | str], program: str
 ) -> None:
-    from primitives.language.text import render
     from search.cli.output import print_fields
 
     static = {f"static {key}": value for key, value in size.items() if key != "hash"}
@@ -85,21 +88,29 @@ def _print_candidate(
     known = {key: value for key, value in record.items() if value not in (None, "")}
     print_fields({"campaign": name, **known, **static, "ancestry": " > ".join(steps)}, "table")
     print()
-    print(render(dna))
+    print(program)
 
 
-def _diff(store: Store, name: str, ancestry: list[Record], relative: Relative) -> str:
-    """A unified diff of the two programs' text, from the relative to the candidate."""
-    from difflib import unified_diff
-
+def _text(dna: DNA, genome: bool) -> str:
+    """The live program as text, or the genome as it is stored."""
+    from primitives.graph.live import live_program
     from primitives.language.text import render
+
+    return render(dna if genome else live_program(dna))
+
+
+def _diff(store: Store, name: str, ancestry: list[Record], relative: Relative, genome: bool) -> str:
+    """A unified diff of the two programs' text, from the relative to the candidate: of the live
+    programs, or of the genomes."""
+    from difflib import unified_diff
 
     own = int(ancestry[-1]["id"] or 0)
     if len(ancestry) < 2:
         raise UsageError(f"candidate {own} of {name} is a seed program; it has no {relative}")
     other = int(ancestry[-2 if relative == "parent" else 0]["id"] or 0)
     before, after = (
-        render(candidate_program(store, name, id)).splitlines(keepends=True) for id in (other, own)
+        _text(candidate_program(store, name, id), genome).splitlines(keepends=True)
+        for id in (other, own)
     )
     return "".join(unified_diff(before, after, f"candidate {other}", f"candidate {own}"))
 

@@ -22,10 +22,10 @@ def open_store(storage: str | None) -> Store:
 
 
 def stored_config(store: Store, name: str) -> CampaignConfig:
-    """The config that the campaign was launched with."""
-    from search.config.schema import CampaignConfig
+    """The config that the campaign was launched with; its plug-ins are loaded."""
+    from search.config import plugins
 
-    return CampaignConfig.model_validate_json(store.campaign(name).config)
+    return plugins.stored_config(store.campaign(name).config, name)
 
 
 def candidate_program(store: Store, name: str, id: int) -> DNA:
@@ -33,6 +33,7 @@ def candidate_program(store: Store, name: str, id: int) -> DNA:
     from primitives.language.text import parse
     from search.campaign import queries
 
+    stored_config(store, name)  # its plug-ins' primitives can be read from here on
     return parse(queries.program(store, name, id), f"candidate {id} of {name}")
 
 

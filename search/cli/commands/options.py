@@ -24,6 +24,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a config key; may be repeated."),
 ]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="MODULE", help="Load a plug-in first; may be repeated."),
+]
 Campaign = Annotated[str, typer.Argument(metavar="NAME", help="A campaign's name.")]
 Candidate = Annotated[int, typer.Argument(metavar="ID", help="A candidate's number.", min=1)]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A campaign's YAML file.")]

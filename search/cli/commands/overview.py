@@ -7,17 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.commands.opening import open_store
+from search.cli.commands.opening import open_store, stored_config
 from search.cli.commands.options import Campaign, Output, Storage
 from search.errors import NotFoundError
 
 if TYPE_CHECKING:
     from search.campaign.queries import CampaignLine, Summary
-
-_TOP_COLUMNS = (
-    "id", "parent_id", "mutation", "fitness", "val_bpb", "params", "flops_per_token", "steps",
-    "train_seconds", "hash",
-)  # fmt: skip
 
 
 def status(
@@ -65,14 +60,18 @@ def top(
     storage: Storage = None,
     output: Output = "table",
 ) -> None:
-    """Rank the best candidates. Distinct programs only, the lowest FIELD first."""
+    """Rank the best candidates. Distinct programs only, the best FIELD first: the lowest, or the
+    highest where more is better."""
     from search.campaign import queries
     from search.cli.output import print_records
+    from workers.spec.metrics import METRICS
 
     with open_store(storage) as store:
+        stored_config(store, name)  # its plug-ins' metrics can be ranked by from here on
         records = queries.top(store, name, count, by)
-    columns = _TOP_COLUMNS if by in _TOP_COLUMNS else (*_TOP_COLUMNS, by)
-    print_records(records, columns, output)
+    listed = (name for name, row in METRICS.items() if row.listed and row.where != "test")
+    columns = ("id", "parent_id", "mutation", "fitness", *listed, "hash")
+    print_records(records, columns if by in columns else (*columns, by), output)
 
 
 def status_record(summary: Summary) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.commands.opening import candidate_program, open_store, size_of
-from search.cli.commands.options import Output, Storage
+from search.cli.commands.options import Output, Plugins, Storage
 from search.cli.commands.subject import SeedProgram
 from search.errors import PrimevoError, UsageError
 
@@ -43,16 +43,19 @@ def check(
     config: TaskConfig = None,
     oracle: Oracle = False,
     steps: Steps = 1000,
+    plugins: Plugins = None,
     storage: Storage = None,
     output: Output = "table",
 ) -> None:
     """Check a program. Prints its hash and static cost; with --oracle, that it cannot cheat."""
     from search.cli.output import print_fields, print_records
     from search.config.file import task_of
+    from search.config.plugins import load_plugins
 
+    load_plugins(plugins or ())
     task = task_of(config)
     rows = []
-    for title, dna in _programs(file, seed_program, finalists, storage):
+    for title, dna in _programs(file, seed_program, finalists, storage, task.model.d_model):
         row = {"program": title, **size_of(dna, task)}
         print(f"{title} type-checks: {_causality(dna)}", file=sys.stderr)
         rows.append({**row, **_verdict(dna, steps)} if oracle else row)
@@ -66,16 +69,20 @@ def check(
 
 
 def _programs(
-    file: Path | None, seed_program: str | None, finalists: str | None, storage: str | None
+    file: Path | None,
+    seed_program: str | None,
+    finalists: str | None,
+    storage: str | None,
+    d_model: int,
 ) -> list[tuple[str, DNA]]:
     from search.config.programfile import load_seed_program, read_program
 
     if sum(given is not None for given in (file, seed_program, finalists)) != 1:
         raise UsageError("name one program: FILE or --seed-program NAME; or --finalists NAME")
     if file is not None:
-        return [(str(file), read_program(file))]
+        return [(str(file), read_program(file, d_model))]
     if seed_program is not None:
-        return [(seed_program, load_seed_program(seed_program))]
+        return [(seed_program, load_seed_program(seed_program, d_model))]
     assert finalists is not None
     from search.campaign import queries
 
@@ -87,11 +94,12 @@ def _programs(
 
 
 def _causality(dna: DNA) -> str:
-    from primitives.graph.build import sees_future
-    from search.config.programfile import checked
+    from primitives.graph.build import IllTyped, build
 
-    reason = sees_future(checked(dna, "the program"))
-    return reason or "no output can see the future"
+    causal = build(dna)
+    if isinstance(causal, IllTyped):
+        return f"in bidirectional tasks alone, as {causal}"
+    return "no output can see the future"
 
 
 def _verdict(dna: DNA, steps: int) -> dict[str, float | bool]:
@@ -101,27 +109,45 @@ def _verdict(dna: DNA, steps: int) -> dict[str, float | bool]:
     return {**asdict(made), "leaks": made.leaks}
 
 
-def seeds(config: TaskConfig = None, output: Output = "table") -> None:
+def seeds(config: TaskConfig = None, plugins: Plugins = None, output: Output = "table") -> None:
     """List the seed programs with their size."""
     from primitives.programs.seeds import load_seed, seed_names, seed_text
     from search.cli.output import print_records
     from search.config.file import task_of
+    from search.config.plugins import load_plugins
     from search.config.programfile import headline
 
+    load_plugins(plugins or ())
     task = task_of(config)
+    d_model = task.model.d_model
     rows = [
-        {"name": name, "about": headline(seed_text(name)), **size_of(load_seed(name), task)}
+        {
+            "name": name,
+            "about": headline(seed_text(name)),
+            **size_of(load_seed(name, d_model), task),
+        }
         for name in seed_names()
     ]
     columns = ("name", "instructions", "parameters", "flops_per_token", "about")
     print_records(rows, columns, output)
 
 
-def primitives(output: Output = "table") -> None:
+def primitives(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="CONFIG", help="With this config's plug-ins."),
+    ] = None,
+    plugins: Plugins = None,
+    output: Output = "table",
+) -> None:
     """List what programs are made of."""
     from primitives.ops.table import PRIMITIVES
     from search.cli.output import print_records
+    from search.config.file import task_of
+    from search.config.plugins import load_plugins
 
+    load_plugins(plugins or ())
+    task_of(config)
     rows = [
         {"name": row.name, "tf": row.tf, "reads": list(row.reads), "meaning": row.meaning}
         for row in PRIMITIVES.values()

@@ -67,11 +67,12 @@ def find(
     from search.config.programfile import load_seed_program, read_program, spaced
 
     checked = load(config, overrides or ())
+    d_model = checked.task.model.d_model
     if seed_program is not None:
-        dna = spaced(load_seed_program(seed_program), checked.search.every)
+        dna = spaced(load_seed_program(seed_program, d_model), checked.search.every)
         return Subject(seed_program, dna, checked)
     assert file is not None
-    return Subject(file.stem, spaced(read_program(file), checked.search.every), checked)
+    return Subject(file.stem, spaced(read_program(file, d_model), checked.search.every), checked)
 
 
 def _candidate(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,10 +15,6 @@ from search.errors import PrimevoError, UsageError
 if TYPE_CHECKING:
     from search.cli.commands.subject import Subject
     from workers.spec.outcome import Report
-
-_RUN_COLUMNS = (
-    "seed", "outcome", "val_loss", "val_bpb", "test_loss", "test_bpb", "steps", "train_seconds",
-)  # fmt: skip
 
 
 def evaluate(
@@ -35,6 +30,7 @@ def evaluate(
 ) -> None:
     """Train and score a program. Under the full budget, on validation and test."""
     from search.cli.output import print_fields, print_json, print_records
+    from workers.spec.metrics import METRICS
 
     subject = find(name, id, seed_program, dna, config, overrides, storage)
     reports = _train(subject, seeds)
@@ -43,7 +39,9 @@ def evaluate(
     if output == "json":
         print_json({**summary, "runs": runs})
     else:
-        print_records(({**run, "seed": str(run["seed"])} for run in runs), _RUN_COLUMNS, output)
+        listed = (name for name, row in METRICS.items() if row.listed and row.where != "static")
+        columns = ("seed", "outcome", "val_loss", *listed)
+        print_records(({**run, "seed": str(run["seed"])} for run in runs), columns, output)
         print_fields(_readable(summary), output)
     if not any(report.outcome.status == "completed" for report in reports):
         raise PrimevoError(f"no run of {subject.title} completed: {reports[0].outcome.reason}")
@@ -129,48 +127,43 @@ def _train(subject: Subject, seeds: int) -> list[Report]:
 
 
 def _run_record(report: Report) -> dict[str, Any]:
+    from workers.spec.metrics import METRICS
+
     outcome = report.outcome
     return {
         "seed": report.job.seed,
         "outcome": outcome.status,
         "reason": outcome.reason,
-        "val_loss": outcome.val_loss,
-        "val_bpb": outcome.val_bpb,
-        "val_perplexity": outcome.val_perplexity,
-        "test_loss": outcome.test_loss,
-        "test_bpb": outcome.test_bpb,
-        "params": outcome.params,
-        "active_params": outcome.active_params,
-        "flops_per_token": outcome.flops_per_token,
-        "step_time_s": outcome.step_time_s,
-        "steps": outcome.steps,
-        "tokens": outcome.tokens,
-        "train_seconds": outcome.train_seconds,
-        "setup_seconds": outcome.setup_seconds,
-        "routing": asdict(outcome.routing) if outcome.routing else None,
+        **{name: metric.of(outcome) for name, metric in METRICS.items()},
         "worker": report.worker,
     }
 
 
 def _statistics(reports: list[Report]) -> dict[str, dict[str, float | None]]:
-    """Mean and sample standard deviation of the completed runs' scores."""
+    """Mean and sample standard deviation over the completed runs of each metric that a run decides;
+    static cost is the same in all of them."""
     from statistics import fmean, stdev
+
+    from workers.spec.metrics import METRICS
 
     completed = [report.outcome for report in reports if report.outcome.status == "completed"]
     result: dict[str, dict[str, float | None]] = {}
-    for field in ("val_loss", "val_bpb", "test_loss", "test_bpb"):
-        values = [value for run in completed if (value := getattr(run, field)) is not None]
-        result[field] = {
-            "mean": fmean(values) if values else None,
-            "sd": stdev(values) if len(values) > 1 else None,
-        }
+    for name, metric in METRICS.items():
+        if metric.where != "static":
+            values = [value for run in completed if (value := metric.of(run)) is not None]
+            result[name] = {
+                "mean": fmean(values) if values else None,
+                "sd": stdev(values) if len(values) > 1 else None,
+            }
     return result
 
 
 def _readable(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary for a person; what no run measured is left out."""
     from search.cli.output import mean_and_deviation
 
     return {
         key: mean_and_deviation(value["mean"], value["sd"]) if isinstance(value, dict) else value
         for key, value in summary.items()
+        if not isinstance(value, dict) or value["mean"] is not None
     }

@@ -1,0 +1,125 @@
+"""What a person looks at: validation-loss curves in the terminal, and a campaign's page."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from search.cli.commands.opening import open_store
+from search.cli.commands.options import Campaign, Storage
+from search.errors import PrimevoError
+
+if TYPE_CHECKING:
+    from search.report.queries import Curve
+    from search.storage.store import Store
+
+_CURVE_COLUMNS = ("id", "steps", "tokens", "train_seconds", "val_loss")
+
+
+def curve(
+    name: Campaign,
+    ids: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[ID]...", min=1, help="Candidates; default: the best."),
+    ] = None,
+    x: Annotated[
+        Literal["steps", "tokens", "seconds"], typer.Option("--x", help="What runs to the right.")
+    ] = "steps",
+    storage: Storage = None,
+    output: Annotated[
+        Literal["plot", "table", "csv", "json"],
+        typer.Option("--output", "-o", help="How the data is printed."),
+    ] = "plot",
+) -> None:
+    """Draw validation-loss curves. Candidates against the first seed program."""
+    from search.report import queries
+
+    with open_store(storage) as store:
+        wanted = _wanted(store, name, ids)
+        curves = queries.curves(store, name, wanted)
+    missing = [id for id in wanted if id not in {each.id for each in curves}]
+    if missing:
+        _say_missing(name, missing)
+    if not curves:
+        raise PrimevoError(f"campaign '{name}' has no curve to draw yet; look at: primevo status")
+    if output == "plot":
+        _plot(curves, x)
+    else:
+        _print_points(curves, output)
+
+
+def report(
+    name: Campaign,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="Default: NAME-report.html.")
+    ] = None,
+    storage: Storage = None,
+) -> None:
+    """Write a campaign's page. One HTML file that works offline."""
+    import re
+
+    from search.report.page import render
+
+    path = to or Path(re.sub(r"[^\w.-]", "_", name) + "-report.html")
+    with open_store(storage) as store:
+        page = render(store, name)
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise PrimevoError(f"--to {path}: cannot be written ({error.strerror})") from None
+    print(path)
+
+
+def _wanted(store: Store, name: str, ids: list[int] | None) -> list[int]:
+    """The first seed program, then the candidates that were named, or the best one; each once.
+    A NotFoundError where one does not exist."""
+    from search.campaign import queries
+
+    chosen = ids or [int(row["id"] or 0) for row in queries.top(store, name, 1)]
+    wanted = list(dict.fromkeys([1, *chosen]))
+    for id in wanted:
+        queries.candidate(store, name, id)
+    return wanted
+
+
+def _say_missing(name: str, ids: list[int]) -> None:
+    for id in ids:
+        print(f"candidate {id} of {name} has no scored point", file=sys.stderr)
+
+
+def _plot(curves: list[Curve], axis: Literal["steps", "tokens", "seconds"]) -> None:
+    """On a terminal in colour; ASCII elsewhere. COLUMNS and LINES overrule the terminal's size."""
+    from shutil import get_terminal_size
+
+    from search.cli.output import stdout
+    from search.report.terminal import draw
+
+    columns, rows = get_terminal_size((80, 24))
+    series = {_label(each): each.points for each in curves}
+    plain = not stdout().is_terminal
+    print(draw(series, axis, columns, min(rows, 40), plain))
+
+
+def _label(curve: Curve) -> str:
+    return f"seed program {curve.id}" if curve.id == 1 else f"candidate {curve.id}"
+
+
+def _print_points(curves: list[Curve], output: Literal["table", "csv", "json"]) -> None:
+    from search.cli.output import print_records
+
+    records = [{"id": each.id, **point._asdict()} for each in curves for point in each.points]
+    if output == "csv":
+        _print_csv(records)
+    else:
+        print_records(records, _CURVE_COLUMNS, output)
+
+
+def _print_csv(records: list[dict[str, Any]]) -> None:
+    import csv
+
+    writer = csv.DictWriter(sys.stdout, _CURVE_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)

@@ -1,0 +1,8 @@
+"""What a person looks at: curves in the terminal and a campaign's page. Nothing here writes to the
+database.
+
+Read in this order: `queries` reads rows; `data` turns them into what charts show, with intervals by
+`verdict`; `findings` says what was found; `view` is all of that of one campaign; `programs` and
+`ancestry` compare program texts; `charts` draws with Plotly; `sections` says which charts there
+are; `page` fills the template; `terminal` draws curves with characters.
+"""

@@ -1,0 +1,70 @@
+"""What every part of a report draws from, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from search.campaign import queries as campaign_queries
+from search.campaign.queries import Record, Summary
+from search.config.schema import BudgetSpec, CampaignConfig
+from search.report import queries
+from search.report.data import MutationRow, Quality, mutation_rows, quality
+from search.report.findings import Findings, findings
+from search.report.queries import Curve, Run
+from search.storage.store import Store
+
+ROUTED = 200
+"""How many of the best candidates are looked at for routed calls."""
+
+_CURVES = 6
+
+
+@dataclass(frozen=True)
+class View:
+    """A campaign's rows and what was found. `runs` are in the order in which they ended, `top` are
+    the best distinct candidates. `curves` are those of the seed program, the chosen candidate and
+    some of the best; of the first two, the final runs' as well."""
+
+    summary: Summary
+    budget: BudgetSpec
+    runs: Sequence[Run]
+    quality: Quality
+    found: Findings
+    top: Sequence[Record]
+    curves: Sequence[Curve]
+
+    @property
+    def name(self) -> str:
+        return self.summary.line.name
+
+    @property
+    def hurdles(self) -> int:
+        return self.budget.hurdles
+
+    @cached_property
+    def by_id(self) -> dict[int, Run]:
+        return {run.id: run for run in self.runs}
+
+    @cached_property
+    def mutations(self) -> list[MutationRow]:
+        return mutation_rows(self.runs)
+
+    @property
+    def routed(self) -> list[Record]:
+        """Those of the best candidates that have a routed call."""
+        return [row for row in self.top if row.get("experts_used") is not None]
+
+
+def read(store: Store, name: str) -> View:
+    """A NotFoundError where there is no such campaign."""
+    summary = campaign_queries.summary(store, name)
+    config = CampaignConfig.model_validate_json(store.campaign(name).config)
+    runs, found = queries.runs(store, name), findings(summary)
+    top = campaign_queries.top(store, name, ROUTED)
+    first = [1] if found.chosen is None else [1, found.chosen]
+    best = [int(row["id"] or 0) for row in top]
+    drawn = list(dict.fromkeys([*first, *best]))[:_CURVES]
+    curves = queries.curves(store, name, drawn) + queries.curves(store, name, first, ("final",))
+    return View(summary, config.search.budget, runs, quality(runs), found, top, curves)

@@ -1,0 +1,69 @@
+"""`primevo curve`: drawn for people, printed for programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from search.report import queries, terminal
+from search.report.queries import Point
+from search.storage.store import Store
+from tests.cli.command import data, primevo, refusal
+
+POINTS = [Point(50, 800, 1.0, 3.0), Point(100, 1600, 2.0, None), Point(150, 2400, 3.0, 2.5)]
+
+
+def test_the_seed_program_and_the_best_are_drawn(folder: Path) -> None:
+    best = data("top", "small", "-n", 1)[0]["id"]
+    drawn = primevo("curve", "small").stdout
+    assert drawn.isascii()
+    assert "oo seed program 1" in drawn
+    assert f"xx candidate {best}" in drawn
+    assert drawn.count("o") > 20
+
+
+@pytest.mark.parametrize("columns", [50, 120])
+def test_columns_are_honoured(folder: Path, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    widest = max(map(len, primevo("curve", "small", 4, 5, 6).stdout.splitlines()))
+    assert columns - 12 < widest <= columns
+
+
+def test_numbers_are_those_of_the_database(folder: Path) -> None:
+    records = data("curve", "small", 1, 2)
+    printed = primevo("curve", "small", 1, 2, "-o", "csv").stdout
+    rows = list(csv.DictReader(printed.splitlines()))
+    assert [[json.loads(value) for value in row.values()] for row in rows] == [
+        list(record.values()) for record in records
+    ]
+    first, last = records[:2]
+    assert list(first) == ["id", "steps", "tokens", "train_seconds", "val_loss"]
+    assert list(last.values())[:4] == [1, 150, 2400, 3.0]
+    assert last["val_loss"] == data("lineage", "small", 1)[0]["val_loss"]
+    assert "train_seconds" in primevo("curve", "small", "-o", "table").stdout
+
+
+def test_what_has_no_curve_is_told(folder: Path) -> None:
+    with Store.open("sqlite:///primevo.db") as store:
+        failed = next(run.id for run in queries.runs(store, "small") if not run.losses)
+    told = primevo("curve", "small", failed)
+    assert f"candidate {failed} of small has no scored point" in told.stderr
+    assert "seed program" in told.stdout
+    assert "has no candidate 121" in refusal(3, "curve", "small", 121)
+
+
+@pytest.mark.parametrize(("axis", "last"), [("steps", 150), ("tokens", 2400), ("seconds", 3)])
+def test_the_axis_can_be_chosen(axis: terminal.Axis, last: int) -> None:
+    drawn = terminal.draw({"one": POINTS, "two": POINTS[:1]}, axis, 80, 24, plain=True)
+    assert f"by {axis}" in drawn
+    assert [place for place, _ in terminal._places(POINTS, axis)][-1] == last
+    assert len(drawn.splitlines()) <= 24
+
+
+def test_a_terminal_has_colours_and_blocks() -> None:
+    drawn = terminal.draw({"one": POINTS}, "steps", 80, 24, plain=False)
+    assert "\x1b[" in drawn
+    assert "┌" in drawn

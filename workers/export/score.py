@@ -1,0 +1,64 @@
+"""The score of an exported model: the same windows and the same loss as a candidate's, computed by
+the model that leaves, in the precision in which it computes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from workers.data.tokens import load_tokens
+from workers.spec.fit import window_length
+from workers.spec.objectives import OBJECTIVES
+from workers.spec.task import Task
+
+SPLITS = {"validation": "val", "test": "test"}
+
+
+def exported_score(model: Any, task: Task) -> dict[str, Any]:
+    """`precision`, the dtype of the model's products, and for each split its loss in nats a token
+    and in bits a byte: `val_loss`, `val_bpb`, `test_loss`, `test_bpb`."""
+    splits = load_tokens(task.data)
+    found: dict[str, Any] = {"precision": model.dtype_policy.name}
+    for split, short in SPLITS.items():
+        loss = _loss(model, getattr(splits, split), task)
+        found[f"{short}_loss"] = loss
+        found[f"{short}_bpb"] = loss / math.log(2) / splits.bytes_per_token[split]
+    return found
+
+
+def _loss(model: Any, split: Any, task: Task) -> float:
+    """The mean loss over a split's fixed slice, as `evaluate` takes it."""
+    from keras import ops
+
+    from workers.model.model import OBJECTIVE_STREAM, Seeds
+
+    objective, training = OBJECTIVES[task.training.objective], task.training
+    shape = (training.eval_batches, training.batch_size)
+    vocabulary = model.vocabulary - objective.extra_rows
+    total = weight = 0.0
+    for windows in objective.fixed(split, window_length(task), shape):
+        random = Seeds(ops.zeros([2], "int32"), OBJECTIVE_STREAM)
+        batch = objective.batch(ops.convert_to_tensor(windows, "int32"), vocabulary, random)
+        losses = np.asarray(objective.losses(model(batch.tokens), batch, _Logits()))
+        counts = np.ones(losses.shape) if batch.counts is None else np.asarray(batch.counts)
+        total += float(np.sum(losses * counts))
+        weight += float(np.sum(counts))
+    return total / weight
+
+
+class _Logits:
+    """The head of a model that gives logits already: what an objective's loss is told of it."""
+
+    def logits(self, x: Any) -> Any:
+        """Logits [batch, T, rows] as they are."""
+        return x
+
+    def losses(self, x: Any, targets: Any) -> Any:
+        """Cross entropy [batch, T], in nats, from logits [batch, T, rows]."""
+        from keras import ops
+
+        scores = ops.cast(x, "float32")
+        return ops.sparse_categorical_crossentropy(targets, scores, from_logits=True)
