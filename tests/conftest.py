@@ -25,7 +25,7 @@ def token_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def ray_session(token_cache: None) -> Iterator[None]:
     """A Ray with 4 logical CPUs that every Pool of this process joins, since each start costs
     seconds."""
-    from workers.pool.cluster import OBJECT_STORE_BYTES, ray
+    from workers.pool.local import OBJECT_STORE_BYTES, ray
 
     ray.init(
         address="local",

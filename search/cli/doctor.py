@@ -139,8 +139,6 @@ def _database(storage: str) -> str:
 def _devices(plugins: Sequence[str]) -> str:
     """Starts Ray and one worker, which loads the plug-ins, imports the framework and binds it to
     its device."""
-    import ray
-
     from workers.machine.devices import cpu_count, gpu_count
     from workers.pool.cluster import join
     from workers.pool.pool import ENTRY, WARM_UP
@@ -154,7 +152,7 @@ def _devices(plugins: Sequence[str]) -> str:
         path = search_path() if plugins else ()
         setup = Setup(Task(), share, None, ENTRY, WARM_UP, tuple(plugins), path)
         worker = cluster.start_worker(setup)
-        ray.get(worker.prepare.remote(), timeout=START_S)
+        cluster.call(worker.prepare).result(START_S)
     finally:
         cluster.leave()
     return (

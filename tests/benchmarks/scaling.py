@@ -3,6 +3,7 @@
 Prints one JSON object: for 1, 2, 16, 256 and 1,000 simulated workers, `of_ideal`, the candidates
 that ended over `workers` a second. An evaluation takes 1 s, whatever the program; everything else
 is real: the controller proposes mutants through its gates and commits each step to a SQLite file.
+What the worker pool and Ray take is another benchmark: tests.benchmarks.pool.
 
 candidates, seconds: counted from the end of the seed program, which all others wait for, until ten
     candidates have ended for each worker; so the ideal is 10 s.

@@ -16,6 +16,8 @@ from workers.spec.outcome import Job, Outcome
 from workers.spec.task import Task
 from workers.training.evaluate import run_job
 
+LEAKED: list[bytes] = []
+
 
 def warm_up(setup: Setup) -> None:
     """Nothing to warm."""
@@ -29,11 +31,25 @@ def warm_up_dies(setup: Setup) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def warm_up_hangs(setup: Setup) -> None:
+    time.sleep(1000)
+
+
+def warm_up_hangs_once(setup: Setup) -> None:
+    """The first worker that starts hangs."""
+    mark = Path(os.environ["PRIMEVO_CACHE"]) / "hung"
+    if not mark.exists():
+        mark.touch()
+        time.sleep(1000)
+
+
 def obey(job: Job, task: Task) -> Outcome:
     """Does what the job says, and ends with the worker's process id in `reason` if it can."""
     command, *arguments = job.dna.split()
     if command == "sleep":
         time.sleep(float(arguments[0]))
+    elif command == "leak":
+        LEAKED.append(b"x" * (int(arguments[0]) << 20))
     elif command == "hang":  # in native code, holding the interpreter's lock
         ctypes.PyDLL(None).sleep(1000)
     elif command == "kill":

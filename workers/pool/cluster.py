@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import logging
-import os
+import math
 import re
-import shutil
 import socket
-import tempfile
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.machine.devices import Layout, cpu_count, gpu_count
-from workers.pool.worker import Setup, Worker, one_line
-from workers.spec.pool import PoolSpec, layout
-
-# Ray reads these when it is imported. No telemetry; no copy of the environment under `uv run`; no
-# notes on dead workers in the middle of a progress display (the pool reports them).
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed")
-
 import ray
 from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 
-OBJECT_STORE_BYTES = 80 * 2**20
-"""Near Ray's minimum: jobs and outcomes are small, tokens are shared through files."""
+from workers.machine.devices import Layout, cpu_count, gpu_count
+from workers.machine.memory import MB, total_mb
+from workers.pool.local import Session, start
+from workers.pool.worker import Setup, Worker, one_line
+from workers.spec.pool import PoolSpec, layout
 
 STARVED = "killed by Ray, because its machine ran out of memory"
+
+HEADROOM, SMALLEST_SHARE_MB = 0.8, 2000.0
+"""Share of the memory that workers may fill, and what each gets in any case: a fresh one holds
+some 700 MB with a framework, and one that is replaced after every job gets nowhere."""
 
 Place = tuple[str, int]
 """Where a worker is: host name and process id."""
@@ -51,16 +46,27 @@ class WorkerDied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Ray as this process uses it.
+    """Ray as this process uses it: it places workers, calls them, says what they died of, and kills
+    them. All methods are for the thread that called `join`.
 
     Attributes:
         layout: The workers that there is room for, and each one's share.
-        folder: The folder of a Ray that this process started, which ends with it. None means that
-            Ray belongs to somebody else and stays.
+        session: A Ray that this process started, which ends with `leave`. None means that Ray
+            belongs to somebody else and stays.
     """
 
     layout: Layout
-    folder: Path | None
+    session: Session | None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where a Ray that was started here keeps its logs."""
+        return self.session.folder if self.session else None
+
+    def lost(self) -> str | None:
+        """The server of a Ray started here that has died, if one has; workers die with it. On
+        somebody else's cluster Ray itself ends this process when it loses the head node."""
+        return self.session.lost() if self.session else None
 
     def start_worker(self, setup: Setup) -> Any:
         """Starts a worker and returns its actor at once. On a cluster Ray places it where CPUs and
@@ -83,18 +89,25 @@ class Cluster:
             f"free are {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs in all"
         )
 
-    def answers(self, calls: list[Any], timeout_s: float) -> list[Any]:
-        """Waits until a call has ended or the time is up, and returns all that have ended."""
-        done, rest = ray.wait(calls, num_returns=1, timeout=timeout_s)
-        if done and rest:
-            done += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
-        return list(done)
+    def memory_share_mb(self) -> float:
+        """Returns what a worker may hold for all of them to fit, with some left for others."""
+        if self.session is not None:
+            total = total_mb()
+        else:
+            resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            total = resources.get("memory", math.inf) / MB
+        return max(SMALLEST_SHARE_MB, HEADROOM * total / self.layout.count)
 
-    def answer(self, call: Any, place: Place | None) -> Any:
+    def call(self, method: Any, *arguments: Any) -> Future[Any]:
+        """Calls a worker's method. Callbacks of the future run in a thread of Ray; see `answer`."""
+        future: Future[Any] = method.remote(*arguments).future()
+        return future
+
+    def answer(self, call: Future[Any], place: Place | None) -> Any:
         """Returns what an ended call returned. Raises WorkerDied if the worker's process is gone.
         Raises PoolError if the call raised: jobs never do, so the worker could not warm up."""
         try:
-            return ray.get(call)
+            return call.result()
         except RayTaskError as error:
             raise PoolError(f"a worker cannot start: {one_line(error.cause)}") from error
         except RayError as error:
@@ -114,9 +127,8 @@ class Cluster:
 
     def leave(self) -> None:
         """Ends Ray, with its logs, if this process started it."""
-        if self.folder is not None:
-            ray.shutdown()
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self.session is not None:
+            self.session.end()
 
 
 def _last_words(folder: Path, process: int) -> str | None:
@@ -162,26 +174,12 @@ def _knock(address: str) -> None:
 
 
 def _start(spec: PoolSpec) -> Cluster:
-    """A Ray of our own in a folder of its own: parallel campaigns do not meet, and its logs go
-    with it. Under /tmp, because the paths of its sockets must be short."""
     gpus = gpu_count()
     planned = _layout(spec, cpu_count(), gpus)
-    folder = Path(tempfile.mkdtemp(prefix="primevo-", dir="/tmp"))
     try:
-        ray.init(
-            address="local",
-            num_cpus=planned.count,
-            num_gpus=gpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(folder),
-        )
+        return Cluster(planned, start(planned.count, gpus))
     except Exception as error:
-        shutil.rmtree(folder, ignore_errors=True)
         raise PoolError(f"Ray cannot start on this machine: {one_line(error)}") from error
-    return Cluster(planned, folder)
 
 
 def _layout(spec: PoolSpec, cpus: int, gpus: int) -> Layout:

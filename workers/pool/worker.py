@@ -12,6 +12,7 @@ from pkgutil import resolve_name
 
 from workers import plugins
 from workers.machine.devices import Layout
+from workers.machine.memory import resident_mb
 from workers.spec.outcome import Budget, Job, Outcome
 from workers.spec.task import ModelSpec, Task
 
@@ -54,18 +55,25 @@ class Worker:
         self._entry: Callable[[Job, Task], Outcome] | None = None
         self._jobs = 0
 
-    def prepare(self) -> tuple[str, int]:
-        """Loads the plug-ins, warms up, and returns where the worker is: host name, process id."""
+    def place(self) -> tuple[str, int]:
+        """Returns where the worker is: host name, process id."""
+        return socket.gethostname(), os.getpid()
+
+    def prepare(self) -> None:
+        """Loads the plug-ins and warms up."""
         plugins.look_in(self._setup.search_path)
         plugins.load(self._setup.plugins)
         resolve_name(self._setup.warm_up)(self._setup)
         self._entry = resolve_name(self._setup.entry)
         gc.disable()  # see _tidy
-        return socket.gethostname(), os.getpid()
 
-    def run(self, job: Job) -> Outcome:
-        """Returns the job's outcome. An exception that the entry lets through becomes the outcome
-        `crashed`; the worker lives on."""
+    def run(self, job: Job) -> tuple[Outcome, float]:
+        """Returns the job's outcome, and the memory in MB that this process holds after it."""
+        return self._outcome(job), resident_mb()
+
+    def _outcome(self, job: Job) -> Outcome:
+        """An exception that the entry lets through becomes the outcome `crashed`; the worker lives
+        on."""
         assert self._entry is not None, "prepare() comes first"
         try:
             return self._entry(job, self._setup.task)

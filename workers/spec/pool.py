@@ -36,9 +36,16 @@ class PoolSpec(Spec):
     timeout_s: float = Field(
         3600.0, gt=0, description="other budgets: a candidate is killed after so many seconds"
     )
+    start_timeout_s: float = Field(
+        900.0, gt=0, description="a worker that is not warm after so many seconds is killed"
+    )
     jobs_per_worker: int = Field(
         200, ge=1, description="a worker is replaced by a fresh process after so many candidates: "
         "frameworks do not give back all the memory of what they compiled"
+    )  # fmt: skip
+    memory_per_worker_mb: int | None = Field(
+        None, ge=64, description="a worker that holds more memory than this after a candidate is "
+        "replaced, too; null: its share of 80 % of the machine's or cluster's, at least 2000"
     )  # fmt: skip
     spare: bool = Field(
         True, description="without GPUs: once a worker has died, keep a warm one in reserve"
