@@ -1,8 +1,8 @@
 """Turns a program into an outcome. Folders import downwards only, in this order:
 
 - `machine`: what this machine has to compute with, and the table of backends.
-- `spec`: what a candidate is given (task, budget, job) and what comes back, as plain data.
 - `data`: where text comes from, and how it becomes memory-mapped tokens.
+- `spec`: what a candidate is given (task, budget, job) and what comes back, as plain data.
 - `model`: the model around a block, and its weights as an optimiser's variables.
 - `engines`: compiled training steps on each backend.
 - `training`: a run under a budget; experts' usage; the random-token oracle.

@@ -24,7 +24,7 @@ from primitives.lowering.cost import program_layers
 from primitives.programs.seeds import DEFAULT_WIDTH
 from search.config.document import Document, Keys, dotted, read, shown
 from search.config.plugins import load_plugins
-from search.config.programfile import load_program, spaced
+from search.config.programfile import checked, load_program, spaced
 from search.config.schema import CampaignConfig
 from search.errors import ConfigError, PrimevoError, UsageError
 from workers.data.corpora import CORPORA, DataError
@@ -40,7 +40,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> CampaignConfig:
         _check_data(document)
         config = _validated(document)
     if config is not None and not document.problems:
-        _check_layers(document, config)
+        _check_fit(document, config)
     if config is None or document.problems:
         raise ConfigError(str(path), sorted(document.problems, key=lambda problem: problem.line))
     return config
@@ -140,11 +140,19 @@ def _check_programs(document: Document) -> None:
             document.add(keys, str(error))
 
 
-def _check_layers(document: Document, config: CampaignConfig) -> None:
-    """At least one block of the model runs each seed program."""
+def _check_fit(document: Document, config: CampaignConfig) -> None:
+    """The task can have each seed program: it has a type under the task's objective, and at least
+    one block of the model runs it."""
     layers = config.task.model.layers
     for index, name in enumerate(config.search.seeds):
         own = load_program(name, config.task.model.d_model)[1]
+        try:
+            checked(own, name, config.task)
+        except UsageError as error:
+            objective = config.task.training.objective
+            fix = f"task.training.objective is {objective}; leave the program out, or change that"
+            document.add(("search", "seeds", index), f"{error} ({fix})")
+            continue
         every = spaced(own, config.search.every).every
         if not program_layers(every, layers):
             most = max(each for each in EVERY if each <= layers)

@@ -2,7 +2,7 @@
 database.
 
 Read in this order: `queries` reads rows; `data` turns them into what charts show, with intervals by
-`verdict`; `findings` says what was found; `view` is all of that of one campaign; `programs` and
+`verdict`; `findings` says what was found; `view` is all of that of one campaign; `difference` and
 `ancestry` compare program texts; `charts` draws with Plotly; `sections` says which charts there
 are; `page` fills the template; `terminal` draws curves with characters.
 """

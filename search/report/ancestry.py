@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from search.campaign import queries as campaign_queries
 from search.campaign.queries import Record
-from search.report import data, programs, queries
+from search.report import data, difference, queries
 from search.report.view import View
 from search.storage.store import Store
 
@@ -18,7 +18,7 @@ class Step:
 
     record: Record
     gain: float | None
-    change: Sequence[programs.Line] | None
+    change: Sequence[difference.Line] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Beside:
     where it is a seed program itself: in two columns, and in one for narrow screens."""
 
     seed: int
-    pairs: Sequence[programs.Pair]
-    lines: Sequence[programs.Line]
+    pairs: Sequence[difference.Pair]
+    lines: Sequence[difference.Line]
 
 
 def lineage(store: Store, view: View) -> list[Step]:
@@ -42,7 +42,7 @@ def lineage(store: Store, view: View) -> list[Step]:
     steps = [Step(records[0], None, None)]
     for record, parent, id in zip(records[1:], ids, ids[1:], strict=False):
         gain = data.gain_over(by_id.get(parent), by_id[id]) if id in by_id else None
-        change = programs.difference(texts[parent], texts[id])
+        change = difference.difference(texts[parent], texts[id])
         steps.append(Step(record, view.quality.of(gain), change))
     return steps
 
@@ -59,6 +59,6 @@ def beside(store: Store, view: View) -> Beside | None:
     whole = len(before.splitlines()) + len(after.splitlines())
     return Beside(
         first,
-        tuple(programs.side_by_side(before, after)),
-        tuple(line for line in programs.difference(before, after, whole) if line.sign != "@"),
+        tuple(difference.side_by_side(before, after)),
+        tuple(line for line in difference.difference(before, after, whole) if line.sign != "@"),
     )

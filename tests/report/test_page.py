@@ -11,8 +11,8 @@ import pytest
 from search.campaign import queries as campaign_queries
 from search.campaign.controller import Controller
 from search.errors import PrimevoError
+from search.report.difference import Line, Pair, difference, side_by_side
 from search.report.page import render
-from search.report.programs import Line, Pair, difference, side_by_side
 from search.report.view import read
 from search.storage.store import Store
 from tests.cli.command import primevo, refusal

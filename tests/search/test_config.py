@@ -321,3 +321,12 @@ class TestFilesThatExpand:
         text = GOOD.replace("population: 8", "population: &p 8")
         text = text.replace("tournament: 3", "tournament: *p")
         assert load(write(tmp_path, text)).search.tournament == 8
+
+
+def test_a_seed_program_that_the_objective_rules_out_is_told_with_its_line(tmp_path: Path) -> None:
+    text = GOOD.replace("[transformer]", "[transformer, expert_choice]")
+    told = problems(write(tmp_path, text))
+    assert "campaign.yaml:5: search.seeds[1]: expert_choice" in told
+    assert "reads the future" in told and "objective is next_token" in told
+    masked = text.replace("task:\n", "task:\n  training: {objective: masked}\n")
+    assert load(write(tmp_path, masked)).search.seeds == ("transformer", "expert_choice")

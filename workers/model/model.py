@@ -131,11 +131,12 @@ class Layer(NamedTuple):
 
 def model_layers(graph: Graph, task: Task) -> tuple[Layer, ...]:
     """The model's blocks; layers with the same program share their functions."""
-    kinds, narrow = accelerators(), mixed(task)
+    kinds, mixed_precision = accelerators(), mixed(task)
     backend = BACKENDS[task.training.backend]
-    fused, flash = backend.fuses or bool(kinds), narrow and bool(kinds & backend.flash)
+    fused = backend.fuses or bool(kinds)
+    flash = mixed_precision and bool(kinds & backend.flash)
     options = lowering_options(task)
-    chosen = replace(options, mixed_precision=narrow, fused=fused, flash=flash)
+    chosen = replace(options, mixed_precision=mixed_precision, fused=fused, flash=flash)
     made: dict[str, Layer] = {}
     graphs = layer_graphs(graph, task.model)
     for each in graphs:
