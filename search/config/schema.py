@@ -126,10 +126,18 @@ class SearchSpec(Spec):
         return self
 
 
+CAMPAIGN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+"""Folders are called after campaigns: a name cannot be `..`, a hidden file, or a path."""
+
+NAME_RULE = "a letter or digit, then at most 99 letters, digits, '_', '.' and '-'"
+
+
 class CampaignConfig(Spec):
     """Everything that decides a campaign, as it is stored with it."""
 
-    name: str | None = Field(None, pattern=r"^[\w.-]+$", description="default: the file's name")
+    name: str | None = Field(
+        None, pattern=CAMPAIGN_NAME, description="default: the file's name; " + NAME_RULE
+    )
     seed: int = Field(0, ge=0, description="all random numbers derive from it")
     plugins: tuple[str, ...] = Field(
         (), description="modules, or names of installed plug-ins, that add rows to the tables"

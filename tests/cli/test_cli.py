@@ -122,6 +122,11 @@ class TestLaunch:
         assert end["verdict"] in ("better", "not better", "cannot tell") and end["finding"]
         assert end["export_command"].startswith("primevo export other ")
 
+    def test_a_file_whose_name_is_none_for_a_campaign_needs_another(self, campaign: Path) -> None:
+        odd = campaign / "my campaign.yaml"
+        odd.write_text((campaign / "small.yaml").read_text())
+        assert "'my campaign' cannot name a campaign" in refusal(2, "launch", odd)
+
     def test_a_name_that_exists_is_refused(self, campaign: Path) -> None:
         before = data("list")
         assert "primevo resume small" in refusal(2, "launch", "small.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -330,3 +331,10 @@ def test_a_seed_program_that_the_objective_rules_out_is_told_with_its_line(tmp_p
     assert "reads the future" in told and "objective is next_token" in told
     masked = text.replace("task:\n", "task:\n  training: {objective: masked}\n")
     assert load(write(tmp_path, masked)).search.seeds == ("transformer", "expert_choice")
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "-x", "a/b", "", "é", "a" * 101, "a\u0000b"])
+def test_a_name_that_is_no_folders_name_is_refused(tmp_path: Path, name: str) -> None:
+    text = f"name: {json.dumps(name)}\n{GOOD}"
+    assert "letter or digit" in problems(write(tmp_path, text))
+    assert load(write(tmp_path, f"name: run-1.b_{'c' * 60}\n{GOOD}")).name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,7 +33,7 @@ def launch(
     from search.storage.store import Store
 
     checked = load(config, [*(overrides or ()), *([f"name={name}"] if name else ())])
-    chosen = checked.name or config.stem
+    chosen = checked.name or _name_of(config)
     url = storage or checked.storage
     with Store.open(url) as store:
         _refuse_taken(store, chosen)
@@ -43,6 +44,19 @@ def launch(
                 chosen, checked.model_dump_json(), checked.seed, versions(checked.plugins)
             )
             _run(store, campaign, pool, url, output)
+
+
+def _name_of(config: Path) -> str:
+    """The campaign's name after its file; a UsageError where the file's name is none for one."""
+    import re
+
+    from search.config.schema import CAMPAIGN_NAME, NAME_RULE
+
+    if re.match(CAMPAIGN_NAME, config.stem) is None:
+        raise UsageError(
+            f"'{config.stem}' cannot name a campaign ({NAME_RULE}); give one with --name"
+        )
+    return config.stem
 
 
 def resume(name: Campaign, storage: Storage = None, output: Output = "table") -> None:
