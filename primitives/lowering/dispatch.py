@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from primitives.graph.build import COMBINE, DISPATCH, Node
 from primitives.ops.table import PRIMITIVES
@@ -112,35 +112,60 @@ def _strategy(
     d_model: int,
     options: LoweringOptions,
 ) -> Strategy:
+    """The cheapest strategy of those that the call can have, or the one that the options name."""
     node = nodes[dispatch]
     experts = -node.context[-1]
-    every = Strategy("every", experts)
-    if len(node.inputs) == 1 or around[node.inputs[0]] >= 0:
-        return every  # gates for all experts; or slots of another call, some of which are empty
+    for_all = len(node.inputs) == 1  # the gates are for all experts
+    if for_all or around[node.inputs[0]] >= 0:  # or tokens are slots, some of which are empty
+        return Strategy("every", experts)
     entries = nodes[node.inputs[1]].type.size
-    block = _block_size(options.tokens * entries / experts)
-    padding = experts * (block - 1) / options.tokens
-    blocks = Strategy("blocks", entries + padding, block)
-    if options.capacity_factor is not None:
-        factor = options.capacity_factor
-        rows = min(factor * entries, experts * entries)
-        blocks = Strategy("blocks", rows, block, factor)
-    copies = Strategy("entries", entries)
-    choices = {"every": every, "blocks": blocks, "entries": copies}
+    choices = _choices(experts, entries, options)
     if options.kind is not None:
         return choices[options.kind]
     weights = _expert_weights(nodes, around, dispatch, d_model)
-    owned = entries / block + experts / options.tokens if blocks.capacity_factor is None else 0
+    call = _Call(experts, entries, weights, d_model, options.tokens)
+    return min(choices.values(), key=lambda strategy: _price(strategy, call))
 
-    def cost(strategy: Strategy) -> float:
-        """FLOPs a token of bodies, and twice what is copied: weights and tokens on their way. To
-        place an entry in a block, it is counted against every expert: some 100 FLOPs' time each."""
-        copied = {"every": 0.0, "blocks": owned, "entries": entries}[strategy.kind] * weights
-        moved = 0 if strategy.kind == "every" else 8 * d_model * entries
-        placed = 100 * entries * experts if strategy.kind == "blocks" else 0
-        return 2 * strategy.rows * weights + 2 * copied + 2 * moved + placed
 
-    return min(choices.values(), key=cost)
+def _choices(experts: int, entries: int, options: LoweringOptions) -> dict[Kind, Strategy]:
+    """The strategies of a call whose tokens have `entries` gate entries each."""
+    block = _block_size(options.tokens * entries / experts)
+    padding = experts * (block - 1) / options.tokens
+    blocks = Strategy("blocks", entries + padding, block)
+    if (factor := options.capacity_factor) is not None:
+        blocks = Strategy("blocks", min(factor, experts) * entries, block, factor)
+    return {
+        "every": Strategy("every", experts),
+        "blocks": blocks,
+        "entries": Strategy("entries", entries),
+    }
+
+
+class _Call(NamedTuple):
+    """What the price of a routed call depends on: its experts, the gate entries of a token, the
+    weights of one expert, the width, and the tokens of a batch."""
+
+    experts: int
+    entries: int
+    weights: int
+    d_model: int
+    tokens: int
+
+
+def _price(strategy: Strategy, call: _Call) -> float:
+    """FLOPs a token, those counted whose time copies take: a number copied is worth 2 FLOPs."""
+    bodies = 2 * strategy.rows * call.weights
+    if strategy.kind == "every":
+        return bodies
+    tokens_moved = 8 * call.d_model * call.entries
+    if strategy.kind == "entries":
+        return bodies + 2 * call.entries * call.weights + 2 * tokens_moved
+    # An entry is counted against every expert to find its place: some 100 FLOPs' time each.
+    placed = 100 * call.entries * call.experts
+    if strategy.capacity_factor is not None:  # buffers stand beside their experts' weights
+        return bodies + 2 * tokens_moved + placed
+    blocks = call.entries / strategy.block + call.experts / call.tokens
+    return bodies + 2 * blocks * call.weights + 2 * tokens_moved + placed
 
 
 def _block_size(tokens: float) -> int:
