@@ -67,7 +67,7 @@ class Summary:
 
 def campaigns(store: Store) -> list[CampaignLine]:
     """Every campaign, oldest first."""
-    return [_line(store, campaign) for campaign in store.campaigns()]
+    return [line(store, campaign) for campaign in store.campaigns()]
 
 
 def summary(store: Store, name: str) -> Summary:
@@ -75,8 +75,7 @@ def summary(store: Store, name: str) -> Summary:
     campaign = store.campaign(name)
     spec = stored_config(campaign.config, name).search
     state = fold(spec, store.events(campaign.id))
-    line = _line(store, campaign)
-    return Summary(line, progress(state), campaign.heartbeat, final_table(state))
+    return Summary(line(store, campaign), progress(state), campaign.heartbeat, final_table(state))
 
 
 def top(store: Store, name: str, count: int = 10, by: str = "fitness") -> list[Record]:
@@ -127,7 +126,8 @@ def lineage(store: Store, name: str, id: int) -> list[Record]:
     return _fetch(store, ancestors.order_by(Candidate.id))
 
 
-def _line(store: Store, campaign: CampaignRow) -> CampaignLine:
+def line(store: Store, campaign: CampaignRow) -> CampaignLine:
+    """The campaign as a list shows it."""
     candidates = select(func.count()).where(Candidate.campaign_id == campaign.id)
     runs = select(func.count()).where(
         Evaluation.campaign_id == campaign.id, Evaluation.worker.is_not(None)

@@ -6,7 +6,7 @@ Only typer is imported here; a verb imports what it needs when it runs, so `--he
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -41,14 +41,34 @@ app = typer.Typer(
     cls=Verbs,
     help="Evolve Transformer blocks, remember every candidate, export the winner as a Keras layer.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"primevo {version('primevo')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 for verb in (
-    config.init, campaign.launch, campaign.resume, campaign.stop,
+    config.init, campaign.launch, campaign.resume, campaign.stop, campaign.delete,
     overview.status, overview.list_campaigns, overview.top,
     candidate.show, candidate.lineage, report.curve, report.report,
     training.export, training.evaluate,
@@ -58,4 +78,4 @@ for verb in (
 
 
 def main() -> None:
-    app()
+    app(prog_name="primevo")  # also under `python -m`: completion is for this name

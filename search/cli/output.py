@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-WIDE = 240
-"""Columns where stdout is no terminal, so that nothing is cut for the next program."""
+UNLIMITED = 100_000
+"""Columns where nothing says how many there are, so that nothing is cut for the next program."""
+
+HASH = 8
+"""Characters of a hash in a table; JSON has all 32."""
+
+GAP = 2
+"""Spaces between two columns."""
+
+NARROWEST = 20
+"""Columns that flexible text must have, else other columns make room for it."""
 
 
-def stdout() -> Console:
-    """A console on the present stdout; colour on a terminal only."""
-    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else WIDE)
+def stdout(width: int | None = None) -> Console:
+    """A console on the present stdout, `width` columns wide or as wide as it is; colour on a
+    terminal only."""
+    return Console(file=sys.stdout, highlight=False, width=width or columns_of_stdout())
+
+
+def columns_of_stdout() -> int:
+    """COLUMNS where it is set, else the terminal's width; no limit where there is no terminal."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdigit() and int(said) > 0:
+        return int(said)
+    return Console(file=sys.stdout).width if sys.stdout.isatty() else UNLIMITED
 
 
 def stderr() -> Console:
@@ -32,20 +52,45 @@ def print_json(value: Any) -> None:
 
 
 def print_records(
-    records: Iterable[Mapping[str, Any]], columns: Sequence[str], output: str, title: str = ""
+    records: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    output: str,
+    title: str = "",
+    *,
+    flexible: str = "",
+    cut: bool = False,
+    wide: bool | None = None,
 ) -> None:
-    """Records under their column names: `columns` of each in the table, all of them in JSON."""
+    """Records under their column names: `columns` of each in the table, all of them in JSON.
+
+    A table fits the width of stdout. The column `flexible` goes on in the next line where it is too
+    long, or ends in an ellipsis where `cut` says so; every other cell stays on its line. Columns
+    that leave no room are left out, from the last one on, and stderr names them. `wide` keeps all
+    of them whole on lines of any length; None says that the verb has no such option.
+    """
     rows = list(records)
     if output == "json":
         print_json(rows)
         return
-    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for column in columns:
-        numbers = any(isinstance(row.get(column), int | float) for row in rows)
-        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell(row.get(column))) for column in columns))
-    stdout().print(table)
+    width = UNLIMITED if wide else columns_of_stdout()
+    cells = {column: [_short(column, row.get(column)) for row in rows] for column in columns}
+    widths = _fitting(cells, flexible, width)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False)
+    for column, needed in widths.items():
+        bends = column == flexible and not cut
+        table.add_column(
+            column,
+            justify="right" if _numbers(row.get(column) for row in rows) else "left",
+            overflow="fold" if bends else "ellipsis",
+            no_wrap=not bends,
+            width=needed,
+        )
+    for line in zip(*(cells[column] for column in widths), strict=True):
+        table.add_row(*map(Text, line))
+    if title:
+        print(title)
+    _print_table(table, width)
+    _say_left_out([column for column in columns if column not in widths], width, wide is not None)
 
 
 def print_fields(record: Mapping[str, Any], output: str) -> None:
@@ -53,10 +98,59 @@ def print_fields(record: Mapping[str, Any], output: str) -> None:
     if output == "json":
         print_json(record)
         return
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, GAP, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for key, value in record.items():
         table.add_row(Text(key, style="bold"), Text(cell(value)))
-    stdout().print(table)
+    _print_table(table, columns_of_stdout())
+
+
+def _short(column: str, value: Any) -> str:
+    return cell(value)[:HASH] if column == "hash" else cell(value)
+
+
+def _numbers(values: Iterable[Any]) -> bool:
+    """Whether a column holds any, and so is aligned at its right."""
+    return any(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _fitting(cells: Mapping[str, Sequence[str]], flexible: str, width: int) -> dict[str, int]:
+    """The columns that fit, with their widths. Where they are too wide together, the flexible one
+    gives way first, down to NARROWEST, and then the last ones go; the first one stays. Widths of
+    id 4, about 60, hash 8 become 4, 24, 8 in 40 columns, and 4, 24 in 30."""
+    needs = {column: max(map(cell_len, (column, *text))) for column, text in cells.items()}
+    wanted = needs.get(flexible, 0)
+    if flexible in needs:
+        needs[flexible] = min(wanted, NARROWEST)
+    droppable = [column for column in list(needs)[1:] if column != flexible]
+    while droppable and _spare(needs, width) < 0:
+        del needs[droppable.pop()]
+    if flexible in needs:
+        needs[flexible] = max(1, min(wanted, needs[flexible] + _spare(needs, width)))
+    return needs
+
+
+def _spare(widths: Mapping[str, int], width: int) -> int:
+    """Columns of stdout that a table of these columns leaves free."""
+    return width - sum(widths.values()) - GAP * (len(widths) - 1)
+
+
+def _say_left_out(columns: Sequence[str], width: int, has_wide: bool) -> None:
+    if columns:
+        where = "--wide shows all, and so does -o json" if has_wide else "-o json has all"
+        print(f"left out at {width} columns: {', '.join(columns)}; {where}", file=sys.stderr)
+
+
+def _print_table(table: Table, width: int) -> None:
+    """Lines end with their text: rich fills them up to the table's width."""
+    console = stdout(width)
+    with console.capture() as drawn:
+        console.print(table)
+    text = drawn.get()
+    if not console.is_terminal:
+        text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+    print(text, end="")
 
 
 def cell(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def read_program(path: Path, d_model: int) -> DNA:
         raise UsageError(f"cannot read the program {path}: {reason}") from None
     try:
         if path.suffix == ".json":
-            dna = from_json(json.loads(text))
+            dna = _from_document(json.loads(text), path, d_model)
         else:
             dna = parse(text, str(path), d_model)
     except json.JSONDecodeError as error:
@@ -64,6 +65,16 @@ def read_program(path: Path, d_model: int) -> DNA:
         raise UsageError(f"{path}: not a program in JSON form: {error}") from None
     checked(dna, str(path))
     return dna
+
+
+def _from_document(document: object, path: Path, d_model: int) -> DNA:
+    """A program in JSON form, or the one that an export's card holds as `dna` or as `text`."""
+    if isinstance(document, dict) and "subroutines" not in document:
+        if "dna" in document:
+            return from_json(document["dna"])
+        if isinstance(document.get("text"), str):
+            return parse(document["text"], str(path), d_model)
+    return from_json(document)
 
 
 def spaced(dna: DNA, every: int | str) -> DNA:
@@ -86,3 +97,8 @@ def headline(text: str) -> str:
     """The comment that a program's text begins with, on one line."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
     return " ".join(line.removeprefix("#").strip() for line in lines)
+
+
+def first_sentence(text: str) -> str:
+    """Up to the first full stop before a capital; "et al. 2021" ends nothing."""
+    return re.split(r"(?<=\.)\s+(?=[A-Z])", text, maxsplit=1)[0]

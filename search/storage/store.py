@@ -7,9 +7,10 @@ Ownership
 
 Consistency
     `record` writes its entries in one transaction, in their order: a reader sees all of them or
-    none. Recorded candidates and evaluations are never changed and never removed. A candidate is
-    there before its outcome is. `events` gives back what was recorded, so that a fold over it is
-    the state of the campaign (search.campaign.history).
+    none. Recorded candidates and evaluations are never changed, and removed only together with
+    their campaign, by `delete`. A candidate is there before its outcome is. `events` gives back
+    what was recorded, so that a fold over it is the state of the campaign
+    (search.campaign.history).
 
 Persistence
     When `record` returns, its entries survive the death of this process, and nothing may act on an
@@ -29,7 +30,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from sqlalchemy import Connection, Dialect, Engine, Row, bindparam, insert, null, select, update
+from sqlalchemy import (
+    Connection,
+    Dialect,
+    Engine,
+    Row,
+    bindparam,
+    delete,
+    insert,
+    null,
+    select,
+    update,
+)
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -173,6 +185,14 @@ class Store:
                 raise StoreError(_held_by_another(self.campaign(campaign.name)))
             self._update(campaign.id, stop_requested=False)
             yield
+
+    def delete(self, campaign: CampaignRow) -> None:
+        """Removes the campaign and all that was recorded in it, in one transaction; a StoreError
+        where a controller holds it."""
+        with self.holding(campaign), self._writing() as connection:
+            for model in (Evaluation, Candidate):  # an evaluation refers to its candidate
+                connection.execute(delete(model).where(model.campaign_id == campaign.id))
+            connection.execute(delete(Campaign).where(Campaign.id == campaign.id))
 
     def running(self, campaign_id: int) -> bool:
         """Whether a controller holds the campaign."""

@@ -29,8 +29,8 @@ from tests.cli.command import ROOT, data, primevo, refusal
 from tests.cli.instant import InstantPool
 
 VERBS = (
-    "init", "launch", "resume", "stop", "status", "list", "top", "show", "lineage", "curve",
-    "report", "export", "evaluate", "check", "validate", "seeds", "primitives", "doctor",
+    "init", "launch", "resume", "stop", "delete", "status", "list", "top", "show", "lineage",
+    "curve", "report", "export", "evaluate", "check", "validate", "seeds", "primitives", "doctor",
 )  # fmt: skip
 
 

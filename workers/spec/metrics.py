@@ -52,7 +52,8 @@ class Metric:
     `column` names a field of Outcome that has a column of its own in the database; the metric is
     `form` of it, a rising function. Other metrics live in the mapping `metrics` of an outcome and
     in the JSON column of that name; `measure` gives such a value at the end of a run, or None.
-    `listed` metrics have a column in the tables that a person reads; JSON has all of them.
+    `listed` metrics have a column in the tables that a person reads, which are to fit 80 columns;
+    `top --wide` and JSON have all of them.
     """
 
     name: str
@@ -131,15 +132,12 @@ METRICS: Registry[Metric] = Registry(
         ),
         Metric(
             "train_seconds", "seconds", "none", "device time", "training",
-            "train_seconds", listed=True,
+            "train_seconds",
         ),
         Metric(
             "setup_seconds", "seconds", "lower", "all but training", "training", "setup_seconds"
         ),
-        Metric(
-            "steps", "steps", "none", "optimiser steps", "training",
-            "steps", listed=True,
-        ),
+        Metric("steps", "steps", "none", "optimiser steps", "training", "steps"),
         Metric("tokens", "tokens", "none", "tokens trained on", "training", "tokens"),
         Metric(
             "activation_bytes", "bytes", "lower", "kept for one sequence until its gradient",

@@ -1,4 +1,4 @@
-"""Campaigns from inside: run one, go on with one, end one."""
+"""Campaigns from inside: run one, go on with one, end one, delete one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.commands.opening import open_store, option, stored_config
-from search.cli.commands.options import Campaign, ConfigFile, Output, Overrides, Storage
+from search.cli.commands.options import Campaign, ConfigFile, Output, Overrides, Storage, Yes
 from search.errors import INTERRUPTED, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -86,6 +86,49 @@ def stop(name: Campaign, storage: Storage = None) -> None:
     else:
         text = f"campaign '{name}' is not running"
     print(text, file=sys.stderr)
+
+
+def delete(name: Campaign, yes: Yes = False, storage: Storage = None) -> None:
+    """Remove a campaign from the database. It asks first; files outside the database stay."""
+    from search.campaign import queries
+
+    with open_store(storage) as store:
+        campaign = store.campaign(name)
+        if store.running(campaign.id):
+            raise UsageError(
+                f"campaign '{name}' is running; end it first by: primevo stop "
+                f"{name}{option(storage)}"
+            )
+        line = queries.line(store, campaign)
+        what = f"'{name}' with {line.recorded} candidates and {line.evaluated} training runs"
+        if not (yes or _agreed(f"delete campaign {what}?")):
+            print("nothing was deleted", file=sys.stderr)
+            raise typer.Exit(1)
+        store.delete(campaign)
+    print(f"deleted campaign {what}", file=sys.stderr)
+    if kept := _kept_weights(campaign):
+        print(
+            f"kept weights stay in {kept}; remove that folder before another campaign is named "
+            f"'{name}'",
+            file=sys.stderr,
+        )
+
+
+def _agreed(question: str) -> bool:
+    """The answer of a person; a UsageError where there is none to ask."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} there is no terminal to answer at; say it with --yes")
+    return typer.confirm(question, err=True)
+
+
+def _kept_weights(campaign: CampaignRow) -> Path | None:
+    """The folder with its finalists' weights. The config is read as plain JSON: a campaign whose
+    plug-in is gone can be deleted, too."""
+    import json
+
+    folder = Path(json.loads(campaign.config).get("weights", "primevo-weights")).absolute()
+    kept = folder / campaign.name
+    return kept if kept.is_dir() else None
 
 
 def _refuse_taken(store: Store, name: str) -> None:

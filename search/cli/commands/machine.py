@@ -26,6 +26,6 @@ def doctor(
 
     findings = examine(storage, config)
     rows = [{**asdict(finding), "ok": finding.ok} for finding in findings]
-    print_records(rows, ("check", "ok", "detail"), output)
+    print_records(rows, ("check", "ok", "detail"), output, flexible="detail")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)

@@ -11,6 +11,9 @@ DEFAULT_STORAGE = "sqlite:///primevo.db"
 
 Format = Literal["table", "json"]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How the data is printed.")]
+Wide = Annotated[
+    bool, typer.Option("--wide", "-w", help="Every column, on lines as long as they need to be.")
+]
 Storage = Annotated[
     str | None,
     typer.Option(
@@ -28,6 +31,7 @@ Plugins = Annotated[
     list[str] | None,
     typer.Option("--plugin", metavar="MODULE", help="Load a plug-in first; may be repeated."),
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 Campaign = Annotated[str, typer.Argument(metavar="NAME", help="A campaign's name.")]
 Candidate = Annotated[int, typer.Argument(metavar="ID", help="A candidate's number.", min=1)]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A campaign's YAML file.")]

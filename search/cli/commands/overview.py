@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.cli.commands.opening import open_store, stored_config
-from search.cli.commands.options import Campaign, Output, Storage
+from search.cli.commands.options import Campaign, Output, Storage, Wide
 from search.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def status(
     """Tell where a campaign stands. Outcomes, duplicates saved, best against seed, ETA."""
     from search.campaign import queries
     from search.cli.final import print_final
-    from search.cli.output import print_fields, print_json
+    from search.cli.output import print_fields, print_json, print_records
 
     with open_store(storage) as store:
         if name is None:
@@ -38,25 +38,33 @@ def status(
         print_json(status_record(summary))
         return
     print_fields(_status_fields(summary), output)
+    if summary.progress.rejected:
+        print()
+        title, columns = "Refused before training", ("reason", "count")
+        print_records(_refusals(summary), columns, output, title, flexible="reason")
     if summary.final:
+        print()
         print_final(summary.final, output)
 
 
-def list_campaigns(storage: Storage = None, output: Output = "table") -> None:
+def list_campaigns(wide: Wide = False, storage: Storage = None, output: Output = "table") -> None:
     """List the campaigns of a database."""
     from search.campaign import queries
     from search.cli.output import print_records
 
     with open_store(storage) as store:
         rows = [_line_record(line) for line in queries.campaigns(store)]
-    columns = ("name", "state", "recorded", "evaluated", "best_fitness", "best_bpb", "created_at")
-    print_records(rows, columns, output)
+    columns = ("name", "state", "recorded", "best_bpb", "created_at")
+    if wide:
+        columns = (*columns, "finished_at", "evaluated", "best_fitness", "seed")
+    print_records(rows, columns, output, flexible="name", wide=wide)
 
 
 def top(
     name: Campaign,
     count: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10,
     by: Annotated[str, typer.Option("--by", metavar="FIELD", help="What to rank by.")] = "fitness",
+    wide: Wide = False,
     storage: Storage = None,
     output: Output = "table",
 ) -> None:
@@ -69,9 +77,12 @@ def top(
     with open_store(storage) as store:
         stored_config(store, name)  # its plug-ins' metrics can be ranked by from here on
         records = queries.top(store, name, count, by)
-    listed = (name for name, row in METRICS.items() if row.listed and row.where != "test")
-    columns = ("id", "parent_id", "mutation", "fitness", *listed, "hash")
-    print_records(records, columns if by in columns else (*columns, by), output)
+    metrics = {name: row for name, row in METRICS.items() if row.where != "test"}
+    listed = [name for name, row in metrics.items() if wide or row.listed]
+    shown = ["id", "mutation", "fitness", by, *listed, "hash"]
+    if wide:
+        shown[1:1] = ["parent_id"]
+    print_records(records, tuple(dict.fromkeys(shown)), output, wide=wide)
 
 
 def status_record(summary: Summary) -> dict[str, Any]:
@@ -118,6 +129,12 @@ def _line_record(line: CampaignLine) -> dict[str, Any]:
     return {**asdict(line), **times}
 
 
+def _refusals(summary: Summary) -> list[dict[str, Any]]:
+    """Why children were refused before training, the most frequent reason first."""
+    counted = sorted(summary.progress.rejected.items(), key=lambda item: (-item[1], item[0]))
+    return [{"reason": reason, "count": count} for reason, count in counted]
+
+
 def _status_fields(summary: Summary) -> dict[str, Any]:
     from search.cli.display import details, machine
 
@@ -129,7 +146,6 @@ def _status_fields(summary: Summary) -> dict[str, Any]:
         "candidates": f"{progress.recorded} of {progress.candidates}, {progress.pending} pending",
         **machine(live),
         **details(progress),
-        "refused before training": progress.rejected,
     }
     if line.state == "interrupted":
         fields["go on by"] = f"primevo resume {line.name}"

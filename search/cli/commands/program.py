@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,15 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.commands.opening import candidate_program, open_store, size_of
-from search.cli.commands.options import Output, Plugins, Storage
+from search.cli.commands.options import Output, Plugins, Storage, Wide
 from search.cli.commands.subject import SeedProgram
 from search.errors import PrimevoError, UsageError
 
 if TYPE_CHECKING:
     from primitives.language.dna import DNA
+    from workers.spec.task import Task
 
 ProgramFile = Annotated[
-    Path | None, typer.Argument(metavar="[FILE]", help="A program's text (or JSON).")
+    Path | None,
+    typer.Argument(metavar="[FILE]", help="A program's text or JSON, or an export's card.json."),
 ]
 Finalists = Annotated[
     str | None, typer.Option("--finalists", metavar="NAME", help="A campaign's finalists instead.")
@@ -44,6 +47,7 @@ def check(
     oracle: Oracle = False,
     steps: Steps = 1000,
     plugins: Plugins = None,
+    wide: Wide = False,
     storage: Storage = None,
     output: Output = "table",
 ) -> None:
@@ -56,16 +60,24 @@ def check(
     task = task_of(config)
     rows = []
     for title, dna in _programs(file, seed_program, finalists, storage, task.model.d_model):
-        row = {"program": title, **size_of(dna, task)}
         print(f"{title} type-checks: {_causality(dna)}", file=sys.stderr)
-        rows.append({**row, **_verdict(dna, steps)} if oracle else row)
+        tried = _verdict(dna, steps) if oracle else {}
+        rows.append({"program": title, **size_of(dna, task), **tried})
     if len(rows) == 1 and finalists is None:
         print_fields(rows[0], output)
     else:
-        print_records(rows, tuple(rows[0]), output)
+        print_records(rows, _check_columns(rows[0], wide), output, wide=wide)
     leaking = [str(row["program"]) for row in rows if row.get("leaks")]
     if leaking:
         raise PrimevoError(f"the oracle says that {', '.join(leaking)} sees what it predicts")
+
+
+def _check_columns(row: Mapping[str, object], wide: bool) -> tuple[str, ...]:
+    """What the table shows: the oracle's words before the sizes."""
+    if wide:
+        return tuple(row)
+    narrow = ("program", "leaks", "loss", "bound", "hash", "instructions", "parameters")
+    return tuple(name for name in (*narrow, "flops_per_token") if name in row)
 
 
 def _programs(
@@ -109,27 +121,48 @@ def _verdict(dna: DNA, steps: int) -> dict[str, float | bool]:
     return {**asdict(made), "leaks": made.leaks}
 
 
-def seeds(config: TaskConfig = None, plugins: Plugins = None, output: Output = "table") -> None:
-    """List the seed programs with their size."""
-    from primitives.programs.seeds import load_seed, seed_names, seed_text
-    from search.cli.output import print_records
+def seeds(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Print this one in full.")
+    ] = None,
+    config: TaskConfig = None,
+    plugins: Plugins = None,
+    wide: Wide = False,
+    output: Output = "table",
+) -> None:
+    """List the seed programs, or print one. A line each; NAME prints the whole program file."""
+    from primitives.programs.seeds import seed_names, seed_text
+    from search.cli.output import print_json, print_records
     from search.config.file import task_of
     from search.config.plugins import load_plugins
-    from search.config.programfile import headline
+    from search.config.programfile import first_sentence, load_seed_program
 
     load_plugins(plugins or ())
     task = task_of(config)
-    d_model = task.model.d_model
+    if name is not None:
+        dna = load_seed_program(name, task.model.d_model)  # its error has the near miss
+        text = seed_text(name)
+        if output == "json":
+            print_json({**_seed_record(name, dna, task), "text": text})
+        else:
+            print(text, end="" if text.endswith("\n") else "\n")
+        return
     rows = [
-        {
-            "name": name,
-            "about": headline(seed_text(name)),
-            **size_of(load_seed(name, d_model), task),
-        }
-        for name in seed_names()
+        _seed_record(each, load_seed_program(each, task.model.d_model), task)
+        for each in seed_names()
     ]
-    columns = ("name", "instructions", "parameters", "flops_per_token", "about")
-    print_records(rows, columns, output)
+    if output == "table":
+        rows = [{**row, "about": first_sentence(str(row["about"]))} for row in rows]
+    sizes = ("instructions", "parameters", "active_parameters", "flops_per_token", "hash")
+    columns = ("name", *(sizes if wide else ("parameters",)), "about")
+    print_records(rows, columns, output, flexible="about", cut=True, wide=wide)
+
+
+def _seed_record(name: str, dna: DNA, task: Task) -> dict[str, int | str]:
+    from primitives.programs.seeds import seed_text
+    from search.config.programfile import headline
+
+    return {"name": name, "about": headline(seed_text(name)), **size_of(dna, task)}
 
 
 def primitives(
@@ -138,6 +171,7 @@ def primitives(
         typer.Option("--config", metavar="CONFIG", help="With this config's plug-ins."),
     ] = None,
     plugins: Plugins = None,
+    wide: Wide = False,
     output: Output = "table",
 ) -> None:
     """List what programs are made of."""
@@ -152,4 +186,5 @@ def primitives(
         {"name": row.name, "tf": row.tf, "reads": list(row.reads), "meaning": row.meaning}
         for row in PRIMITIVES.values()
     ]
-    print_records(rows, ("name", "tf", "reads", "meaning"), output)
+    columns = ("name", "tf", "reads", "meaning") if wide else ("name", "tf", "meaning")
+    print_records(rows, columns, output, flexible="meaning", wide=wide)
