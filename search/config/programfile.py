@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from primitives.errors import ProgramError, unknown
 from primitives.graph.build import Graph, IllTyped, build
@@ -67,7 +68,7 @@ def read_program(path: Path, d_model: int) -> DNA:
     return dna
 
 
-def _from_document(document: object, path: Path, d_model: int) -> DNA:
+def _from_document(document: Any, path: Path, d_model: int) -> DNA:
     """A program in JSON form, or the one that an export's card holds as `dna` or as `text`."""
     if isinstance(document, dict) and "subroutines" not in document:
         if "dna" in document:

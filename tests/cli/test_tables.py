@@ -234,8 +234,11 @@ class TestShell:
 
     @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
     def test_the_script_is_for_primevo(self, shell: str) -> None:
+        """Typer asks which shell runs it; the variable makes it take a name instead."""
         command = [sys.executable, "-m", "search.cli", "--show-completion", shell]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        if result.returncode:  # typer asks the shell that it runs in, where it can find one
-            pytest.skip(result.stderr)
-        assert "_PRIMEVO_COMPLETE" in result.stdout and "python" not in result.stdout
+        environment = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+        result = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, env=environment, check=True
+        )
+        assert f"_PRIMEVO_COMPLETE=complete_{shell}" in result.stdout
+        assert "python" not in result.stdout

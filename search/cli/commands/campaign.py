@@ -181,6 +181,7 @@ def print_ending(summary: Summary, name: str, storage: str | None, output: str) 
         return
     if summary.final:
         print_final(summary.final, output)
+        print()
     print(f"{found.word}: {found.sentence}")
     if lost:
         print("more candidates (search.candidates) or another search.seeds may find a better one")

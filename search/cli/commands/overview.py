@@ -55,9 +55,8 @@ def list_campaigns(wide: Wide = False, storage: Storage = None, output: Output =
     with open_store(storage) as store:
         rows = [_line_record(line) for line in queries.campaigns(store)]
     columns = ("name", "state", "recorded", "best_bpb", "created_at")
-    if wide:
-        columns = (*columns, "finished_at", "evaluated", "best_fitness", "seed")
-    print_records(rows, columns, output, flexible="name", wide=wide)
+    more = ("finished_at", "evaluated", "best_fitness", "seed") if wide else ()
+    print_records(rows, (*columns, *more), output, flexible="name", wide=wide)
 
 
 def top(

@@ -42,6 +42,7 @@ def evaluate(
         listed = (name for name, row in METRICS.items() if row.listed and row.where != "static")
         columns = ("seed", "outcome", "val_loss", *listed)
         print_records(({**run, "seed": str(run["seed"])} for run in runs), columns, output)
+        print()
         print_fields(_readable(summary), output)
     if not any(report.outcome.status == "completed" for report in reports):
         raise PrimevoError(f"no run of {subject.title} completed: {reports[0].outcome.reason}")
