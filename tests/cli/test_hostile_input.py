@@ -28,4 +28,13 @@ def test_paths_that_cannot_be_read(empty: Path, name: str) -> None:
     os.mkfifo(empty / "pipe")
     for verb in (("check",), ("validate",), ("check", "--seed-program", "primer", "--config")):
         message = refusal(2, *verb, name)
-        assert "cannot read the" in message and len(message) < 600
+        assert "cannot read the" in message or "Invalid value" in message
+        assert len(message) < 600
+
+
+@pytest.mark.parametrize("name", ["pipe", "folder", "~nosuchuser/x"])
+def test_text_that_is_no_file(empty: Path, name: str) -> None:
+    os.mkfifo(empty / "pipe")
+    (empty / "folder").mkdir()
+    text = ("--set", "task.data.source=text", "--set", f"task.data.files=[{name}]")
+    assert "no file matches" in refusal(2, "validate", "small.yaml", *text)
