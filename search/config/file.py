@@ -173,7 +173,7 @@ def _check_data(document: Document) -> None:
     files: Any = data.get("files")
     for index, pattern in _texts(files):
         folder = document.base(("task", "data", "files", index)).resolve()
-        files[index] = str(folder / os.path.expanduser(pattern))  # noqa: PTH111
+        files[index] = str(folder / os.path.expanduser(pattern))
     if data.get("tokenizer") == "bpe" and find_spec("tokenizers") is None:
         text = "bpe needs the package tokenizers: pip install 'primevo[bpe]'"
         document.add(("task", "data", "tokenizer"), text)

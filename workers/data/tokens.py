@@ -133,7 +133,7 @@ def _open(folder: Path) -> TokenSplits:
 
 
 def _check_content(
-    arrays: Mapping[str, Tokens], vocabulary: object, lengths: Mapping[str, object]
+    arrays: Mapping[Split, Any], vocabulary: object, lengths: Mapping[str, object]
 ) -> None:
     """A ValueError where a cache holds something else than `_write` puts there. The tokens
     themselves are not read."""
