@@ -106,6 +106,8 @@ def build(dna: DNA, bidirectional: bool = False) -> Graph | IllTyped:
     except TypeFault as found:
         calls = [_name(dna, index, position) for index, position in reversed(found.places)]
         return IllTyped(found.mismatch, " > ".join(calls))
+    except RecursionError:
+        return IllTyped(Mismatch("calls nest too deeply", "; call fewer subroutines"), "main")
     made = inlined.types[output]
     if made != BLOCK:
         fault = Mismatch("the block must give d_model channels", f", this one gives {made}")

@@ -25,12 +25,13 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from primitives.language.dna import DNA
-from primitives.language.text import parse, render
+from primitives.language.text import render
 from search.campaign.gates import Limits, Rules, task_cost
 from search.campaign.history import fold
 from search.campaign.pace import Pace
 from search.campaign.progress import Progress, phase, progress
 from search.campaign.proposal import ProgramCache, derive, final_seed, propose
+from search.campaign.queries import stored_program
 from search.config.plugins import stored_config
 from search.config.programfile import checked, load_program, spaced
 from search.errors import PrimevoError, UsageError
@@ -144,9 +145,10 @@ class Controller:
     def _begin(self) -> None:
         """State, queue and rules from what is recorded; a new campaign sows its seed programs."""
         spec, id = self._config.search, self._campaign.id
-        self._state = fold(spec, self._store.events(id))
+        with self._store.understanding():
+            self._state = fold(spec, self._store.events(id))
         self._programs = ProgramCache(
-            lambda number: parse(self._store.dna(id, number), f"candidate {number}"),
+            lambda number: stored_program(self._store, self._campaign, number),
             capacity=2 * spec.population + self._evaluator.capacity(),
         )
         self._pace = Pace(self._state, self._clock())

@@ -7,11 +7,14 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Row, Select, and_, func, select
 
-from primitives.errors import unknown
+from primitives.errors import ProgramError, unknown
+from primitives.language.dna import DNA
+from primitives.language.text import parse
 from search.campaign.history import fold
 from search.campaign.progress import FinalRow, Progress, final_table, progress
 from search.config.plugins import stored_config
 from search.errors import NotFoundError, UsageError
+from search.storage.database import StoreError
 from search.storage.events import Heartbeat
 from search.storage.models import Base, Candidate, Evaluation
 from search.storage.store import CampaignRow, Store
@@ -112,6 +115,17 @@ def program(store: Store, name: str, id: int) -> str:
     campaign = store.campaign(name)
     _one(store, campaign, id)
     return store.dna(campaign.id, id)
+
+
+def stored_program(store: Store, campaign: CampaignRow, id: int) -> DNA:
+    """The program of a candidate that is there; a StoreError where its text is damaged."""
+    text = store.dna(campaign.id, id)
+    try:
+        return parse(text, f"candidate {id} of {campaign.name}")
+    except ProgramError as error:
+        raise StoreError(
+            f"{error} (the program is stored damaged: restore a copy of the database)"
+        ) from error
 
 
 def lineage(store: Store, name: str, id: int) -> list[Record]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from search.config.textfile import read_text
 from search.errors import Problem, UsageError
 
 Keys = tuple[str | int, ...]
@@ -80,11 +81,7 @@ def dotted(keys: Keys) -> str:
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Document:
     """The file's data with `--set key=value` laid over it; nothing is validated yet."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"cannot read the config {path}: {reason}") from None
+    text = read_text(path, "config")
     document = Document()
     document.bases[()] = path.parent
     node = _compose(text, str(path))

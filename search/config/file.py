@@ -8,6 +8,7 @@ one; in the result they are absolute, so that a campaign resumes from anywhere.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -172,7 +173,7 @@ def _check_data(document: Document) -> None:
     files: Any = data.get("files")
     for index, pattern in _texts(files):
         folder = document.base(("task", "data", "files", index)).resolve()
-        files[index] = str(folder / Path(pattern).expanduser())
+        files[index] = str(folder / os.path.expanduser(pattern))
     if data.get("tokenizer") == "bpe" and find_spec("tokenizers") is None:
         text = "bpe needs the package tokenizers: pip install 'primevo[bpe]'"
         document.add(("task", "data", "tokenizer"), text)

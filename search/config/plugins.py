@@ -10,8 +10,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from search.config.schema import CampaignConfig
-from search.errors import UsageError
+from search.errors import PrimevoError, UsageError
 from workers import plugins
 from workers.plugins import Plugin, PluginError
 
@@ -26,12 +28,26 @@ def load_plugins(names: Iterable[str]) -> tuple[Plugin, ...]:
 
 def stored_config(text: str, campaign: str) -> CampaignConfig:
     """The config that a campaign was launched with, from the JSON in its row; its plug-ins are
-    loaded first. Raises a UsageError where one is missing."""
+    loaded first. Raises a UsageError where one is missing, a PrimevoError where the text is no
+    config."""
     try:
         plugins.load(named(json.loads(text)))
+        return CampaignConfig.model_validate_json(text)
     except PluginError as error:
         raise UsageError(f"campaign '{campaign}' was launched with a plug-in: {error}") from None
-    return CampaignConfig.model_validate_json(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise PrimevoError(
+            f"campaign '{campaign}': its stored config cannot be read ({_first(error)}); it was "
+            "damaged, or stored by another version: restore a copy of the database"
+        ) from error
+
+
+def _first(error: Exception) -> str:
+    """What is wrong, in a line: of a config's problems the first."""
+    if not isinstance(error, ValidationError):
+        return str(error).partition("\n")[0][:200]
+    details = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, details['loc']))}: {details['msg']}"[:200]
 
 
 def named(data: Any) -> list[str]:

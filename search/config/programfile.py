@@ -15,6 +15,7 @@ from primitives.language.dna import DNA, MIDDLE
 from primitives.language.jsonform import from_json
 from primitives.language.text import parse
 from primitives.programs.seeds import load_seed, seed_names
+from search.config.textfile import read_text
 from search.errors import NotFoundError, UsageError
 from workers.spec.fit import task_graph
 from workers.spec.task import Task
@@ -47,11 +48,7 @@ def load_seed_program(name: str, d_model: int) -> DNA:
 
 def read_program(path: Path, d_model: int) -> DNA:
     """The program in a file, parsed for a width and type-checked, or a UsageError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"cannot read the program {path}: {reason}") from None
+    text = read_text(path, "program")
     try:
         if path.suffix == ".json":
             dna = _from_document(json.loads(text), path, d_model)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from search.errors import NotFoundError, PrimevoError, UsageError
@@ -21,6 +21,10 @@ HEAD = "0003"
 
 BUSY_TIMEOUT_S = 30.0
 _MIGRATION_LOCK = 0x5072_696D
+_NOT_UNDERSTOOD = (
+    ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError,
+    RecursionError,
+)  # fmt: skip
 _EXAMPLES = "sqlite:///primevo.db or postgresql://user@host/database"
 
 
@@ -41,7 +45,7 @@ def open_engine(url: str, create: bool) -> Engine:
     if address.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
     try:
-        with clear_errors(engine):
+        with clear_errors(engine), understanding(engine):
             _prepare(engine)
     except BaseException:
         engine.dispose()
@@ -61,9 +65,28 @@ def clear_errors(engine: Engine) -> Iterator[None]:
     """Database failures inside become one StoreError that names the database."""
     try:
         yield
-    except (DBAPIError, engine.dialect.loaded_dbapi.Error) as error:
+    except (SQLAlchemyError, engine.dialect.loaded_dbapi.Error) as error:
         reason = error.orig if isinstance(error, DBAPIError) else error
         raise StoreError(f"storage {_name(engine.url)}: {_explain(reason)}") from error
+
+
+@contextmanager
+def understanding(engine: Engine) -> Iterator[None]:
+    """For work on what was read alone. SQLite does not check what its file holds: where that is
+    not what campaigns record, the work fails in many ways, and each becomes one StoreError."""
+    try:
+        yield
+    except _NOT_UNDERSTOOD as error:
+        reason = f"{type(error).__name__}: {_line(error)}"
+        raise StoreError(
+            f"storage {_name(engine.url)}: its content is damaged ({reason}); restore a copy of it"
+        ) from error
+
+
+def _line(error: BaseException | None) -> str:
+    """A failure's text on one line, cut where it is long."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _parse(url: str, create: bool) -> URL:
@@ -154,7 +177,7 @@ def _name(address: URL) -> str:
 
 
 def _explain(error: BaseException | None) -> str:
-    reason = " ".join(str(error).split())
+    reason = _line(error)
     for sign, meaning in (
         ("is locked", f"locked by another program for {BUSY_TIMEOUT_S:.0f} s; end that program"),
         ("not a database", "not a SQLite database; name another file"),
@@ -162,6 +185,7 @@ def _explain(error: BaseException | None) -> str:
         ("readonly", "cannot be written; look at the permissions of the file and its folder"),
         ("disk is full", "the disk is full; free some space, then resume"),
         ("malformed", "damaged; restore a copy of it"),
+        ("decode to UTF-8", "damaged; restore a copy of it"),
     ):
         if sign in reason:
             return f"{meaning} ({reason})"

@@ -47,7 +47,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from search.errors import NotFoundError, UsageError, did_you_mean
-from search.storage.database import StoreError, clear_errors, open_engine
+from search.storage.database import StoreError, clear_errors, open_engine, understanding
 from search.storage.events import Ended, Event, Heartbeat, Proposed, finite
 from search.storage.lease import held, lease
 from search.storage.models import Base, Campaign, Candidate, Evaluation
@@ -129,8 +129,19 @@ class Store:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection to read from."""
-        with clear_errors(self._engine), self._engine.connect() as connection:
+        with (
+            clear_errors(self._engine),
+            understanding(self._engine),
+            self._engine.connect() as connection,
+        ):
             yield connection
+
+    @contextmanager
+    def understanding(self) -> Iterator[None]:
+        """For work on rows that were read: where they hold what no campaign records, as after
+        damage to the file, a StoreError tells so."""
+        with understanding(self._engine):
+            yield
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:

@@ -446,3 +446,46 @@ def test_reading_the_module_costs_no_framework() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "set()"
+
+
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """A file cut short, or with some of its bytes overwritten."""
+    made = bytearray(content[: rng.choice((len(content), rng.randrange(len(content))))])
+    for _ in range(rng.choice((1, 20, 500))):
+        made[rng.randrange(len(made))] = rng.randrange(256)
+    return bytes(made)
+
+
+class Bomb:
+    """It tells when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("unpickled",)
+
+
+def test_damaged_weights_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, rng = tmp_path / "1.npz", random.Random(0)
+    for save in (np.savez, np.savez_compressed):
+        save(path, precision="float32", embedding=np.ones((64, 8), np.float32))
+        sound = path.read_bytes()
+        assert exporting._loaded(path)["embedding"].shape == (64, 8)
+        for _ in range(150):
+            path.write_bytes(damaged(sound, rng))
+            try:
+                loaded = exporting._loaded(path)
+            except ExportError as error:
+                assert str(path) in str(error) and "restore a copy" in str(error)
+                assert len(str(error).splitlines()) == 1
+            else:  # what no array's sum covers
+                assert all(array.dtype.kind in "fU" for array in loaded.values())
+    np.save(tmp_path / "1.npy", np.ones(3))
+    for content in (b"", b"text", b"PK\3\4", b"\x80\x04.", (tmp_path / "1.npy").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(ExportError, match=r"1.npz: damaged \("):
+            exporting._loaded(path)
+    for array in (np.array([Bomb()], object), np.array(["x"]), np.ones(3, int)):
+        np.savez(path, embedding=array)
+        with pytest.raises(ExportError, match=r"1.npz: damaged \("):
+            exporting._loaded(path)
+    assert not (tmp_path / "unpickled").exists()

@@ -239,3 +239,41 @@ def test_a_split_that_is_too_short_for_a_sequence_is_named() -> None:
     splits = TokenSplits(**arrays, vocabulary=256, bytes_per_token={})
     assert too_short(splits, 8) == ""
     assert "the validation split has 8 tokens, and a sequence" in too_short(splits, 9)
+
+
+DAMAGE = {
+    "meta.json": (b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"vocabulary": 256}',
+                  b'{"vocabulary": "256", "bytes_per_token": {}}',
+                  b'{"vocabulary": 256, "bytes_per_token": {"train": 1, "validation": 1}}'),
+    "train.npy": (b"", b"\x93NUMPY", b"PK\3\4", b"text", b"\x80\x04."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("file", "content"), [(file, content) for file, many in DAMAGE.items() for content in many]
+)
+def test_a_damaged_cache_is_told(folder: Path, file: str, content: bytes) -> None:
+    load_tokens(spec_of(folder), folder / "cache")
+    [cached] = (folder / "cache" / "tokens").glob("*/meta.json")
+    cached.with_name(file).write_bytes(content)
+    with pytest.raises(DataError, match=r"the token cache .* is damaged .* delete it"):
+        load_tokens(spec_of(folder), folder / "cache")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((3, 3), np.uint8),
+        np.zeros(9, np.float32),
+        np.zeros(9, np.int64),
+        np.array("x"),
+        np.array([{"a": 1}], object),
+    ],
+)
+def test_arrays_that_are_no_tokens_are_refused(folder: Path, array: np.ndarray) -> None:
+    """Pickled ones, too: nothing is unpickled."""
+    load_tokens(spec_of(folder), folder / "cache")
+    [cached] = (folder / "cache" / "tokens").glob("*/test.npy")
+    np.save(cached, array, allow_pickle=True)
+    with pytest.raises(DataError, match="is damaged"):
+        load_tokens(spec_of(folder), folder / "cache")

@@ -118,12 +118,34 @@ def _key(spec: TokenSource) -> str:
 def _open(folder: Path) -> TokenSplits:
     try:
         meta = json.loads((folder / "meta.json").read_text())
-        arrays = {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in SPLITS}
-    except (OSError, ValueError) as error:
-        raise DataError(f"the token cache {folder} is damaged ({error}): delete it") from error
-    return TokenSplits(
-        **arrays, vocabulary=meta["vocabulary"], bytes_per_token=meta["bytes_per_token"]
-    )
+        arrays = {
+            split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
+            for split in SPLITS
+        }
+        vocabulary, lengths = meta["vocabulary"], dict(meta["bytes_per_token"])
+        _check_content(arrays, vocabulary, lengths)
+    except Exception as error:  # of damaged files, numpy makes any kind
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(
+            f"the token cache {folder} is damaged ({reason}): delete it, and it is made again"
+        ) from error
+    return TokenSplits(**arrays, vocabulary=vocabulary, bytes_per_token=lengths)
+
+
+def _check_content(
+    arrays: Mapping[Split, Any], vocabulary: object, lengths: Mapping[str, object]
+) -> None:
+    """A ValueError where a cache holds something else than `_write` puts there. The tokens
+    themselves are not read."""
+    if type(vocabulary) is not int or not 1 <= vocabulary <= 1 << 16:
+        raise ValueError(f"meta.json says the vocabulary {vocabulary!r}")
+    wanted = np.uint8 if vocabulary <= 256 else np.uint16
+    for split in SPLITS:
+        array, length = arrays[split], lengths[split]
+        if array.ndim != 1 or array.dtype not in (wanted, np.uint16):
+            raise ValueError(f"{split}.npy holds {array.dtype} of shape {array.shape}")
+        if type(length) not in (int, float) or not length > 0:  # type: ignore[operator]
+            raise ValueError(f"meta.json says {length!r} bytes per token of {split}")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import json
 import platform
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -197,11 +198,30 @@ def _model(source: str, called: Names, weights: Weights) -> Any:
 
 
 def _loaded(path: Path) -> Weights:
+    """The arrays of an .npz file. Nothing in it is unpickled."""
     try:
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError) as error:
-        raise ExportError(f"cannot read the weights {path}: {error}") from error
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is not an .npz file")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: _checked(name, arrays[name]) for name in arrays.files}
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise ExportError(f"cannot read the weights {path}: {error.strerror}") from error
+    except Exception as error:  # of damaged files, numpy, zipfile and zlib make any kind
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ExportError(
+            f"cannot read the weights {path}: damaged ({reason}); restore a copy of the file, or "
+            "delete it: without it the program is trained once more"
+        ) from error
+
+
+def _checked(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array, if it holds real numbers or, under PRECISION, a word; a ValueError otherwise."""
+    if name == PRECISION:
+        if array.dtype.kind != "U" or array.shape:
+            raise ValueError(f"'{name}' is not a word")
+    elif array.dtype.kind != "f":
+        raise ValueError(f"'{name}' holds {array.dtype}, not real numbers")
+    return array
 
 
 def _in_order(weights: Weights, graph: Graph, spec: ModelSpec) -> Weights:

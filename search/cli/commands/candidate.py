@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from search.cli.commands.opening import candidate_program, open_store, size_of, stored_config
+from search.cli.commands.opening import candidate_program, reading, size_of, stored_config
 from search.cli.commands.options import Campaign, Candidate, Output, Storage
 from search.errors import UsageError
 
@@ -41,7 +41,7 @@ def show(
     from search.cli.output import print_json
     from search.config.programfile import checked
 
-    with open_store(storage) as store:
+    with reading(storage) as store:
         record = queries.candidate(store, name, id)
         ancestry = queries.lineage(store, name, id)
         dna = candidate_program(store, name, id)
@@ -73,7 +73,7 @@ def lineage(
     from search.campaign import queries
     from search.cli.output import print_records
 
-    with open_store(storage) as store:
+    with reading(storage) as store:
         records = queries.lineage(store, name, id)
     print_records(records, _LINEAGE_COLUMNS, output)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from search.cli.commands.options import DEFAULT_STORAGE
@@ -21,6 +23,14 @@ def open_store(storage: str | None) -> Store:
     return Store.open(storage or DEFAULT_STORAGE, create=False)
 
 
+@contextmanager
+def reading(storage: str | None) -> Iterator[Store]:
+    """An existing database for commands that only look: a StoreError where its content, though it
+    is a database, is not what campaigns record."""
+    with open_store(storage) as store, store.understanding():
+        yield store
+
+
 def stored_config(store: Store, name: str) -> CampaignConfig:
     """The config that the campaign was launched with; its plug-ins are loaded."""
     from search.config import plugins
@@ -30,11 +40,11 @@ def stored_config(store: Store, name: str) -> CampaignConfig:
 
 def candidate_program(store: Store, name: str, id: int) -> DNA:
     """A candidate's program; a NotFoundError where there is no such campaign or candidate."""
-    from primitives.language.text import parse
     from search.campaign import queries
 
     stored_config(store, name)  # its plug-ins' primitives can be read from here on
-    return parse(queries.program(store, name, id), f"candidate {id} of {name}")
+    queries.candidate(store, name, id)
+    return queries.stored_program(store, store.campaign(name), id)
 
 
 def size_of(dna: DNA, task: Task) -> dict[str, int | str]:

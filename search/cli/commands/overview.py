@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.commands.opening import open_store, stored_config
+from search.cli.commands.opening import reading, stored_config
 from search.cli.commands.options import Campaign, Output, Storage, Wide
 from search.errors import NotFoundError
 
@@ -27,17 +27,18 @@ def status(
     from search.cli.final import print_final
     from search.cli.output import print_fields, print_json, print_records
 
-    with open_store(storage) as store:
+    with reading(storage) as store:
         if name is None:
             lines = queries.campaigns(store)
             if not lines:
                 raise NotFoundError("no campaign yet; start one by: primevo launch CONFIG")
             name = lines[-1].name
         summary = queries.summary(store, name)
+        record = status_record(summary) if output == "json" else _status_fields(summary)
     if output == "json":
-        print_json(status_record(summary))
+        print_json(record)
         return
-    print_fields(_status_fields(summary), output)
+    print_fields(record, output)
     if summary.progress.rejected:
         print()
         title, columns = "Refused before training", ("reason", "count")
@@ -52,7 +53,7 @@ def list_campaigns(wide: Wide = False, storage: Storage = None, output: Output =
     from search.campaign import queries
     from search.cli.output import print_records
 
-    with open_store(storage) as store:
+    with reading(storage) as store:
         rows = [_line_record(line) for line in queries.campaigns(store)]
     columns = ("name", "state", "recorded", "best_bpb", "created_at")
     more = ("finished_at", "evaluated", "best_fitness", "seed") if wide else ()
@@ -73,7 +74,7 @@ def top(
     from search.cli.output import print_records
     from workers.spec.metrics import METRICS
 
-    with open_store(storage) as store:
+    with reading(storage) as store:
         stored_config(store, name)  # its plug-ins' metrics can be ranked by from here on
         records = queries.top(store, name, count, by)
     metrics = {name: row for name, row in METRICS.items() if row.where != "test"}

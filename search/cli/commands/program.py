@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.commands.opening import candidate_program, open_store, size_of
+from search.cli.commands.opening import candidate_program, reading, size_of
 from search.cli.commands.options import Output, Plugins, Storage, Wide
 from search.cli.commands.subject import SeedProgram
 from search.errors import PrimevoError, UsageError
@@ -98,7 +98,7 @@ def _programs(
     assert finalists is not None
     from search.campaign import queries
 
-    with open_store(storage) as store:
+    with reading(storage) as store:
         ids = [row.id for row in queries.summary(store, finalists).final]
         if not ids:
             raise UsageError(f"campaign '{finalists}' has no finalists yet; check a FILE instead")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from search.cli.commands.opening import open_store
+from search.cli.commands.opening import reading
 from search.cli.commands.options import Campaign, Storage
 from search.errors import PrimevoError
 
@@ -37,7 +37,7 @@ def curve(
     """Draw validation-loss curves. Candidates against the first seed program."""
     from search.report import queries
 
-    with open_store(storage) as store:
+    with reading(storage) as store:
         wanted = _wanted(store, name, ids)
         curves = queries.curves(store, name, wanted)
     missing = [id for id in wanted if id not in {each.id for each in curves}]
@@ -64,7 +64,7 @@ def report(
     from search.report.page import render
 
     path = to or Path(re.sub(r"[^\w.-]", "_", name) + "-report.html")
-    with open_store(storage) as store:
+    with reading(storage) as store:
         page = render(store, name)
     try:
         path.write_text(page, encoding="utf-8")

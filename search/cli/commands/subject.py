@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.commands.opening import candidate_program, open_store, stored_config
+from search.cli.commands.opening import candidate_program, reading, stored_config
 from search.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _candidate(
     from search.config.file import load
 
     checked = load(config, overrides or ()) if config else None
-    with open_store(storage) as store:
+    with reading(storage) as store:
         record = queries.candidate(store, name, id)
         dna = candidate_program(store, name, id)
         checked = checked or stored_config(store, name)
