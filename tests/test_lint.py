@@ -36,6 +36,7 @@ def test_ruff_would_not_reformat() -> None:
     run("ruff", "format", "--check", *BELOW, "tests")
 
 
+@pytest.mark.slow
 def test_mypy_strict() -> None:
     run("mypy")
 

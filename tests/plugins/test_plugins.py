@@ -125,6 +125,7 @@ def test_mutation_gives_the_primitive_and_its_own_mutation(example: None) -> Non
     assert sum(row.branch == 8 for row in child.subroutines[0].instructions) == 1
 
 
+@pytest.mark.slow
 def test_from_config_to_export(folder: Path) -> None:
     """One real worker trains on the plug-in's corpus, under its objective, a program with its
     primitive; candidates are ranked by its metric; the export needs neither plug-in nor primevo."""

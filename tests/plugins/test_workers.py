@@ -101,6 +101,7 @@ def session_folder() -> Iterator[str]:
         yield folder
 
 
+@pytest.mark.slow
 def test_a_cluster_is_sent_the_plugins(tmp_path: Path, session_folder: str) -> None:
     """Its machines need not see the driver's folders: the source travels, and is found first."""
     folder = tmp_path

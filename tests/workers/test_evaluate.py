@@ -60,6 +60,7 @@ def test_the_same_seed_gives_the_same_loss_and_another_seed_another(twenty, tiny
     assert other.val_loss != twenty.val_loss
 
 
+@pytest.mark.slow
 def test_xla_changes_neither_the_start_nor_the_result(twenty, tiny_task):
     training = tiny_task.training.model_copy(update={"jit": "on"})
     compiled = evaluate(SEED, changed(tiny_task, training=training), Budget("steps", 20), seed=1)
@@ -182,6 +183,7 @@ def test_the_engine_trains_as_plain_keras_does(tiny_task, name):
         np.testing.assert_allclose(mine, variable.numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_jax_trains_as_tensorflow_does(tiny_task, tmp_path):
     """Twenty steps from the same weights, of a dense program and of one with experts and a state;
     JAX in a process of its own, as Keras has one backend. A program's second run is compiled by the

@@ -119,6 +119,7 @@ def load_module(source: str, name: str = "exported") -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_loads_trains_and_saves_where_primevo_is_not_installed(
     exports: list[Exported], bpe_export: Exported, tmp_path: Path
 ) -> None:

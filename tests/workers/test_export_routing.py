@@ -155,6 +155,7 @@ def exported(folder: Path, dna: DNA, it: Task) -> Exported:
     return Exported(folder, dna, it, weights)
 
 
+@pytest.mark.slow
 def test_lives_on_where_primevo_is_not_installed(exports: list[Exported], tmp_path: Path) -> None:
     for made in exports:
         np.savez(f"{made.folder}.npz", **expected(made))

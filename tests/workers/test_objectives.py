@@ -214,6 +214,7 @@ def test_the_smallest_masked_batch_trains(tiny_task, tmp_path, backend):
     assert 0 < small < 10 and long < short - 0.5
 
 
+@pytest.mark.slow
 def test_a_pool_starts_on_jax_with_the_masked_objective(ray_session, tiny_task, tmp_path):
     pytest.importorskip("jax", reason="the jax extra is not installed")
     from workers.pool.pool import Pool

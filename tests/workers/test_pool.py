@@ -338,6 +338,7 @@ def play(process: subprocess.Popen[str]) -> list[int]:
     return [int(first), int(last)]
 
 
+@pytest.mark.slow
 def test_own_ray_ends_with_close_and_leaves_no_logs_and_no_noise(driver) -> None:
     process = driver("print(json.dumps(str(pool._cluster.folder)), flush=True); pool.close()")
     workers = play(process)
@@ -348,6 +349,7 @@ def test_own_ray_ends_with_close_and_leaves_no_logs_and_no_noise(driver) -> None
     assert wait_until(lambda: not any(map(alive, workers)), 10)
 
 
+@pytest.mark.slow
 def test_nobody_outside_can_reach_a_driver_and_nothing_outlives_its_death(driver) -> None:
     process = driver("print(json.dumps(str(pool._cluster.folder)), flush=True); time.sleep(1000)")
     workers = play(process)

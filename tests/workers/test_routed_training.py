@@ -290,6 +290,7 @@ def test_reinforce_rewards_what_did_better_than_the_mean(tiny_task):
     np.testing.assert_allclose(made, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_oracle_tells_a_leak_from_none():
     from workers.training.oracle import oracle
 
