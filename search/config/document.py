@@ -120,6 +120,8 @@ def _override(document: Document, override: str) -> None:
     source = f"--set {override}"
     if not equals or not all(keys):
         raise UsageError(f"{source}: write --set key=value, e.g. --set search.candidates=50")
+    if len(keys) > MAX_DEPTH:
+        raise UsageError(f"--set {override[:40]}...: nested deeper than {MAX_DEPTH} levels")
     target = document.data
     for depth, part in enumerate(keys[:-1], 1):
         target = target.setdefault(part, {})

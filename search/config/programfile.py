@@ -32,8 +32,13 @@ def load_program(name: str, d_model: int, base: Path = Path()) -> tuple[str, DNA
     """
     if name in seed_names():
         return name, load_seed(name, d_model)
-    path = (base / name).resolve()
-    if not path.exists() and Path(name).name == name and not path.suffix:
+    try:
+        path = (base / name).resolve()
+        missing = not path.exists()
+    except (OSError, ValueError) as error:  # too long, or with characters that no path has
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{name[:80]!r} cannot be a path: {reason}") from None
+    if missing and Path(name).name == name and not path.suffix:
         raise UsageError(f"{unknown('seed program', name, seed_names())}; nor is it a file")
     return str(path), read_program(path, d_model)
 

@@ -99,6 +99,11 @@ def _parse(url: str, create: bool) -> URL:
     if address.database in (None, "", ":memory:"):
         raise UsageError(f"storage {url!r} keeps nothing; name a file, e.g. sqlite:///primevo.db")
     path = Path(str(address.database))
+    try:
+        path.exists()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"storage {str(path)[:80]!r} cannot be a file: {reason}") from None
     if not path.parent.is_dir():
         raise StoreError(f"storage {path}: the folder {path.parent} does not exist; create it")
     if not create and not path.exists():

@@ -38,3 +38,33 @@ def test_text_that_is_no_file(empty: Path, name: str) -> None:
     (empty / "folder").mkdir()
     text = ("--set", "task.data.source=text", "--set", f"task.data.files=[{name}]")
     assert "no file matches" in refusal(2, "validate", "small.yaml", *text)
+
+
+@pytest.mark.parametrize("value", ["a" * 5000, "a\\0b.dna", "\\ud800.dna"])
+def test_seed_programs_that_are_no_paths(empty: Path, value: str) -> None:
+    seeds = f'search.seeds=["{value}"]'
+    assert "cannot be a path" in refusal(2, "validate", "small.yaml", "--set", seeds)
+
+
+def test_folders_and_databases_whose_names_are_too_long(empty: Path) -> None:
+    long = "a" * 5000
+    export = ("export", "--seed-program", "primer", "--config", "small.yaml", "--to", long)
+    assert "cannot be a folder" in refusal(2, *export)
+    assert "cannot be a file" in refusal(2, "list", "--storage", f"sqlite:///{long}")
+
+
+def test_keys_that_are_too_deep(empty: Path) -> None:
+    assert "nested deeper" in refusal(
+        2, "validate", "small.yaml", "--set", ".".join("a" * 999) + "=1"
+    )
+
+
+@pytest.mark.parametrize("key", ["layers", "d_model", "sequence_length"])
+def test_sizes_that_no_machine_holds(empty: Path, key: str) -> None:
+    told = refusal(2, "validate", "small.yaml", "--set", f"task.model.{key}={8 * 10**15}")
+    assert f"task.model.{key}" in told and "less than or equal to" in told
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\n", "null x", "&a x", "# x"])
+def test_names_of_campaigns(empty: Path, name: str) -> None:
+    assert "letter or digit" in refusal(2, "launch", "small.yaml", "--name", name)

@@ -114,7 +114,12 @@ def _precision(task: Task) -> str:
 
 def check_free(directory: Path) -> None:
     """ExportError unless the folder is new or empty."""
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    try:
+        taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ExportError(f"{str(directory)[:80]!r} cannot be a folder: {reason}") from None
+    if taken:
         raise ExportError(f"{directory} exists and is not an empty folder; name another one")
 
 

@@ -75,10 +75,14 @@ class ModelSpec(Spec):
     """The model around a block: widths and depth."""
 
     d_model: int = Field(
-        DEFAULT_WIDTH, ge=8, multiple_of=8, description="channels; a dim gene is d_model/8"
+        DEFAULT_WIDTH,
+        ge=8,
+        le=65_536,
+        multiple_of=8,
+        description="channels; a dim gene is d_model/8",
     )
-    layers: int = Field(2, ge=1)
-    sequence_length: int = Field(64, ge=2, description="tokens a sequence")
+    layers: int = Field(2, ge=1, le=1_000)
+    sequence_length: int = Field(64, ge=2, le=1 << 20, description="tokens a sequence")
     other: str = Field(
         "transformer",
         description="blocks that a candidate's `every` leaves out: a seed program, or its text",
@@ -106,7 +110,7 @@ class OptimizerSpec(Spec):
 class TrainingSpec(Spec):
     """Batches, scoring and how steps are compiled."""
 
-    batch_size: int = Field(32, ge=1, description="sequences a step")
+    batch_size: int = Field(32, ge=1, le=1 << 16, description="sequences a step")
     eval_batches: int = Field(
         16, ge=1, description="batches of the fixed validation and test slices"
     )

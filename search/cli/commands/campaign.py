@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,7 +33,9 @@ def launch(
     from search.config.plugins import versions
     from search.storage.store import Store
 
-    checked = load(config, [*(overrides or ()), *([f"name={name}"] if name else ())])
+    checked = load(
+        config, [*(overrides or ()), *([] if name is None else [f"name={json.dumps(name)}"])]
+    )
     chosen = checked.name or _name_of(config)
     url = storage or checked.storage
     with Store.open(url) as store:
