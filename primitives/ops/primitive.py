@@ -69,7 +69,8 @@ class Primitive:
         bidirectional: whether only bidirectional tasks may have it, because it compares a token
             with later ones.
         random: whether each instruction is a random draw of its own. Equal instructions without
-            weights are computed once; equal draws are not.
+            weights are computed once; equal draws are not. A draw has the shape of what it reads:
+            heads that read a state without a head axis share it.
         makes_indices: whether a sparse result has indices of its own. That of any other primitive
             has those of the input that it reads.
         reads_indices: whether it reads nothing of input 2 but the indices.
