@@ -35,15 +35,9 @@ from search.campaign.queries import stored_program
 from search.config.plugins import stored_config
 from search.config.programfile import checked, load_program, spaced
 from search.errors import PrimevoError, UsageError
+from search.storage.entries import CopiedEvaluation, Entry, NewCandidate, NewEvaluation
 from search.storage.events import Ended, Heartbeat, Kind, Proposed
-from search.storage.store import (
-    CampaignRow,
-    CopiedEvaluation,
-    Entry,
-    NewCandidate,
-    NewEvaluation,
-    Store,
-)
+from search.storage.store import CampaignRow, Store
 from workers.spec.outcome import Budget, Hurdle, Job, Report
 
 POLL_S = 0.5

@@ -1,2 +1,2 @@
-"""What is never lost. Read `events`, `models` (the tables), `store` (the contract), then `database`
-and `lease`; `migrations` holds the schema's history."""
+"""What is never lost. Read `events`, `models` (the tables), `entries` (what is written), `store`
+(the contract), then `database` and `lease`; `migrations` holds the schema's history."""

@@ -23,7 +23,6 @@ Errors
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +31,6 @@ from typing import Any, Self
 
 from sqlalchemy import (
     Connection,
-    Dialect,
     Engine,
     Row,
     bindparam,
@@ -42,16 +40,22 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from search.errors import NotFoundError, UsageError, did_you_mean
 from search.storage.database import StoreError, clear_errors, open_engine, understanding
-from search.storage.events import Ended, Event, Heartbeat, Proposed, finite
+from search.storage.entries import (
+    CopiedEvaluation,
+    Entry,
+    Insert,
+    NewCandidate,
+    NewEvaluation,
+    candidate_values,
+    evaluation_values,
+)
+from search.storage.events import Ended, Event, Heartbeat, Proposed
 from search.storage.lease import held, lease
-from search.storage.models import Base, Campaign, Candidate, Evaluation
-from workers.spec.outcome import Budget, Outcome
+from search.storage.models import Campaign, Candidate, Evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,43 +74,14 @@ class CampaignRow:
     plugins: Sequence[Mapping[str, str]] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NewCandidate:
-    """A proposed candidate with its program in text form."""
-
-    event: Proposed
-    dna: str
-
-
-@dataclass(frozen=True, slots=True)
-class NewEvaluation:
-    """An ended training run, as it was asked for and as it came back."""
-
-    event: Ended
-    budget: Budget
-    outcome: Outcome
-    worker: str
-
-
-@dataclass(frozen=True, slots=True)
-class CopiedEvaluation:
-    """A duplicate's outcome: that of the search run of candidate `original`."""
-
-    event: Ended
-    original: int
-
-
-Entry = NewCandidate | NewEvaluation | CopiedEvaluation
-
-
 class Store:
     """One database, under the contract above. Close it, or use it as a context manager."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writer: Connection | None = None
-        self._insert_candidate = _Insert(Candidate, engine.dialect)
-        self._insert_evaluation = _Insert(Evaluation, engine.dialect)
+        self._insert_candidate = Insert(Candidate, engine.dialect)
+        self._insert_evaluation = Insert(Evaluation, engine.dialect)
 
     @classmethod
     def open(cls, url: str, create: bool = True) -> Self:
@@ -244,10 +219,10 @@ class Store:
             for entry in entries:
                 match entry:
                     case NewCandidate(event, dna):
-                        values = _candidate_values(campaign_id, event, dna, now)
+                        values = candidate_values(campaign_id, event, dna, now)
                         self._insert_candidate(cursor, values)
                     case NewEvaluation():
-                        values = _evaluation_values(campaign_id, entry, now)
+                        values = evaluation_values(campaign_id, entry, now)
                         self._insert_evaluation(cursor, values)
                     case CopiedEvaluation(event, original):
                         connection.execute(
@@ -279,22 +254,6 @@ class Store:
         for ending in endings:
             losses = tuple(point[-1] for point in ending.curve)
             yield Ended._make((*ending[:-1], losses))
-
-
-class _Insert:
-    """An INSERT of one row, compiled once and given to the driver: a controller writes at every
-    step, and Core's work around a statement costs more than the statement. JSON comes as text."""
-
-    def __init__(self, model: type[Base], dialect: Dialect) -> None:
-        compiled = insert(model).compile(dialect=dialect)
-        assert isinstance(compiled, SQLCompiler)
-        self._sql, self._order = compiled.string, compiled.positiontup
-
-    def __call__(self, cursor: DBAPICursor, values: dict[str, Any]) -> None:
-        if self._order is None:
-            cursor.execute(self._sql, values)
-        else:
-            cursor.execute(self._sql, [values[name] for name in self._order])
 
 
 _CAMPAIGNS = select(
@@ -360,51 +319,3 @@ def _held_by_another(campaign: CampaignRow) -> str:
         f"campaign '{campaign.name}' is being run{by}; "
         f"wait for it, or end it by: primevo stop {campaign.name}"
     )
-
-
-def _candidate_values(campaign_id: int, event: Proposed, dna: str, now: float) -> dict[str, Any]:
-    return {
-        "campaign_id": campaign_id,
-        **event._asdict(),
-        "rejections": json.dumps(event.rejections),
-        "dna": dna,
-        "created_at": now,
-    }
-
-
-def _evaluation_values(campaign_id: int, entry: NewEvaluation, now: float) -> dict[str, Any]:
-    event, budget, outcome = entry.event, entry.budget, entry.outcome
-    return {
-        "campaign_id": campaign_id,
-        "sequence": event.sequence,
-        "candidate_id": event.id,
-        "kind": event.kind,
-        "seed": event.seed,
-        "unit": budget.unit,
-        "amount": budget.amount,
-        "hurdles": json.dumps([[hurdle.at, hurdle.threshold] for hurdle in budget.hurdles]),
-        "hurdles_passed": event.hurdles_passed,
-        "outcome": event.status,
-        "reason": outcome.reason,
-        "val_loss": event.val_loss,
-        "val_bpb": event.val_bpb,
-        "test_loss": event.test_loss,
-        "test_bpb": event.test_bpb,
-        "params": outcome.params,
-        "active_params": outcome.active_params,
-        "flops_per_token": outcome.flops_per_token,
-        "step_time_s": finite(outcome.step_time_s),
-        "steps": outcome.steps,
-        "tokens": outcome.tokens,
-        "train_seconds": finite(outcome.train_seconds) or 0.0,
-        "setup_seconds": finite(outcome.setup_seconds) or 0.0,
-        "curve": json.dumps(
-            [
-                [point.steps, point.tokens, finite(point.train_seconds), finite(point.val_loss)]
-                for point in outcome.curve
-            ]
-        ),
-        "metrics": json.dumps({name: finite(value) for name, value in outcome.metrics.items()}),
-        "worker": entry.worker,
-        "finished_at": now,
-    }

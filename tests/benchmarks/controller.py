@@ -33,8 +33,9 @@ from search.campaign.controller import Controller
 from search.campaign.history import fold
 from search.config.schema import BudgetSpec, CampaignConfig, FinalSpec, SearchSpec
 from search.evolution.mutation import mutate
+from search.storage.entries import Entry, NewCandidate, NewEvaluation
 from search.storage.events import Ended, Proposed
-from search.storage.store import CampaignRow, Entry, NewCandidate, NewEvaluation, Store
+from search.storage.store import CampaignRow, Store
 from tests.search.instant import InstantEvaluator, outcome_of
 from workers.spec.outcome import Budget, Job
 

@@ -24,9 +24,10 @@ from search.campaign import queries
 from search.errors import NotFoundError, PrimevoError, UsageError
 from search.storage import database
 from search.storage.database import HEAD, StoreError
+from search.storage.entries import CopiedEvaluation, Entry, NewCandidate, NewEvaluation
 from search.storage.events import Ended, Event, Heartbeat, Proposed
 from search.storage.models import Base
-from search.storage.store import CopiedEvaluation, Entry, NewCandidate, NewEvaluation, Store
+from search.storage.store import Store
 from tests.search.instant import launch, make_config
 from workers.spec.outcome import Budget, Hurdle, Measurement, Outcome
 
