@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,15 @@ context = ray.init(address="local", num_cpus=2, num_gpus=0, include_dashboard=Fa
 print(context.address_info["gcs_address"], flush=True)
 sys.stdin.read()
 """
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_")},
+    "PYTHONPATH": str(ROOT),
+}
+
+
+def token(letter: str) -> dict[str, str]:
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": letter * 64}
+
 
 DRIVER = """
 import json, sys
@@ -101,26 +111,48 @@ def session_folder() -> Iterator[str]:
         yield folder
 
 
-@pytest.mark.slow
-def test_a_cluster_is_sent_the_plugins(tmp_path: Path, session_folder: str) -> None:
-    """Its machines need not see the driver's folders: the source travels, and is found first."""
-    folder = tmp_path
-    (folder / "primevo_file.py").write_text("def register(): pass\n")
-    (folder / "primevo_example").symlink_to(EXAMPLE / "primevo_example")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+@pytest.fixture
+def address(session_folder: str) -> Iterator[str]:
+    """A cluster of one node that asks for a token."""
     with subprocess.Popen(
         [sys.executable, "-c", SERVER, session_folder],
-        cwd="/", env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        cwd="/", env=ENVIRONMENT | token("a"), text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     ) as server:  # fmt: skip
         assert server.stdout is not None
-        address = server.stdout.readline().strip()
-        run = subprocess.run(
-            [sys.executable, "-c", DRIVER, address, str(folder)],
-            cwd="/", env=environment, text=True, capture_output=True,
-        )  # fmt: skip
+        yield server.stdout.readline().strip()
         server.communicate()
+
+
+def drive(address: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", DRIVER, address, str(folder)],
+        cwd="/", env=ENVIRONMENT | environment, text=True, capture_output=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_cluster_is_sent_the_plugins(tmp_path: Path, address: str) -> None:
+    """Its machines need not see the driver's folders: the source travels, and is found first."""
+    (tmp_path / "primevo_file.py").write_text("def register(): pass\n")
+    (tmp_path / "primevo_example").symlink_to(EXAMPLE / "primevo_example")
+    run = drive(address, tmp_path, token("a"))
     assert run.stdout, run.stderr[-2000:]
     places = json.loads(run.stdout)
     assert len(places) == 2
     assert all("py_modules_files" in place for place in places), places
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    tuple(map(int, version("ray").split(".")[:2])) < (2, 59), reason="this Ray asks for no token"
+)
+def test_a_refused_token_is_told_with_what_to_set(tmp_path: Path, address: str) -> None:
+    (tmp_path / "primevo_file.py").write_text("def register(): pass\n")
+    (tmp_path / "primevo_example").symlink_to(EXAMPLE / "primevo_example")
+    home = {"HOME": str(tmp_path)}  # where Ray would find a token
+    for environment in ({"RAY_AUTH_MODE": "token", **home}, token("b")):
+        run = drive(address, tmp_path, environment)
+        last = run.stderr.strip().splitlines()[-1]
+        assert last.startswith("workers.pool.cluster.PoolError: cannot join the Ray cluster"), last
+        assert "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN=" in last

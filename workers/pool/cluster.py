@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
+from ray.exceptions import AuthenticationError, RayError, RayTaskError, RuntimeEnvSetupError
 
 from workers.machine.devices import Layout, cpu_count, gpu_count
 from workers.machine.memory import MB, total_mb
@@ -26,6 +26,12 @@ STARVED = "killed by Ray, because its machine ran out of memory"
 HEADROOM, SMALLEST_SHARE_MB = 0.8, 2000.0
 """Share of the memory that workers may fill, and what each gets in any case: a fresh one holds
 some 700 MB with a framework, and one that is replaced after every job gets nowhere."""
+
+REFUSED = (
+    "it asks for a token. Get it on the head node with `ray get-auth-token`, then set "
+    "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN=<the token> here; all nodes of the cluster must have "
+    "been started with the same two"
+)
 
 Place = tuple[str, int]
 """Where a worker is: host name and process id."""
@@ -159,8 +165,9 @@ def join(spec: PoolSpec, sources: Sequence[Path] = ()) -> Cluster:
             ray.init(
                 spec.address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=carried
             )
-        except (OSError, ValueError, RuntimeEnvSetupError) as error:
-            text = f"cannot join the Ray cluster at workers.address '{spec.address}': {error}"
+        except (OSError, ValueError, AuthenticationError, RuntimeEnvSetupError) as error:
+            why = REFUSED if _refused(error) else one_line(error)
+            text = f"cannot join the Ray cluster at workers.address '{spec.address}': {why}"
             raise PoolError(text) from error
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return Cluster(_layout(spec, int(total.get("CPU", 0)), int(total.get("GPU", 0))), None)
@@ -171,6 +178,16 @@ def _knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _refused(error: BaseException | None) -> bool:
+    """Whether a cluster did not take this process' token, or this process has none to give. Ray
+    raises the former as a ConnectionError whose cause holds the refusal as text."""
+    while error is not None:
+        if isinstance(error, AuthenticationError) or "InvalidAuthToken" in str(error):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _start(spec: PoolSpec) -> Cluster:
