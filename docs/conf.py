@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 project = "Primevo"
-copyright = "The Primevo developers"  # noqa: A001
+copyright = "The Primevo developers"
 extensions = ["myst_parser"]
 html_theme = "furo"
 html_title = "Primevo"
@@ -33,7 +33,7 @@ suppress_warnings = ["misc.highlighting_failure"]  # YAML with an ellipsis, JSON
 
 _HEADING = re.compile(r"^## (?P<title>.+)$", re.MULTILINE)
 _LINK = re.compile(r"\]\((?P<page>[\w/-]+)\.md\)")
-_OUTSIDE = re.compile(r"\[(?P<text>[^\]]+)\]\(\.\./(?!\.\.)(?P<path>[^)#]+)(#[^)]*)?\)")
+_RELATIVE = re.compile(r"(?<!!)\[(?P<text>[^\]]+)\]\((?P<path>\.\./[^)#]+)(#[^)]*)?\)")
 
 
 class Program(RegexLexer):
@@ -78,8 +78,18 @@ def read(app: Sphinx, docname: str, source: list[str]) -> None:
     """The index gets its sidebar. A link to a file of the repository becomes the file's name."""
     if docname == "index":
         source[0] += sidebar(source[0], app.env.found_docs)
-    if "/" not in docname:
-        source[0] = _OUTSIDE.sub(r"\g<text> (`\g<path>`)", source[0])
+    folder = (HERE / docname).parent
+    source[0] = _RELATIVE.sub(lambda match: _inside(match, folder), source[0])
+
+
+def _inside(link: re.Match[str], folder: Path) -> str:
+    """The link as it is, or, where it leads to a file outside of the documentation, the file's name
+    in the repository."""
+    target = (folder / link["path"]).resolve()
+    if target.is_relative_to(HERE) or not target.exists():
+        return link[0]
+    name = target.relative_to(HERE.parent)
+    return link["text"] if link["text"].strip("`") == str(name) else f"{link['text']} (`{name}`)"
 
 
 def sidebar(index: str, found: Any) -> str:

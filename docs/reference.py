@@ -1,5 +1,5 @@
-"""The reference pages, made from the code whenever the documentation is built: the command line from
-Typer, the config's keys from the pydantic models, and every table from its rows."""
+"""The reference pages, made from the code whenever the documentation is built: the command line
+from Typer, the config's keys from the pydantic models, and every table from its rows."""
 
 from __future__ import annotations
 
@@ -87,16 +87,17 @@ def primitives() -> str:
 
 
 def mutations() -> str:
-    rows = (
-        (_code(row.name), str(DEFAULT_PROBABILITIES.get(row.name, "off")), row.meaning)
-        for row in MUTATIONS.values()
-    )
+    rows = ((_code(row.name), _weight(row.name), row.meaning) for row in MUTATIONS.values())
     return _page(
         "Mutations",
         "`search.mutations` gives each mutation a weight; one that it leaves out is off.",
         ("name", "default weight", "what it does"),
         rows,
     )
+
+
+def _weight(name: str) -> str:
+    return f"{DEFAULT_PROBABILITIES[name]:.3g}" if name in DEFAULT_PROBABILITIES else "off"
 
 
 def metrics() -> str:
@@ -179,6 +180,8 @@ def _yaml(value: Any) -> str:
     import yaml
 
     plain = list(value) if isinstance(value, tuple) else value
+    if isinstance(value, dict):
+        plain = {key: round(item, 3) for key, item in value.items()}
     text: str = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=1000)
     return text.removesuffix("...\n").strip()
 

@@ -69,9 +69,7 @@ class TestTheMechanism:
             "<!-- excerpts: tests/plugins/example -->\n```python\nassert True\n```",
         ],
     )
-    def test_a_wrong_block(
-        self, block: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_wrong_block(self, block: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         instant(monkeypatch)
         page = folder / "page.md"
         page.write_text(block + "\n")
@@ -90,4 +88,3 @@ class TestTheMechanism:
         page = folder / "page.md"
         page.write_text('<!-- skip: next "it would take an hour" -->\n\n```python\n1 / 0\n```\n')
         assert run(page) == 0
-

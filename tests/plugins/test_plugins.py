@@ -6,7 +6,6 @@ import json
 import math
 import os
 import random
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
