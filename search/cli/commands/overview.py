@@ -25,7 +25,7 @@ def status(
     """Tell where a campaign stands. Outcomes, duplicates saved, best against seed, ETA."""
     from search.campaign import queries
     from search.cli.final import print_final
-    from search.cli.output import print_fields, print_json, print_records
+    from search.cli.output import print_fields, print_records
 
     with reading(storage) as store:
         if name is None:
@@ -34,11 +34,10 @@ def status(
                 raise NotFoundError("no campaign yet; start one by: primevo launch CONFIG")
             name = lines[-1].name
         summary = queries.summary(store, name)
-        record = status_record(summary) if output == "json" else _status_fields(summary)
-    if output == "json":
-        print_json(record)
-        return
+        record = _status_fields(summary) if output == "table" else status_record(summary)
     print_fields(record, output)
+    if output != "table":
+        return
     if summary.progress.rejected:
         print()
         title, columns = "Refused before training", ("reason", "count")
@@ -86,8 +85,8 @@ def top(
 
 
 def status_record(summary: Summary) -> dict[str, Any]:
-    """`status -o json`. Budget amounts are in `unit`, bits per byte those of the validation split,
-    except in `final` (test split)."""
+    """`status -o json` and `-o csv`. Budget amounts are in `unit`, bits per byte those of the
+    validation split, except in `final` (test split)."""
     progress, beat = summary.progress, summary.heartbeat
     live = beat if summary.line.state in ("running", "draining") else None
     return {
