@@ -19,6 +19,7 @@ from search.cli.commands import (
     overview,
     program,
     report,
+    tracking,
     training,
 )
 from search.errors import INTERRUPTED, PrimevoError
@@ -71,6 +72,7 @@ for verb in (
     config.init, campaign.launch, campaign.resume, campaign.stop, campaign.delete,
     overview.status, overview.list_campaigns, overview.top,
     candidate.show, candidate.lineage, report.curve, report.report,
+    tracking.tensorboard, tracking.mlflow,
     training.export, training.evaluate,
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip
