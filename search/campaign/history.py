@@ -130,7 +130,7 @@ class State:
             tally.saved_by_duplicates += used
             return
         tally.outcomes[event.status] += 1
-        self.hurdles.record(event.losses)
+        self.hurdles.record(event.hurdle_losses)
         if event.status == "completed":
             tally.spent += used
             tally.saved_by_hurdles += budget.full - used

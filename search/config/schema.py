@@ -52,8 +52,9 @@ class BudgetSpec(Spec):
 
 
 class LimitsSpec(Spec):
-    """What a child may cost before it is trained; null switches a limit off. Parameters and FLOPs
-    are limited in multiples of the first seed program's, instructions in plain numbers."""
+    """What a child may cost; null switches a limit off. Parameters, FLOPs and the time of a step
+    are limited in multiples of the first seed program's, instructions in plain numbers. All but the
+    time of a step are judged before the child is trained."""
 
     max_instructions: int = Field(
         120, ge=1, description="of the whole program, unused ones counted; a plain number"
@@ -61,6 +62,10 @@ class LimitsSpec(Spec):
     parameters_min: float | None = Field(0.5, ge=0, description="times the first seed program's")
     parameters_max: float | None = Field(2.0, gt=0, description="times the first seed program's")
     flops_max: float | None = Field(None, gt=0, description="times the first seed program's")
+    step_time_max: float | None = Field(
+        3.0, gt=0, description="times the first seed program's, measured in training; a candidate "
+        "whose step takes longer is stopped after its first steps"
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

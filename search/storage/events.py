@@ -28,7 +28,8 @@ class Ended(NamedTuple):
     """A training run that has ended, or was taken over from the original of a duplicate.
 
     `sequence` counts the campaign's endings from 1. `losses` are the validation losses along the
-    run, one for each hurdle that was reached and one for the end; None where not finite."""
+    run, one for each hurdle that was reached and one for the end; None where not finite. The last
+    one of a run that was stopped for its pace is that of no hurdle."""
 
     sequence: int
     id: int
@@ -41,6 +42,12 @@ class Ended(NamedTuple):
     test_bpb: float | None
     hurdles_passed: int
     losses: tuple[float | None, ...]
+    step_time_s: float | None = None
+
+    @property
+    def hurdle_losses(self) -> tuple[float | None, ...]:
+        """The losses at hurdles; where the last hurdle was passed, one more."""
+        return self.losses if self.status == "completed" else self.losses[: self.hurdles_passed]
 
     @property
     def fitness(self) -> float | None:
@@ -54,7 +61,7 @@ class Ended(NamedTuple):
             sequence, id, kind, seed, outcome.status,
             finite(outcome.val_loss), finite(outcome.val_bpb),
             finite(outcome.test_loss), finite(outcome.test_bpb),
-            outcome.hurdles_passed, losses,
+            outcome.hurdles_passed, losses, finite(outcome.step_time_s),
         )  # fmt: skip
 
 

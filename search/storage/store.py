@@ -252,8 +252,9 @@ class Store:
             for row in connection.execute(_PROPOSALS, parameters):
                 yield Proposed._make(row)
         for ending in endings:
-            losses = tuple(point[-1] for point in ending.curve)
-            yield Ended._make((*ending[:-1], losses))
+            *values, step_time_s, curve = ending
+            losses = tuple(point[-1] for point in curve)
+            yield Ended._make((*values, losses, step_time_s))
 
 
 _CAMPAIGNS = select(
@@ -274,7 +275,8 @@ _ENDINGS = (
     select(
         Evaluation.sequence, Evaluation.candidate_id, Evaluation.kind, Evaluation.seed,
         Evaluation.outcome, Evaluation.val_loss, Evaluation.val_bpb, Evaluation.test_loss,
-        Evaluation.test_bpb, Evaluation.hurdles_passed, Evaluation.curve,
+        Evaluation.test_bpb, Evaluation.hurdles_passed,
+        Evaluation.step_time_s, Evaluation.curve,
     )
     .where(Evaluation.campaign_id == bindparam("campaign"))
     .order_by(Evaluation.sequence)
