@@ -141,7 +141,7 @@ class Controller:
         """State, queue and rules from what is recorded; a new campaign sows its seed programs."""
         spec, id = self._config.search, self._campaign.id
         with self._store.understanding():
-            self._state = fold(spec, self._store.events(id))
+            self._state = fold(spec, self._store.events(id, spec.goals))
         self._programs = ProgramCache(
             lambda number: stored_program(self._store, self._campaign, number),
             capacity=2 * spec.population + self._evaluator.capacity(),
@@ -280,7 +280,8 @@ class Controller:
             job, outcome = report.job, report.outcome
             began = self._running.pop((job.id, job.seed))
             kind: Kind = "final" if job.test else "search"
-            end = Ended.of(self._state.sequence + 1, job.id, kind, job.seed, outcome)
+            sequence, goals = self._state.sequence + 1, self._state.spec.goals
+            end = Ended.of(sequence, job.id, kind, job.seed, outcome, goals)
             self._entries.append(NewEvaluation(end, job.budget, outcome, report.worker))
             self._state.apply(end)
             if end.status == "completed" and end.hurdles_passed == len(job.budget.hurdles):

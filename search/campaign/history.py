@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from random import Random
 
+from search.campaign.ranking import Ranking, choice
 from search.config.schema import SearchSpec
 from search.evolution.hurdles import Hurdles, spent
-from search.evolution.population import Member, Population, admit, founders
+from search.evolution.population import Member, Population, admit, founders, tournament
 from search.storage.events import Ended, Event, Proposed
 
 
@@ -56,6 +58,7 @@ class State:
         self.results: dict[int, Ended] = {}
         self.finals: dict[tuple[int, int], Ended] = {}
         self.population: Population = founders((), 0)
+        self.ranking = Ranking(spec.goals)
         self.hurdles = Hurdles(spec.budget.points, spec.population)
         self.best: Score | None = None
         self.tally = Tally(spec.budget.hurdles)
@@ -82,15 +85,25 @@ class State:
 
     @cached_property
     def finalists(self) -> tuple[int, ...]:
-        """The first seed program, then the best distinct others. To be read once `searched`."""
+        """The first seed program, then the best distinct others: those with the lowest validation
+        loss, or what `ranking.choice` takes of several objectives. To be read once `searched`."""
         if self.spec.final.top == 0 or 1 not in self.results:
             return ()
-        ranked = sorted(
-            (fitness, id)
-            for id in self.seen.values()
-            if id != 1 and (fitness := self.results[id].fitness) is not None
-        )
+        completed = [id for id in self.seen.values() if self.results[id].fitness is not None]
+        if self.spec.goals:
+            return (1, *choice(self.spec, self.results, completed))
+        ranked = sorted((self.results[id].fitness, id) for id in completed if id != 1)
         return (1, *(id for _, id in ranked[: self.spec.final.top]))
+
+    def parent(self, rng: Random) -> Member:
+        """The member of the population that breeds next: the best of a sample by fitness, or with
+        several objectives by rank and crowding among all of the population."""
+        size = self.spec.tournament
+        if not self.spec.goals:
+            return tournament(self.population, size, rng)
+        ends = (self.results[id] for id in {member.id for member in self.population})
+        standing = self.ranking.of(ends, self.sequence)
+        return tournament(self.population, size, rng, lambda member: standing[member.id])
 
     @property
     def _seed_ids(self) -> range:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal
 
 from search.campaign.history import Score, State
+from search.config.schema import SearchSpec
 from search.storage.events import Ended
 from workers.spec.outcome import Unit
 
@@ -17,8 +18,9 @@ Phase = Literal["seeds", "search", "final", "done"]
 @dataclass(frozen=True, slots=True)
 class FinalRow:
     """One program of the final phase: losses and bits per byte, one for each completed run;
-    `failed` holds the outcomes of the other runs. The winner is chosen by the validation losses, so
-    that the test split, which all else here speaks of, stays unseen by any choice."""
+    `failed` holds the outcomes of the other runs. `goals` has the means of the campaign's
+    objectives, where it has several. The winner is chosen by the validation losses, so that the
+    test split, which all else here speaks of, stays unseen by any choice."""
 
     id: int
     is_seed: bool
@@ -27,6 +29,7 @@ class FinalRow:
     test_losses: tuple[float, ...]
     test_bpbs: tuple[float, ...]
     failed: tuple[str, ...]
+    goals: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def loss(self) -> float | None:
@@ -132,21 +135,30 @@ def final_table(state: State) -> tuple[FinalRow, ...]:
     runs: dict[int, list[Ended]] = {}
     for (id, _), end in sorted(state.finals.items()):
         runs.setdefault(id, []).append(end)
-    rows = [_final_row(id, ends, state.spec.final.seeds) for id, ends in runs.items()]
+    rows = [_final_row(id, ends, state.spec) for id, ends in runs.items()]
     return tuple(sorted(rows, key=lambda row: (row.loss is None, row.loss, row.id)))
 
 
-def _final_row(id: int, ends: list[Ended], planned: int) -> FinalRow:
+def _final_row(id: int, ends: list[Ended], spec: SearchSpec) -> FinalRow:
     completed = [end for end in ends if end.status == "completed"]
     return FinalRow(
         id=id,
         is_seed=id == 1,
-        planned=planned,
+        planned=spec.final.seeds,
         val_losses=tuple(end.val_loss for end in completed if end.val_loss is not None),
         test_losses=tuple(end.test_loss for end in completed if end.test_loss is not None),
         test_bpbs=tuple(end.test_bpb for end in completed if end.test_bpb is not None),
         failed=tuple(end.status for end in ends if end.status != "completed"),
+        goals={
+            name: _mean(end.goals[place] for end in completed)
+            for place, name in enumerate(spec.goals)
+        },
     )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def _score(end: Ended | None) -> Score | None:

@@ -7,7 +7,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from primitives.errors import unknown
 from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS
+from workers.spec.metrics import METRICS
 from workers.spec.outcome import Unit
 from workers.spec.pool import PoolSpec
 from workers.spec.task import Spec, Task
@@ -21,6 +23,18 @@ def _mutation_name(name: str) -> str:
 
 MutationName = Annotated[str, AfterValidator(_mutation_name)]
 Weight = Annotated[float, Field(ge=0)]
+
+
+def objective_name(name: str) -> str:
+    """The name of a metric that a run of the search has, and of which one value is better than
+    another; a ValueError for any other."""
+    allowed = [row.name for row in METRICS.values() if row.where != "test" and row.better != "none"]
+    if name not in allowed:
+        raise ValueError(unknown("objective", name, allowed))
+    return name
+
+
+ObjectiveName = Annotated[str, AfterValidator(objective_name)]
 
 
 class BudgetSpec(Spec):
@@ -101,15 +115,32 @@ class SearchSpec(Spec):
         default_factory=lambda: dict(DEFAULT_PROBABILITIES),
         description="relative weights; a mutation that is left out is off",
     )
+    objectives: tuple[ObjectiveName, ...] = Field(
+        ("val_loss",), min_length=1, description="metrics that decide who breeds, each in its own "
+        "direction; more than one are weighed by non-dominated rank and crowding (NSGA-II)"
+    )  # fmt: skip
     budget: BudgetSpec
     limits: LimitsSpec = LimitsSpec()
     final: FinalSpec = FinalSpec()
+
+    @property
+    def goals(self) -> tuple[str, ...]:
+        """The objectives where they are not the validation loss alone, else none."""
+        return () if self.objectives == ("val_loss",) else self.objectives
 
     @property
     def final_amount(self) -> float:
         """What a run of the final phase gets, in the budget's unit."""
         amount = self.budget.full * self.final.budget
         return float(round(amount)) if self.budget.unit in ("steps", "tokens") else amount
+
+    @field_validator("objectives")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if value.count(name) > 1:
+                raise ValueError(f"{name} is named twice; name each objective once")
+        return value
 
     @field_validator("mutations")
     @classmethod

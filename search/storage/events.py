@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Literal, NamedTuple
 
+from workers.spec.metrics import METRICS
 from workers.spec.outcome import Outcome, Status
 
 Kind = Literal["search", "final"]
@@ -29,7 +30,8 @@ class Ended(NamedTuple):
 
     `sequence` counts the campaign's endings from 1. `losses` are the validation losses along the
     run, one for each hurdle that was reached and one for the end; None where not finite. The last
-    one of a run that was stopped for its pace is that of no hurdle."""
+    one of a run that was stopped for its pace is that of no hurdle. `goals` holds the values of the
+    metrics that were asked for; a campaign asks for its objectives (SearchSpec.goals)."""
 
     sequence: int
     id: int
@@ -43,6 +45,7 @@ class Ended(NamedTuple):
     hurdles_passed: int
     losses: tuple[float | None, ...]
     step_time_s: float | None = None
+    goals: tuple[float | None, ...] = ()
 
     @property
     def hurdle_losses(self) -> tuple[float | None, ...]:
@@ -54,14 +57,23 @@ class Ended(NamedTuple):
         return self.val_loss if self.status == "completed" else None
 
     @classmethod
-    def of(cls, sequence: int, id: int, kind: Kind, seed: int, outcome: Outcome) -> Ended:
-        """The ending that `outcome` makes."""
+    def of(
+        cls,
+        sequence: int,
+        id: int,
+        kind: Kind,
+        seed: int,
+        outcome: Outcome,
+        goals: Sequence[str] = (),
+    ) -> Ended:
+        """The ending that `outcome` makes, with its values of the metrics `goals`."""
         losses = tuple(finite(point.val_loss) for point in outcome.curve)
         return cls(
             sequence, id, kind, seed, outcome.status,
             finite(outcome.val_loss), finite(outcome.val_bpb),
             finite(outcome.test_loss), finite(outcome.test_bpb),
             outcome.hurdles_passed, losses, finite(outcome.step_time_s),
+            tuple(finite(METRICS[name].of(outcome)) for name in goals),
         )  # fmt: skip
 
 
