@@ -31,14 +31,16 @@ class Score:
 
 
 class Tally:
-    """Running counts for the display. Budget amounts are those of completed runs, in its unit."""
+    """Running counts for the display. Budget amounts are those of completed runs, in its unit.
+    `reached` and `went_on` count at each hurdle the children that it judged."""
 
     def __init__(self, hurdles: int) -> None:
         self.outcomes: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
-        self.duplicates = 0
+        self.duplicates = self.children = 0
         self.spent = self.saved_by_duplicates = self.saved_by_hurdles = 0.0
         self.stopped_at = [0] * hurdles
+        self.reached, self.went_on = [0] * hurdles, [0] * hurdles
 
 
 class State:
@@ -59,7 +61,8 @@ class State:
         self.finals: dict[tuple[int, int], Ended] = {}
         self.population: Population = founders((), 0)
         self.ranking = Ranking(spec.goals)
-        self.hurdles = Hurdles(spec.budget.points, spec.population)
+        budget = spec.budget
+        self.hurdles = Hurdles(budget.points, spec.population, budget.rule, budget.eta)
         self.best: Score | None = None
         self.tally = Tally(spec.budget.hurdles)
 
@@ -143,7 +146,13 @@ class State:
             tally.saved_by_duplicates += used
             return
         tally.outcomes[event.status] += 1
-        self.hurdles.record(event.hurdle_losses)
+        judged = event.id not in self._seed_ids
+        self.hurdles.record(event.hurdle_losses, event.hurdles_passed, judged)
+        if judged:
+            tally.children += 1
+            for place in range(min(len(event.hurdle_losses), len(tally.reached))):
+                tally.reached[place] += 1
+                tally.went_on[place] += place < event.hurdles_passed
         if event.status == "completed":
             tally.spent += used
             tally.saved_by_hurdles += budget.full - used

@@ -57,7 +57,9 @@ class Progress:
     without an outcome, `outcomes` the trained ones by how they ended (duplicates not among them).
     Budget amounts are in `unit` and count completed runs: `spent` by training, `saved_by_hurdles`
     against training each in full, `saved_by_duplicates` for outcomes taken over. `stopped_at`
-    counts the candidates that each hurdle stopped. `seed` is the first seed program.
+    counts the candidates that each hurdle stopped; `reached` and `went_on` count at each hurdle the
+    children that it judged, of `children` that were trained, and `meant` is the share that should
+    go on from one. `seed` is the first seed program.
     """
 
     phase: Phase
@@ -72,6 +74,10 @@ class Progress:
     saved_by_duplicates: float
     saved_by_hurdles: float
     stopped_at: tuple[int, ...]
+    children: int
+    reached: tuple[int, ...]
+    went_on: tuple[int, ...]
+    meant: float
     best: Score | None
     seed: Score | None
     finals_done: int
@@ -81,6 +87,14 @@ class Progress:
     def trained(self) -> int:
         """Candidates that were trained to an outcome."""
         return sum(self.outcomes.values())
+
+    @property
+    def in_full(self) -> tuple[float, float] | None:
+        """The share of trained children that went over every hurdle, and the share that was meant
+        to; None where there are no hurdles or no children."""
+        if not (self.went_on and self.children):
+            return None
+        return self.went_on[-1] / self.children, self.meant ** len(self.went_on)
 
     @property
     def gain(self) -> float | None:
@@ -108,6 +122,10 @@ def progress(state: State) -> Progress:
         saved_by_duplicates=tally.saved_by_duplicates,
         saved_by_hurdles=tally.saved_by_hurdles,
         stopped_at=tuple(tally.stopped_at),
+        children=tally.children,
+        reached=tuple(tally.reached),
+        went_on=tuple(tally.went_on),
+        meant=1 / spec.budget.eta,
         best=state.best,
         seed=_score(state.results.get(1)),
         finals_done=len(state.finals),

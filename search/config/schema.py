@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from primitives.errors import unknown
+from search.evolution.hurdles import Rule
 from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS
 from workers.spec.metrics import METRICS
 from workers.spec.outcome import Unit
@@ -38,25 +39,48 @@ ObjectiveName = Annotated[str, AfterValidator(objective_name)]
 
 
 class BudgetSpec(Spec):
-    """The training a candidate may get: `hurdles` halvings on the way to `full`.
+    """The training a candidate may get: `hurdles` hurdles on the way to `full`.
 
-    Band k is base * 2^k long, so hurdle k stands at base * (2^(k+1) - 1) and half of the
-    candidates are meant to end in each band (Primer, section "hurdles").
+    Band k is base * eta^k long, so hurdle k stands at base * (1 + eta + ... + eta^k), and 1 in eta
+    of those that reach a hurdle are meant to go on (Primer, section "hurdles", has eta 2).
     """
 
     unit: Unit = Field(description="seconds (of training), steps, tokens or flops")
     base: float = Field(gt=0, description="up to the first hurdle, in `unit`")
     hurdles: int = Field(0, ge=0, le=16)
+    eta: int = Field(
+        2, ge=2, le=16, description="1 in eta goes on from a hurdle, into a band eta times as long "
+        "as the one before"
+    )  # fmt: skip
+    rule: Rule = Field(
+        "top", description="who goes on from a hurdle: the top 1/eta of all that reached it; or, "
+        "as in earlier versions, those at or under the median of the latest"
+    )  # fmt: skip
 
     @property
     def points(self) -> tuple[float, ...]:
         """Where the hurdles stand, in `unit` from the start of training."""
-        return tuple(self.base * (2 ** (k + 1) - 1) for k in range(self.hurdles))
+        return tuple(self.base * self._bands(k + 1) for k in range(self.hurdles))
 
     @property
     def full(self) -> float:
         """What a candidate that passes every hurdle gets, in `unit`."""
-        return float(self.base * (2 ** (self.hurdles + 1) - 1))
+        return float(self.base * self._bands(self.hurdles + 1))
+
+    def _bands(self, count: int) -> int:
+        """How long the first bands are together, times the first one."""
+        return sum(self.eta**band for band in range(count))
+
+    @property
+    def full_share(self) -> float:
+        """The share of children that are meant to get all of it."""
+        return float(self.eta) ** -self.hurdles
+
+    @model_validator(mode="after")
+    def _half(self) -> Self:
+        if self.rule == "median" and self.eta != 2:
+            raise ValueError(f"a median lets half go on, and eta is {self.eta}; set rule to top")
+        return self
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -10,8 +10,7 @@ import pytest
 from search.campaign import queries
 from search.campaign.controller import Controller
 from search.campaign.history import fold
-from search.config.plugins import stored_config
-from search.config.schema import CampaignConfig, LimitsSpec
+from search.config.schema import LimitsSpec
 from search.storage.store import Store
 from tests.search.instant import InstantEvaluator, launch, make_config, outcome_of
 from workers.spec.outcome import Job, Measurement, Outcome, StepLimit
@@ -82,14 +81,3 @@ def test_slow_candidates_are_counted_and_take_part_in_nothing(store: Store) -> N
     record = queries.candidate(store, "test", min(slow))
     assert (record["fitness"], record["val_loss"]) == (None, 0.001)
     assert record["reason"] == "its step takes 9 times"
-
-
-def test_a_campaign_of_an_earlier_version_has_no_limit() -> None:
-    now = make_config()
-    earlier = json.loads(now.model_dump_json())
-    del earlier["search"]["limits"]["step_time_max"]
-    assert stored_config(json.dumps(earlier), "old").search.limits.step_time_max is None
-    assert stored_config(now.model_dump_json(), "new").search.limits.step_time_max == 3.0
-    assert (
-        CampaignConfig.model_validate_json(json.dumps(earlier)).search.limits.step_time_max == 3.0
-    )
