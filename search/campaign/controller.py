@@ -21,6 +21,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 from typing import NamedTuple, Protocol
 
@@ -38,7 +39,7 @@ from search.errors import PrimevoError, UsageError
 from search.storage.entries import CopiedEvaluation, Entry, NewCandidate, NewEvaluation
 from search.storage.events import Ended, Heartbeat, Kind, Proposed
 from search.storage.store import CampaignRow, Store
-from workers.spec.outcome import Budget, Hurdle, Job, Report
+from workers.spec.outcome import Budget, Hurdle, Job, Report, StepLimit
 
 POLL_S = 0.5
 """How often a request to stop is looked for, and the longest wait for an outcome."""
@@ -140,7 +141,7 @@ class Controller:
         """State, queue and rules from what is recorded; a new campaign sows its seed programs."""
         spec, id = self._config.search, self._campaign.id
         with self._store.understanding():
-            self._state = fold(spec, self._store.events(id))
+            self._state = fold(spec, self._store.events(id, spec.goals))
         self._programs = ProgramCache(
             lambda number: stored_program(self._store, self._campaign, number),
             capacity=2 * spec.population + self._evaluator.capacity(),
@@ -244,14 +245,16 @@ class Controller:
 
     def _job(self, run: Planned) -> Job:
         """The first of a finalist's runs keeps its weights: they are what is exported."""
-        final, weights = run.kind == "final", None
+        final, weights, budget = run.kind == "final", None, self._budget(run)
+        limit = self._config.workers.time_limit(budget)
         if final and run.seed == final_seed(self._campaign.seed, 0):
             weights = str(self._config.weights_file(self._campaign.name, run.id))
-        return Job(run.id, run.dna, self._budget(run), run.seed, test=final, weights=weights)
+        limited = replace(budget, time_limit_s=limit)
+        return Job(run.id, run.dna, limited, run.seed, test=final, weights=weights)
 
     def _budget(self, run: Planned) -> Budget:
-        """The hurdles' bars are those of the moment. A seed program is never stopped: it is what
-        children are compared with."""
+        """The hurdles' bars are those of the moment. A seed program is stopped neither by them nor
+        for its step: it is what children are compared with."""
         spec = self._config.search
         if run.kind == "final":
             amount = spec.budget.full * spec.final.budget
@@ -259,16 +262,26 @@ class Controller:
             return Budget(spec.budget.unit, float(round(amount)) if whole else amount)
         if run.id <= len(spec.seeds):
             bars = tuple(Hurdle(point) for point in spec.budget.points)
-        else:
-            bars = self._state.hurdles.bars()
-        return Budget(spec.budget.unit, spec.budget.full, bars)
+            return Budget(spec.budget.unit, spec.budget.full, bars)
+        bars = self._state.hurdles.bars()
+        return Budget(spec.budget.unit, spec.budget.full, bars, self._step_limit())
+
+    def _step_limit(self) -> StepLimit | None:
+        """The longest step that a child may take. None without a limit, and where the first seed
+        program ended before it had made a step."""
+        factor = self._config.search.limits.step_time_max
+        seed_s = self._state.results[1].step_time_s
+        if factor is None or not seed_s:
+            return None
+        return StepLimit(seed_s, factor * self._config.workers.sharers)
 
     def _collect(self, timeout_s: float) -> None:
         for report in self._evaluator.wait(timeout_s):
             job, outcome = report.job, report.outcome
             began = self._running.pop((job.id, job.seed))
             kind: Kind = "final" if job.test else "search"
-            end = Ended.of(self._state.sequence + 1, job.id, kind, job.seed, outcome)
+            sequence, goals = self._state.sequence + 1, self._state.spec.goals
+            end = Ended.of(sequence, job.id, kind, job.seed, outcome, goals)
             self._entries.append(NewEvaluation(end, job.budget, outcome, report.worker))
             self._state.apply(end)
             if end.status == "completed" and end.hurdles_passed == len(job.budget.hurdles):

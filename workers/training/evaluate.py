@@ -27,6 +27,7 @@ from workers.spec.metrics import measured
 from workers.spec.objectives import OBJECTIVES, Objective
 from workers.spec.outcome import Budget, Job, Measurement, Outcome
 from workers.spec.task import Task
+from workers.training.tempo import Tempo
 
 CALL_SECONDS = 0.5
 """What one call of the engine should take at most under a budget in seconds: the overshoot."""
@@ -63,7 +64,7 @@ def evaluate(
     if reason := too_short(tokens, window_length(task)):
         return Outcome("invalid", reason)
     cost = task_cost(graph, task, tokens.vocabulary)
-    run = _Run(graph, cost, task, budget, seed, tokens)
+    run = _Run(graph, cost, task, budget, seed, tokens, Tempo(budget, start))
     try:
         status, reason = run.train()
         if status == "completed" and test:
@@ -87,6 +88,7 @@ class _Run:
     budget: Budget
     seed: int
     tokens: TokenSplits
+    tempo: Tempo
     engine: Any = None
     steps: int = 0
     train_seconds: float = 0.0
@@ -97,11 +99,11 @@ class _Run:
     precision: str = "float32"
 
     def train(self) -> tuple[Any, str]:
-        """Runs to the end of the budget, to a hurdle that it does not pass, or to a bad loss."""
+        """Runs to the end of the budget, to a hurdle that it does not pass, to a bad loss, or until
+        its pace is seen to be too slow."""
         from workers.engines.compilation import settled
         from workers.engines.engine import make_engine
         from workers.model.model import embedding_rows, initial_model, model_shape
-        from workers.training.usage import usage
 
         rows = embedding_rows(self.task, self.tokens.vocabulary)
         shape = model_shape(self.graph, self.task.model, rows)
@@ -112,22 +114,48 @@ class _Run:
         rng = np.random.default_rng([self.seed, 1])
         for limit, threshold in self._stretches():
             while steps := self._next_steps(limit):
-                started = time.perf_counter()
-                loss = self.engine.train(self._windows(rng, steps))
-                self.train_seconds += time.perf_counter() - started
-                self.steps += steps
-                if not math.isfinite(loss):
-                    return "diverged", f"training loss is {loss} by step {self.steps}"
-            loss = self.score("validation")
-            if not math.isfinite(loss):
-                return "diverged", f"validation loss is {loss} at step {self.steps}"
-            self.usage = usage(self.engine.loads)
-            self.curve.append(Measurement(self.steps, self._tokens(), self.train_seconds, loss))
+                for windows in self.tempo.calls(self._windows(rng, steps)):
+                    loss = self._call(windows)
+                    if not math.isfinite(loss):
+                        return "diverged", f"training loss is {loss} by step {self.steps}"
+                    if objection := self.tempo.objection(self._seconds_left()):
+                        return self._measure() or objection
+            if diverged := self._measure():
+                return diverged
+            loss = self.curve[-1].val_loss
             if threshold is not None and loss > threshold:
                 break
             if limit < self.budget.amount:
                 self.hurdles_passed += 1
         return "completed", ""
+
+    def _call(self, windows: Any) -> float:
+        """Trains for one step on each of the windows; their mean loss."""
+        started = time.perf_counter()
+        loss: float = self.engine.train(windows)
+        seconds = time.perf_counter() - started
+        self.train_seconds += seconds
+        self.steps += len(windows)
+        self.tempo.took(len(windows), seconds)
+        return loss
+
+    def _measure(self) -> tuple[Any, str] | None:
+        """Adds a point to the curve; how the run ends where the loss there is not finite."""
+        from workers.training.usage import usage
+
+        loss = self.score("validation")
+        if not math.isfinite(loss):
+            return "diverged", f"validation loss is {loss} at step {self.steps}"
+        self.usage = usage(self.engine.loads)
+        self.curve.append(Measurement(self.steps, self._tokens(), self.train_seconds, loss))
+        return None
+
+    def _seconds_left(self) -> float:
+        """How long training to the end of the budget still takes at the run's pace."""
+        if self.budget.unit == "seconds":
+            return self.budget.amount - self.train_seconds
+        steps = math.ceil(self.budget.amount / self._of_a_step()) - self.steps
+        return steps * (self.tempo.pace or 0.0)
 
     def _stretches(self) -> Iterator[tuple[float, float | None]]:
         """Each point at which the run is scored, with the loss that it must not exceed there."""
@@ -143,8 +171,11 @@ class _Run:
                 return 0
             pace = self.train_seconds / self.steps if self.steps else math.inf
             return max(1, min(int(min(left, CALL_SECONDS) / pace), MAX_CALL_STEPS))
-        each = {"steps": 1.0, "tokens": self._tokens(1), "flops": self._flops()}[unit]
-        return min(math.ceil(limit / each) - self.steps, MAX_CALL_STEPS)
+        return min(math.ceil(limit / self._of_a_step()) - self.steps, MAX_CALL_STEPS)
+
+    def _of_a_step(self) -> float:
+        """What one step takes of a budget that is not in seconds."""
+        return {"steps": 1.0, "tokens": self._tokens(1), "flops": self._flops()}[self.budget.unit]
 
     def _tokens(self, steps: int | None = None) -> int:
         a_step = self.task.training.batch_size * self.task.model.sequence_length
