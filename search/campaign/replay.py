@@ -1,7 +1,7 @@
 """A campaign derived again from its log: config, seed, and the order in which runs ended.
 
-The recorded endings are taken as they are. Every candidate is proposed again by the controller's own
-proposer, in the state in which the controller proposed it, and compared with what was recorded.
+The recorded endings are taken as they are. Every candidate is proposed again by the controller's
+own proposer, in the state in which the controller proposed it, and compared with what was recorded.
 Nothing is written, and a campaign that is running is replayed as far as it has come.
 """
 

@@ -1,8 +1,8 @@
 """The database: campaigns, their candidates, and what training them gave.
 
 Only the controller of a campaign writes; rows are added, never changed, except for the campaign's
-own (stop flag, heartbeat, versions, end). All of a campaign's rows go when it is deleted. Times are seconds
-since the epoch, UTC. A change here needs a migration beside it (a test compares the two).
+own (stop flag, heartbeat, versions, end). All of a campaign's rows go when it is deleted. Times are
+seconds since the epoch, UTC. A change here needs a migration beside it (a test compares the two).
 """
 
 from __future__ import annotations
