@@ -21,6 +21,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
@@ -34,7 +35,7 @@ from search.campaign.proposer import Proposer, taken_over
 from search.campaign.queries import stored_program
 from search.campaign.version import deciding
 from search.config.plugins import stored_config
-from search.errors import PrimevoError
+from search.errors import PrimevoError, ended_by
 from search.storage.entries import CopiedEvaluation, Entry, NewCandidate, NewEvaluation
 from search.storage.events import Ended, Heartbeat, Kind, Proposed
 from search.storage.store import CampaignRow, Store
@@ -117,24 +118,34 @@ class Controller:
         completes, or no child passes the gates.
         """
         with self._store.holding(self._campaign):
-            self._begin()
-            while True:
-                try:
-                    self._plan()
-                finally:  # whatever stops the planning, what was collected is kept
-                    self._commit()
-                self._dispatch()
-                self._tell()
-                if self._running:
-                    self._collect(0.0 if self._may_propose() else POLL_S)
-                elif self._draining or phase(self._state) == "done":
-                    break
-                elif self._evaluator.capacity() == 0:
-                    time.sleep(POLL_S)
-            if phase(self._state) == "done":
-                self._store.finish(self._campaign.id)
-            self._tell(now=True)
+            try:
+                self._begin()
+                self._advance()
+            except BaseException as error:
+                self._leave_word(ended_by(error))
+                raise
         return progress(self._state)
+
+    def _advance(self) -> None:
+        """Step by step to the end of the campaign, or until all is drained."""
+        while True:
+            try:
+                self._plan()
+            finally:  # whatever stops the planning, what was collected is kept
+                self._commit()
+            self._dispatch()
+            self._tell()
+            if self._running:
+                self._collect(0.0 if self._may_propose() else POLL_S)
+            elif self._draining or phase(self._state) == "done":
+                break
+            elif self._evaluator.capacity() == 0:
+                time.sleep(POLL_S)
+        self._tell(now=True)
+        if phase(self._state) == "done":
+            self._store.finish(self._campaign.id)
+        else:
+            self._leave_word("it was asked to drain, and did")
 
     def _begin(self) -> None:
         """State and queue from what is recorded; a new campaign sows its seed programs."""
@@ -281,6 +292,12 @@ class Controller:
         if self._show is not None:
             self._shown = clock
             self._show(progress(self._state), beat)
+
+    def _leave_word(self, why: str) -> None:
+        """Leaves in the database why this controller ends, if the database can be written."""
+        beat = Heartbeat(time.time(), 0, 0, "", None, socket.gethostname(), os.getpid(), why)
+        with suppress(PrimevoError):
+            self._store.beat(self._campaign.id, beat)
 
     def _heartbeat(self, clock: float) -> Heartbeat:
         capacity = self._evaluator.capacity()

@@ -95,7 +95,8 @@ class Heartbeat:
     """What only the running controller knows, left in the database about once a second.
 
     `running` jobs on `capacity` slots; `waiting` says why nothing runs, "" otherwise; `eta_s` is
-    None until it can be told; `at` is in seconds since the epoch, UTC.
+    None until it can be told; `at` is in seconds since the epoch, UTC. `ended` says why a
+    controller ended that did not finish the campaign, "" while it runs.
     """
 
     at: float
@@ -105,3 +106,4 @@ class Heartbeat:
     eta_s: float | None
     host: str
     pid: int
+    ended: str = ""

@@ -42,6 +42,11 @@ def status(
         print()
         title, columns = "Refused before training", ("reason", "count")
         print_records(_refusals(summary), columns, output, title, flexible="reason")
+    if summary.failures:
+        print()
+        rows = [asdict(failure) for failure in summary.failures]
+        columns, title = ("outcome", "count", "first", "reason"), "Ended without a result"
+        print_records(rows, columns, output, title, flexible="reason")
     if summary.final:
         print()
         print_final(summary.final, output)
@@ -127,6 +132,8 @@ def status_record(summary: Summary) -> dict[str, Any]:
         "capacity": live.capacity if live else None,
         "waiting": live.waiting if live else None,
         "eta_s": live.eta_s if live else None,
+        "stopped": summary.stopped,
+        "failures": [asdict(failure) for failure in summary.failures],
         "final": [
             {**asdict(row), "loss": row.loss, "loss_sd": row.loss_deviation,
              "bpb": row.bpb, "bpb_sd": row.bpb_deviation}
@@ -163,6 +170,7 @@ def _status_fields(summary: Summary) -> dict[str, Any]:
         **machine(live),
         **details(progress),
     }
-    if line.state == "interrupted":
+    if summary.stopped is not None:
+        fields["stopped"] = summary.stopped
         fields["go on by"] = f"primevo resume {line.name}"
     return fields
