@@ -11,6 +11,7 @@ from primitives.errors import ProgramError, unknown
 from primitives.language.dna import DNA
 from primitives.language.text import parse
 from search.campaign import ranking
+from search.campaign.endings import Failure, failures, why_stopped
 from search.campaign.history import fold
 from search.campaign.progress import FinalRow, Progress, final_table, progress
 from search.config.plugins import stored_config
@@ -62,13 +63,16 @@ class CampaignLine:
 @dataclass(frozen=True, slots=True)
 class Summary:
     """`status NAME`: the campaign, where it stands, what its controller last said, its final table
-    (best first; empty until a final run has ended)."""
+    (best first; empty until a final run has ended), why runs failed, and, of an interrupted
+    campaign, why it stopped."""
 
     line: CampaignLine
     progress: Progress
     heartbeat: Heartbeat | None
     final: tuple[FinalRow, ...]
     objectives: tuple[str, ...] = ("val_loss",)
+    failures: tuple[Failure, ...] = ()
+    stopped: str | None = None
 
 
 def campaigns(store: Store) -> list[CampaignLine]:
@@ -81,9 +85,10 @@ def summary(store: Store, name: str) -> Summary:
     campaign = store.campaign(name)
     spec = stored_config(campaign.config, name).search
     state = fold(spec, store.events(campaign.id, spec.goals))
+    seen = line(store, campaign)
     return Summary(
-        line(store, campaign), progress(state), campaign.heartbeat, final_table(state),
-        spec.objectives,
+        seen, progress(state), campaign.heartbeat, final_table(state), spec.objectives,
+        failures(store, campaign), why_stopped(campaign) if seen.state == "interrupted" else None,
     )  # fmt: skip
 
 

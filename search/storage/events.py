@@ -15,7 +15,9 @@ Kind = Literal["search", "final"]
 
 class Proposed(NamedTuple):
     """A candidate that passed the gates. `rejections` counts, by reason, the children that were
-    refused before it; `duplicate_of` is the earlier candidate whose outcome it takes over."""
+    refused before it; `duplicate_of` is the earlier candidate whose outcome it takes over.
+    `endings` is how many runs had ended when it was proposed: with them the order in which
+    everything happened is known. It is None in rows of the first versions."""
 
     id: int
     parent_id: int | None
@@ -23,6 +25,7 @@ class Proposed(NamedTuple):
     hash: str
     duplicate_of: int | None
     rejections: Mapping[str, int]
+    endings: int | None = None
 
 
 class Ended(NamedTuple):
@@ -92,7 +95,8 @@ class Heartbeat:
     """What only the running controller knows, left in the database about once a second.
 
     `running` jobs on `capacity` slots; `waiting` says why nothing runs, "" otherwise; `eta_s` is
-    None until it can be told; `at` is in seconds since the epoch, UTC.
+    None until it can be told; `at` is in seconds since the epoch, UTC. `ended` says why a
+    controller ended that did not finish the campaign, "" while it runs.
     """
 
     at: float
@@ -102,3 +106,4 @@ class Heartbeat:
     eta_s: float | None
     host: str
     pid: int
+    ended: str = ""

@@ -63,7 +63,8 @@ from workers.spec.metrics import METRICS
 @dataclass(frozen=True, slots=True)
 class CampaignRow:
     """A campaign as recorded. `config` is the checked config as JSON; `plugins` are the plug-ins
-    that it was launched with, {"name": ..., "version": ...} each."""
+    that it was launched with, {"name": ..., "version": ...} each; `versions` are the entries of
+    `note_versions`."""
 
     id: int
     name: str
@@ -74,6 +75,7 @@ class CampaignRow:
     stop_requested: bool
     heartbeat: Heartbeat | None
     plugins: Sequence[Mapping[str, str]] = ()
+    versions: Sequence[Mapping[str, Any]] = ()
 
 
 class Store:
@@ -204,6 +206,16 @@ class Store:
         """Leaves what only the controller knows for other processes to show."""
         self._update(campaign_id, heartbeat=asdict(heartbeat))
 
+    def note_versions(self, campaign_id: int, first: int, versions: Mapping[str, str]) -> None:
+        """Notes what proposes the candidates from number `first` on: {"first": ..., "versions":
+        ...}. Nothing is added where the last entry says the same."""
+        statement = select(Campaign.versions).where(Campaign.id == campaign_id)
+        with self.reading() as connection:
+            noted = connection.execute(statement).scalar_one() or []
+        if not noted or noted[-1].get("versions") != versions:
+            entry = {"first": first, "versions": dict(versions)}
+            self._update(campaign_id, versions=[*noted, entry])
+
     def finish(self, campaign_id: int) -> None:
         """Notes that the campaign has come to its end, and when."""
         self._update(campaign_id, finished_at=time.time())
@@ -268,12 +280,13 @@ class Store:
 _CAMPAIGNS = select(
     Campaign.id, Campaign.name, Campaign.config, Campaign.seed, Campaign.created_at,
     Campaign.finished_at, Campaign.stop_requested, Campaign.heartbeat, Campaign.plugins,
+    Campaign.versions,
 ).order_by(Campaign.id)  # fmt: skip
 
 _PROPOSALS = (
     select(
         Candidate.id, Candidate.parent_id, Candidate.mutation, Candidate.hash,
-        Candidate.duplicate_of, Candidate.rejections,
+        Candidate.duplicate_of, Candidate.rejections, Candidate.endings,
     )
     .where(Candidate.campaign_id == bindparam("campaign"))
     .order_by(Candidate.id)
@@ -332,7 +345,7 @@ def _campaign_row(row: Row[*tuple[Any, ...]]) -> CampaignRow:
     beat = Heartbeat(**row.heartbeat) if row.heartbeat else None
     return CampaignRow(
         row.id, row.name, row.config, row.seed, row.created_at, row.finished_at,
-        row.stop_requested, beat, row.plugins or (),
+        row.stop_requested, beat, row.plugins or (), row.versions or (),
     )  # fmt: skip
 
 

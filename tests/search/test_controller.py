@@ -197,7 +197,7 @@ def test_what_was_collected_is_kept_when_no_child_can_be_proposed(
             raise PrimevoError("no child passed the gates")
         return propose(rules, programs, rng)
 
-    monkeypatch.setattr("search.campaign.controller.propose", stuck)
+    monkeypatch.setattr("search.campaign.proposer.propose", stuck)
     with pytest.raises(PrimevoError, match="no child"):
         run(store)
     assert queries.summary(store, "test").progress.trained == 10

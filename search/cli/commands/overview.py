@@ -25,7 +25,7 @@ def status(
     """Tell where a campaign stands. Outcomes, duplicates saved, best against seed, ETA."""
     from search.campaign import queries
     from search.cli.final import print_final
-    from search.cli.output import print_fields, print_json, print_records
+    from search.cli.output import print_fields, print_records
 
     with reading(storage) as store:
         if name is None:
@@ -34,15 +34,19 @@ def status(
                 raise NotFoundError("no campaign yet; start one by: primevo launch CONFIG")
             name = lines[-1].name
         summary = queries.summary(store, name)
-        record = status_record(summary) if output == "json" else _status_fields(summary)
-    if output == "json":
-        print_json(record)
-        return
+        record = _status_fields(summary) if output == "table" else status_record(summary)
     print_fields(record, output)
+    if output != "table":
+        return
     if summary.progress.rejected:
         print()
         title, columns = "Refused before training", ("reason", "count")
         print_records(_refusals(summary), columns, output, title, flexible="reason")
+    if summary.failures:
+        print()
+        rows = [asdict(failure) for failure in summary.failures]
+        columns, title = ("outcome", "count", "first", "reason"), "Ended without a result"
+        print_records(rows, columns, output, title, flexible="reason")
     if summary.final:
         print()
         print_final(summary.final, output)
@@ -98,8 +102,8 @@ def top(
 
 
 def status_record(summary: Summary) -> dict[str, Any]:
-    """`status -o json`. Budget amounts are in `unit`, bits per byte those of the validation split,
-    except in `final` (test split)."""
+    """`status -o json` and `-o csv`. Budget amounts are in `unit`, bits per byte those of the
+    validation split, except in `final` (test split)."""
     progress, beat = summary.progress, summary.heartbeat
     live = beat if summary.line.state in ("running", "draining") else None
     return {
@@ -128,6 +132,8 @@ def status_record(summary: Summary) -> dict[str, Any]:
         "capacity": live.capacity if live else None,
         "waiting": live.waiting if live else None,
         "eta_s": live.eta_s if live else None,
+        "stopped": summary.stopped,
+        "failures": [asdict(failure) for failure in summary.failures],
         "final": [
             {**asdict(row), "loss": row.loss, "loss_sd": row.loss_deviation,
              "bpb": row.bpb, "bpb_sd": row.bpb_deviation}
@@ -164,6 +170,7 @@ def _status_fields(summary: Summary) -> dict[str, Any]:
         **machine(live),
         **details(progress),
     }
-    if line.state == "interrupted":
+    if summary.stopped is not None:
+        fields["stopped"] = summary.stopped
         fields["go on by"] = f"primevo resume {line.name}"
     return fields
