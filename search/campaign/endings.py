@@ -13,7 +13,10 @@ from workers.spec.outcome import STATUSES, Status
 SHOWN = 10
 """Different reasons that are listed: a campaign may have one for each candidate."""
 
-_FAILURES: tuple[Status, ...] = tuple(status for status in STATUSES if status != "completed")
+_FAILURES: tuple[Status, ...] = tuple(
+    status for status in STATUSES if status not in ("completed", "too_slow")
+)
+"""A program whose step is too slow is stopped by a rule of the search, as by a hurdle."""
 
 
 @dataclass(frozen=True, slots=True)

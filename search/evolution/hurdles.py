@@ -27,8 +27,9 @@ Rule = Literal["top", "median"]
 MINIMUM = 5
 """Unique losses that a median must have before it stops anybody."""
 
-ADAPTATION = 0.1
-"""How fast a bar follows the share of candidates that go on."""
+STRICTNESS = 0.5
+"""How much lower the quantile of a bar is, as a logarithm, for each candidate that went on beyond
+its share: three of them leave a quarter of it."""
 
 
 class Bar(Protocol):
@@ -79,31 +80,31 @@ class TopBar:
     """The best `share` of all that have reached the hurdle go on.
 
     Children of good parents are better than most that came before them, so more than `share` of
-    them would be among the best `share` of all. So the bar is set by a quantile that starts at
-    `share`, falls a little whenever a candidate goes on and rises a little whenever one is stopped,
-    so that both balance when `share` of them go on (a weighted up-and-down rule, Kaernbach 1991).
-    It never exceeds `share`: nobody goes on who is not among the best `share` of all.
+    them would be among the best `share` of all. So the bar is a quantile of all losses that is
+    `share` while no more than `share` of the candidates have gone on, and falls with each one that
+    went on beyond that. Nobody goes on who is not among the best `share` of all, and whoever is the
+    best so far does.
     """
 
     def __init__(self, share: float) -> None:
-        self._share = self._quantile = share
+        self._share = share
         self._sorted: list[float] = []
+        self._excess = 0.0
 
     def add(self, loss: float, went_on: bool | None) -> None:
         place = bisect_left(self._sorted, loss)
         if place == len(self._sorted) or self._sorted[place] != loss:
             self._sorted.insert(place, loss)
         if went_on is not None:
-            moved = self._quantile * exp(ADAPTATION * (self._share - went_on))
-            least = 1 / (len(self._sorted) + 1)  # of which the best one is left
-            self._quantile = min(self._share, max(moved, least))
+            self._excess += went_on - self._share
 
     def threshold(self) -> float | None:
         """With it, the next candidate is at least as good as the quantile says among all, itself
         counted; as good as the best one where they are few."""
         if not self._sorted:
             return None
-        count = int(self._quantile * (len(self._sorted) + 1) + 1e-9)
+        quantile = self._share * exp(-STRICTNESS * max(self._excess, 0.0))
+        count = int(quantile * (len(self._sorted) + 1) + 1e-9)
         return self._sorted[max(count, 1) - 1]
 
 

@@ -151,7 +151,7 @@ def test_the_promise_is_kept_while_the_search_gets_better(eta: int, progress: fl
         on = threshold is None or loss <= threshold
         bar.add(loss, None if threshold is None else on)
         went_on.append(on)
-    assert 0.75 / eta < sum(went_on) / len(went_on) < 1.2 / eta
+    assert 0.85 / eta < sum(went_on) / len(went_on) < 1.1 / eta
 
 
 def test_repeated_losses_count_once_for_the_top() -> None:

@@ -67,7 +67,7 @@ def test_a_campaign_with_several_objectives_runs_resumes_and_reports(store: Stor
 
 
 def test_the_front_is_what_no_other_beats_of_those_that_came_farthest(store: Store) -> None:
-    campaign = launch(store, candidates=80, objectives=GOALS, final=FinalSpec(top=0))
+    campaign = launch(store, candidates=200, objectives=GOALS, final=FinalSpec(top=0))
     controller = Controller(store, campaign, InstantEvaluator(2, priced))
     controller.run()
     goals, records = queries.front(store, "test")
