@@ -114,7 +114,7 @@ class _Source:
         self.packing = packing_of(layers, task, values, compiled=True)
         self._optimizer = make_optimizer(task.optimizer)
         # The device belongs to whoever trains: the optimiser's arrays are looked at on the host.
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        with jax.default_device(_host()):
             self._optimizer.build(self.packing.variables(values))
             self.slots = tuple(_slot(each.value) for each in self._optimizer.variables)
 
@@ -149,6 +149,14 @@ class _Source:
 
     def _all(self, variables: Sequence[Any], states: Sequence[Any]) -> list[Any]:
         return self.packing.all(self.packing.tensors(variables), states)
+
+
+def _host() -> Any:
+    """The CPU as a device; the first of what there is where JAX was told to do without it."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]
 
 
 def _slot(value: Any) -> Slot:

@@ -122,12 +122,15 @@ def one_line(error: BaseException) -> str:
 
 def warm_up(setup: Setup) -> None:
     """Binds the framework to the worker's device, makes the tokens if nobody has yet, and trains a
-    small model for a step: where that fails, the machine is at fault and no candidate."""
-    from workers.training.evaluate import run_job
+    small model for a step: where that fails, the machine is at fault and no candidate. A worker
+    that will train what others have compiled does so with this one, too."""
+    from workers.training.evaluate import compile_job, run_job
 
     _bind(setup)
     task = _small(setup.task)
-    outcome = run_job(_first_job(task), task)
+    job = _first_job(task)
+    made = compile_job(job, task) if setup.jobs > 1 else None
+    outcome = made if isinstance(made, Outcome) else run_job(job, task, made)
     if outcome.status != "completed":
         raise RuntimeError(f"a first training step ended as {outcome.status}: {outcome.reason}")
 

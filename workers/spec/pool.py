@@ -71,19 +71,26 @@ class PoolSpec(Spec):
 
 
 AHEAD = 8
-"""So many candidates are compiled ahead at most unless a config says another number: on 16 cores
-beside an H200 they are made faster than it trains them."""
+"""So many candidates are compiled ahead at most unless a config says another number. On an H200 one
+took 10 s to compile and half as long to train: a few would do, the others keep the line filled."""
+
+
+def cannot(spec: PoolSpec, backend: Backend) -> str:
+    """Why the backend cannot compile ahead as it is told to, with the remedy; empty if it can."""
+    if not spec.ahead or backend.ahead:
+        return ""
+    able = ", ".join(row.name for row in BACKENDS.values() if row.ahead)
+    return (
+        f"workers.ahead is {spec.ahead}, but backend {backend.name} cannot train what another "
+        f"process has compiled: set it to 0 or null, or task.training.backend to one of: {able}"
+    )
 
 
 def ahead(spec: PoolSpec, planned: Layout, backend: Backend) -> int:
     """How many candidates each worker has compiled beside the one that it trains. Raises ValueError
     where the backend cannot."""
-    if spec.ahead and not backend.ahead:
-        able = ", ".join(row.name for row in BACKENDS.values() if row.ahead)
-        raise ValueError(
-            f"workers.ahead is {spec.ahead}, but backend {backend.name} cannot train what another "
-            f"process has compiled: set it to 0 or null, or task.training.backend to one of: {able}"
-        )
+    if problem := cannot(spec, backend):
+        raise ValueError(problem)
     if spec.ahead is not None:
         return spec.ahead
     alone = planned.gpus == 1 and spec.address is None
