@@ -58,6 +58,12 @@ class PoolSpec(Spec):
         True, description="without GPUs: once a worker has died, keep a warm one in reserve"
     )
 
+    @property
+    def sharers(self) -> int:
+        """Workers that may take turns on one device: a step may take so many times as long."""
+        share = self.gpus_per_worker
+        return int(1 / share + 1e-9) if share else 1
+
     def time_limit(self, budget: Budget) -> float:
         """Seconds from dispatch after which a job with this budget is killed; where it was compiled
         ahead, from when the device was free for it."""

@@ -29,6 +29,7 @@ from workers.spec.metrics import measured
 from workers.spec.objectives import OBJECTIVES, Objective
 from workers.spec.outcome import Budget, Compiled, Job, Measurement, Outcome
 from workers.spec.task import Task
+from workers.training.tempo import Tempo
 
 if TYPE_CHECKING:  # they import Keras
     from primitives.lowering.layer import Array
@@ -95,7 +96,8 @@ def evaluate(
     give the same numbers. `weights` names an .npz file to keep the trained weights in.
 
     `compiled` is what `compile_job` made of the same program, task and budget. `device` is entered
-    for as long as the device is used; the time that entering takes is counted nowhere."""
+    for as long as the device is used; the time that entering takes is counted nowhere, and a time
+    limit runs from then on."""
     start = time.perf_counter()
     run = _begun(dna, task, budget, seed)
     if isinstance(run, Outcome):
@@ -104,8 +106,9 @@ def evaluate(
         run.get_ready(compiled)
         asked = time.perf_counter()
         with device or nullcontext():
-            start += time.perf_counter() - asked
-            status, reason = run.train()
+            taken = time.perf_counter()
+            start += taken - asked
+            status, reason = run.train(start if device is None else taken)
             if status == "completed" and test:
                 run.test_loss = run.score("test")
             if status == "completed" and weights is not None:
@@ -153,6 +156,7 @@ class _Run:
     curve: list[Measurement] = field(default_factory=list)
     usage: Mapping[str, float] = field(default_factory=dict)
     precision: str = "float32"
+    tempo: Tempo = field(init=False)
 
     def compiled(self) -> bytes:
         """The run's steps, for another process; see `engine.Ahead`."""
@@ -181,11 +185,12 @@ class _Run:
 
         return settled(self.task, self.budget, self._flops(), self._tokens(1))
 
-    def train(self) -> tuple[Any, str]:
-        """Runs to the end of the budget, to a hurdle that it does not pass, or to a bad loss."""
+    def train(self, began: float) -> tuple[Any, str]:
+        """Runs to the end of the budget, to a hurdle that it does not pass, to a bad loss, or until
+        its pace is seen to be too slow. `began` is when its time limit began to run."""
         from workers.engines.engine import make_engine
-        from workers.training.usage import usage
 
+        self.tempo = Tempo(self.budget, began)
         self.precision = self._settled.training.precision
         settled, ready = self._settled, self.steps_ready
         self.engine = make_engine(self.graph, self.values, settled, self.seed, ready)
@@ -193,22 +198,48 @@ class _Run:
         rng = np.random.default_rng([self.seed, 1])
         for limit, threshold in self._stretches():
             while steps := self._next_steps(limit):
-                started = time.perf_counter()
-                loss = self.engine.train(self._windows(rng, steps))
-                self.train_seconds += time.perf_counter() - started
-                self.steps += steps
-                if not math.isfinite(loss):
-                    return "diverged", f"training loss is {loss} by step {self.steps}"
-            loss = self.score("validation")
-            if not math.isfinite(loss):
-                return "diverged", f"validation loss is {loss} at step {self.steps}"
-            self.usage = usage(self.engine.loads)
-            self.curve.append(Measurement(self.steps, self._tokens(), self.train_seconds, loss))
+                for windows in self.tempo.calls(self._windows(rng, steps)):
+                    loss = self._call(windows)
+                    if not math.isfinite(loss):
+                        return "diverged", f"training loss is {loss} by step {self.steps}"
+                    if objection := self.tempo.objection(self._seconds_left()):
+                        return self._measure() or objection
+            if diverged := self._measure():
+                return diverged
+            loss = self.curve[-1].val_loss
             if threshold is not None and loss > threshold:
                 break
             if limit < self.budget.amount:
                 self.hurdles_passed += 1
         return "completed", ""
+
+    def _call(self, windows: Any) -> float:
+        """Trains for one step on each of the windows; their mean loss."""
+        started = time.perf_counter()
+        loss: float = self.engine.train(windows)
+        seconds = time.perf_counter() - started
+        self.train_seconds += seconds
+        self.steps += len(windows)
+        self.tempo.took(len(windows), seconds)
+        return loss
+
+    def _measure(self) -> tuple[Any, str] | None:
+        """Adds a point to the curve; how the run ends where the loss there is not finite."""
+        from workers.training.usage import usage
+
+        loss = self.score("validation")
+        if not math.isfinite(loss):
+            return "diverged", f"validation loss is {loss} at step {self.steps}"
+        self.usage = usage(self.engine.loads)
+        self.curve.append(Measurement(self.steps, self._tokens(), self.train_seconds, loss))
+        return None
+
+    def _seconds_left(self) -> float:
+        """How long training to the end of the budget still takes at the run's pace."""
+        if self.budget.unit == "seconds":
+            return self.budget.amount - self.train_seconds
+        steps = math.ceil(self.budget.amount / self._of_a_step()) - self.steps
+        return steps * (self.tempo.pace or 0.0)
 
     def _stretches(self) -> Iterator[tuple[float, float | None]]:
         """Each point at which the run is scored, with the loss that it must not exceed there."""
@@ -224,8 +255,11 @@ class _Run:
                 return 0
             pace = self.train_seconds / self.steps if self.steps else math.inf
             return max(1, min(int(min(left, CALL_SECONDS) / pace), MAX_CALL_STEPS))
-        each = {"steps": 1.0, "tokens": self._tokens(1), "flops": self._flops()}[unit]
-        return min(math.ceil(limit / each) - self.steps, MAX_CALL_STEPS)
+        return min(math.ceil(limit / self._of_a_step()) - self.steps, MAX_CALL_STEPS)
+
+    def _of_a_step(self) -> float:
+        """What one step takes of a budget that is not in seconds."""
+        return {"steps": 1.0, "tokens": self._tokens(1), "flops": self._flops()}[self.budget.unit]
 
     def _tokens(self, steps: int | None = None) -> int:
         a_step = self.task.training.batch_size * self.task.model.sequence_length
