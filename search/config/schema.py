@@ -10,9 +10,10 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from primitives.errors import unknown
 from search.evolution.hurdles import Rule
 from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS
+from workers.machine.backends import BACKENDS
 from workers.spec.metrics import METRICS
 from workers.spec.outcome import Unit
-from workers.spec.pool import PoolSpec
+from workers.spec.pool import PoolSpec, cannot
 from workers.spec.task import Spec, Task
 
 
@@ -209,6 +210,13 @@ class CampaignConfig(Spec):
     weights: str = Field(
         "primevo-weights", description="folder where the finalists' trained weights are kept"
     )
+
+    @model_validator(mode="after")
+    def _compiled_ahead(self) -> Self:
+        backend = self.task.training.backend
+        if problem := cannot(self.workers, BACKENDS[backend]):
+            raise ValueError(problem)
+        return self
 
     def weights_file(self, campaign: str, id: int) -> Path:
         """Where the weights of a finalist's first run are kept, by the worker that ran it."""

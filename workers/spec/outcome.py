@@ -124,6 +124,15 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Compiled:
+    """A job's training steps as one worker has compiled them for another, and how long that took.
+    Jobs of one program and budget share them, whatever their seeds."""
+
+    steps: bytes
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A job that has ended, with the name of the worker that ran it."""
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from workers.engines.engine import Windows
 from workers.spec.outcome import Budget, Status
+
+if TYPE_CHECKING:  # it imports Keras, which chooses its backend then
+    from workers.engines.engine import Windows
 
 WARM = 4
 """Steps before the pace is measured: the first ones of a program are slower than all others."""
