@@ -7,9 +7,9 @@ its completed candidates, evenly spread, train again, alone on the machine and i
 
 per_hour: candidates that ended in the M minutes; `outcomes` says how; steps: of each on average.
 training: seconds that workers spent in training steps, over seconds of devices.
-training_alone: the same, were each step as fast as it is alone: steps * time of a step alone over the
-    time of devices. The time of a step alone is known for K candidates; for the others it is taken
-    to be as much shorter than the one in the campaign as it is for those together.
+training_alone: the same, were each step as fast as it is alone: steps * time of a step alone over
+    seconds of devices. The time of a step alone is known for K candidates; the others' is taken to
+    be as much shorter than the one in the campaign as it is for those together.
 pace: how far seconds of a budget carry in the campaign: the steps done in a second over those
     that the same candidate does alone; lowest, median and highest of K.
 start_s: from nothing to the first end.
