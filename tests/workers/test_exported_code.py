@@ -13,6 +13,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from primitives.language.dna import Subroutine
 from primitives.programs.seeds import load_seed, seed_names
 from tests.reference.exported import example_faults, faults
 from tests.reference.random_programs import programs, routed_programs
-from tests.workers.test_export import weights_of
+from tests.workers.test_export import load_module, weights_of
 from workers.export.export import ExportError, _facts, export
 from workers.export.source import example_source, module_source, names, plain, readme
 from workers.spec.fit import task_graph
@@ -32,7 +33,8 @@ from workers.spec.task import DataSpec, Task, TrainingSpec
 HOSTILE = (
     '"""', "'''", '"""\nimport os\n"""', "\\", '\\"""', "\n", "\r", "\x00", "\x0c", "\x85",
     "\u2028", "\u2029", "\u202e", "\ufeff", "\ud800", "{}", "{0}", "{x.__class__}", "${module}",
-    "$block", "%s", "# noqa", "<script>alert(1)</script>", "</script>", "`rm -rf`", "|", "[x](javascript:y)",
+    "$block", "%s", "# noqa", "<script>alert(1)</script>", "</script>", "`rm -rf`", "|",
+    "[x](javascript:y)",
     "#!/usr/bin/python", "class", "None", "../../etc/passwd", "/etc/passwd", "é", "\U0001d538",
     "a" * 5000, " ", "",
 )  # fmt: skip
@@ -101,6 +103,24 @@ def test_random_programs_with_hostile_names(which: int, seed: int, title: str, f
     made = renamed(random_programs()[which], random.Random(seed))
     facts = {"Program": plain(fact), "In the search": plain(title)}
     assert module_faults(made, Task(), title, facts) == []
+
+
+def test_names_that_python_changes_inside_a_class() -> None:
+    """`self.__x` in a class is another attribute than the one that `getattr(self, "__x")` reads."""
+    dna = load_seed("expert_threshold", 16)
+    renamed = [replace(each, name=f"__{each.name}") for each in dna.subroutines]
+    dna, task, called = replace(dna, subroutines=tuple(renamed)), Task(), names("a")
+    graph = task_graph(dna, task)
+    assert isinstance(graph, Graph)
+    module = load_module(module_source(dna, graph, task, 256, called, {}))
+    layer = module.ABlock()
+    x = np.random.default_rng(1).random((2, 16, 16), "float32")
+    layer(x)
+    before = [np.array(weight) for weight in layer.non_trainable_variables]
+    layer(x, training=True)
+    after = [np.array(weight) for weight in layer.non_trainable_variables]
+    moved = [not np.array_equal(*pair) for pair in zip(before, after, strict=True)]
+    assert any(moved), "training moves the running quantiles"
 
 
 @settings(max_examples=100, deadline=None)
