@@ -61,6 +61,10 @@ class LimitsSpec(Spec):
     parameters_min: float | None = Field(0.5, ge=0, description="times the first seed program's")
     parameters_max: float | None = Field(2.0, gt=0, description="times the first seed program's")
     flops_max: float | None = Field(None, gt=0, description="times the first seed program's")
+    memory_mb: float | None = Field(
+        None, gt=0, description="that training takes at the least; null: what a worker has on the "
+        "machine where the campaign is launched, no limit with workers.address"
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -21,7 +21,7 @@ MB = 2**20
 SLOTS = {"adamw": 2, "adafactor": 0}
 """Optimiser states as large as the parameters; Adafactor keeps sums over rows and columns."""
 
-KEPT = 0.05
+KEPT = 0.02
 """The share of a program's activations that training holds at once at the least. Compilers fuse
 elementwise operations and a fused attention never holds its scores: measured on every seed program,
 no run held less than twice this share (tests/benchmarks/memory.py)."""
@@ -32,8 +32,8 @@ LOGITS = 2
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A part of the memory, in bytes; `least` of them cannot be done without. `fix` says what makes
-    it smaller."""
+    """A part of the memory, in bytes; `least` of them cannot be done without. `fix` says how it
+    gets smaller."""
 
     name: str
     bytes: float
@@ -75,13 +75,18 @@ def footprint(graph: Graph, task: Task, vocabulary: int, cost: Cost | None = Non
         (
             Term("parameters", weights, weights, _WIDTHS),
             Term("gradients", weights, 0.0, _WIDTHS),
-            Term("optimiser states", slots, slots, "task.optimizer.name: adafactor, or " + _WIDTHS),
-            Term("activations", kept, KEPT * kept, "task.training.batch_size, " + _LENGTHS),
-            Term("logits", LOGITS * logits, logits, "task.training.batch_size, " + _LOGITS),
+            Term(
+                "optimiser states",
+                slots,
+                slots,
+                "set task.optimizer.name to adafactor, or " + _WIDTHS,
+            ),
+            Term("activations", kept, KEPT * kept, _LENGTHS),
+            Term("logits", LOGITS * logits, logits, _LOGITS),
         )
     )
 
 
-_WIDTHS = "task.model.d_model or task.model.layers"
-_LENGTHS = "task.model.sequence_length or task.model.layers"
-_LOGITS = "task.model.sequence_length or task.data.vocabulary"
+_WIDTHS = "lower task.model.d_model or task.model.layers"
+_LENGTHS = "lower task.training.batch_size, task.model.sequence_length or task.model.layers"
+_LOGITS = "lower task.training.batch_size, task.model.sequence_length or task.data.vocabulary"
