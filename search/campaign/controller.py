@@ -21,6 +21,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import NamedTuple, Protocol
 
@@ -116,24 +117,43 @@ class Controller:
         Raises a PrimevoError where another process runs it, the database fails, no seed program
         completes, or no child passes the gates.
         """
+        with self.opened():
+            while self.step():
+                pass
+            self._tell(now=True)
+        return self.progress()
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Holds the campaign and reads where it stands. `step` may be called inside."""
         with self._store.holding(self._campaign):
             self._begin()
-            while True:
-                try:
-                    self._plan()
-                finally:  # whatever stops the planning, what was collected is kept
-                    self._commit()
-                self._dispatch()
-                self._tell()
-                if self._running:
-                    self._collect(0.0 if self._may_propose() else POLL_S)
-                elif self._draining or phase(self._state) == "done":
-                    break
-                elif self._evaluator.capacity() == 0:
-                    time.sleep(POLL_S)
-            if phase(self._state) == "done":
-                self._store.finish(self._campaign.id)
-            self._tell(now=True)
+            yield
+
+    def step(self, patience_s: float = POLL_S) -> bool:
+        """Plans, records, dispatches and collects once, and waits no longer than `patience_s` for
+        an outcome. What it collects is recorded by the next step. False when there is nothing more
+        to do: the campaign is done, or was drained."""
+        try:
+            self._plan()
+        finally:  # whatever stops the planning, what was collected is kept
+            self._commit()
+        self._dispatch()
+        self._tell()
+        if self._running:
+            self._collect(0.0 if self._may_propose() else patience_s)
+            return True
+        if phase(self._state) == "done":
+            self._store.finish(self._campaign.id)
+            return False
+        if self._draining:
+            return False
+        if self._evaluator.capacity() == 0:
+            time.sleep(patience_s)
+        return True
+
+    def progress(self) -> Progress:
+        """Where the campaign stands, what is not recorded yet included."""
         return progress(self._state)
 
     def _begin(self) -> None:
