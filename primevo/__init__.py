@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from search.api.programs import export as export
     from search.api.programs import mutate as mutate
     from search.api.programs import seeds as seeds
+    from search.api.studies import Comparison as Comparison
+    from search.api.studies import Explanation as Explanation
+    from search.api.studies import Simplification as Simplification
+    from search.api.studies import compare as compare
+    from search.api.studies import explain as explain
+    from search.api.studies import simplify as simplify
     from search.api.table import Table as Table
     from search.config.schema import CampaignConfig as CampaignConfig
     from search.errors import PrimevoError as PrimevoError
@@ -38,19 +44,25 @@ _HOMES = {
     "Campaign": "search.api.campaign",
     "CampaignConfig": "search.config.schema",
     "Candidate": "search.api.campaign",
+    "Comparison": "search.api.studies",
     "Curves": "search.api.curve",
     "Evaluation": "search.api.programs",
+    "Explanation": "search.api.studies",
     "Outcome": "workers.spec.outcome",
     "PrimevoError": "search.errors",
     "Program": "search.api.program",
+    "Simplification": "search.api.studies",
     "Table": "search.api.table",
+    "compare": "search.api.studies",
     "evaluate": "search.api.programs",
+    "explain": "search.api.studies",
     "export": "search.api.programs",
     "load_config": "search.api.opening",
     "load_program": "search.api.opening",
     "mutate": "search.api.programs",
     "open_campaign": "search.api.campaign",
     "seeds": "search.api.programs",
+    "simplify": "search.api.studies",
 }
 """Each public name and the module that defines it."""
 
@@ -59,19 +71,25 @@ __all__ = [
     "Campaign",
     "CampaignConfig",
     "Candidate",
+    "Comparison",
     "Curves",
     "Evaluation",
+    "Explanation",
     "Outcome",
     "PrimevoError",
     "Program",
+    "Simplification",
     "Table",
+    "compare",
     "evaluate",
+    "explain",
     "export",
     "load_config",
     "load_program",
     "mutate",
     "open_campaign",
     "seeds",
+    "simplify",
 ]
 
 

@@ -163,6 +163,8 @@ def _patched(
         changed = id in now and not _alike(line, now[id])
         if id not in lines and changed and not _follows(line, now[id], now):
             return Misfit(f"it changes '{line.name}', which another change brought")
+        if id in lines and changed and (lost := _lost(line, now[id], was, now, lines)):
+            return Misfit(f"it lets '{line.name}' read '{lost}', which another change brought")
         if id in lines and id not in now:
             del lines[id]
         elif id in lines and changed:
@@ -174,6 +176,22 @@ def _patched(
     lines = {id: _standing(line, lines, everywhere) for id, line in lines.items()}
     last = _last(own, old, new, lines, everywhere)
     return _ordered(lines, _places(own, new), last)
+
+
+def _lost(
+    old: _Line,
+    new: _Line,
+    was: Mapping[Id, _Line],
+    now: Mapping[Id, _Line],
+    there: Mapping[Id, _Line],
+) -> str:
+    """The name of a state that a line comes to read by the edit's own choice, and that is not
+    there; empty where there is none."""
+    for before, after in zip(old.reads, new.reads, strict=True):
+        chosen = before != after and (before in _INPUTS or before in now)
+        if chosen and after in was and after not in there:
+            return was[after].name
+    return ""
 
 
 def _on_edge(

@@ -1,0 +1,331 @@
+"""Programs compared by training: compare several, explain a winner, make it shorter."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from search.cli.commands.options import Campaign, Candidate, Overrides, Storage, Wide
+from search.errors import PrimevoError, UsageError
+
+if TYPE_CHECKING:
+    from search.config.schema import CampaignConfig
+    from search.storage.store import Store
+    from search.study.setting import Setting
+    from search.study.simplification import Simplified
+    from search.study.study import Study
+
+Seeds = Annotated[
+    int | None,
+    typer.Option("--seeds", min=1, help="Runs of each program; default: those of the final phase."),
+]
+Form = Annotated[
+    Literal["table", "csv", "json"],
+    typer.Option("--output", "-o", help="How the data is printed."),
+]
+TaskConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="CONFIG", help="Task and budget; default: those of the campaign."
+    ),
+]
+
+
+def compare(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B...", help="NAME/ID, a seed program, a program file, an export's folder."
+        ),
+    ],
+    config: TaskConfig = None,
+    overrides: Overrides = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each program.")] = 3,
+    scale: Annotated[
+        str, typer.Option("--scale", metavar="KEY=N,...", help="Other d_model, layers, ...")
+    ] = "",
+    points: Annotated[
+        int,
+        typer.Option(
+            "--points", min=0, max=1000, help="Times that a run is scored before its end."
+        ),
+    ] = 10,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Write charts as an HTML file.")
+    ] = None,
+    wide: Wide = False,
+    storage: Storage = None,
+    output: Form = "table",
+) -> None:
+    """Compare programs with the first. At equal budget, and by how soon each reaches its loss."""
+    from search.study import comparison
+    from search.study.setting import scaled, setting
+    from search.study.subjects import as_subjects, grouped, program_named
+
+    named = grouped(words)
+    if len(named) < 2:
+        raise UsageError("name two programs or more; the first is the baseline")
+    checked = _config(named, config, overrides, storage)
+    checked = scaled(checked, _sizes(scale)) if scale else checked
+    with _opened(storage, checked) as store:
+        programs = [(word, program_named(word, checked, store)) for word in named]
+        shared = setting(checked, seeds, points=points)
+        subjects = as_subjects(programs, shared)
+        with _study("compare", shared, checked, store) as study:
+            found = comparison.compare(study, subjects)
+    if plot is not None:
+        from search.study import charts
+
+        charts.write(found, plot)
+        print(plot, file=sys.stderr)
+    rows = comparison.records(found)
+    _print(rows, output, _compared_rows(rows), title=_about(found.score, found.unit), wide=wide)
+    if not any(row["runs"] for row in rows):
+        raise PrimevoError("no run completed; the failed ones stand under `failed` in -o json")
+
+
+def explain(
+    name: Campaign,
+    id: Candidate,
+    seeds: Seeds = None,
+    wide: Wide = False,
+    storage: Storage = None,
+    output: Form = "table",
+) -> None:
+    """Tell which changes carry a candidate's gain. Each is trained alone and left out alone."""
+    from search.cli.commands.opening import open_store, stored_config
+    from search.study import explanation
+    from search.study.ancestors import ancestors
+    from search.study.setting import setting
+    from workers.spec.metrics import METRICS
+
+    with open_store(storage) as store:
+        config = stored_config(store, name)
+        lineage = ancestors(store, name, id)
+        shared = setting(config, seeds or config.search.final.seeds)
+        with _study(f"explain {name} {id}", shared, config, store) as study:
+            found = explanation.explain(study, lineage)
+    if found.idle:
+        steps = ", ".join(map(str, found.idle))
+        print(f"the program computes the same without the changes of {steps}", file=sys.stderr)
+    rows = explanation.records(found)
+    title = f"Gain of each change in {METRICS[found.score].unit} ({found.score}), 95 % intervals"
+    _print(rows, output, _explained_rows(rows), title=title, wide=wide, flexible="change")
+
+
+def simplify(
+    name: Campaign,
+    id: Candidate,
+    seeds: Seeds = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance", min=0, metavar="NATS",
+            help="How much the mean validation loss may rise; default: its runs' deviation.",
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="Write the shorter program there.")
+    ] = None,
+    storage: Storage = None,
+    output: Form = "table",
+) -> None:  # fmt: skip
+    """Make a candidate shorter. What has no effect is taken away, as fresh runs confirm."""
+    from primitives.language.text import render
+    from search.cli.commands.opening import open_store, stored_config
+    from search.study import simplification
+    from search.study.setting import setting
+    from search.study.study import Subject
+    from search.study.subjects import candidate_program
+
+    with open_store(storage) as store:
+        config = stored_config(store, name)
+        count = seeds or max(2, config.search.final.seeds)
+        shared = setting(config, count)
+        fresh = setting(config, count, first=count).seeds
+        subject = Subject.of(f"{name}/{id}", candidate_program(store, name, id), shared)
+        with _study(f"simplify {name} {id}", shared, config, store) as study:
+            found = simplification.simplify(study, subject, fresh, tolerance)
+    if to is not None:
+        _write(to, render(found.program))
+    _print_simplified(found, render(found.program), output)
+
+
+@contextmanager
+def _opened(storage: str | None, config: CampaignConfig) -> Iterator[Store]:
+    from search.storage.store import Store
+
+    with Store.open(storage or config.storage) as store:
+        yield store
+
+
+@contextmanager
+def _study(name: str, shared: Setting, config: CampaignConfig, store: Store) -> Iterator[Study]:
+    """A study on the config's workers, which Ctrl-C drains."""
+    from search.cli.running import interruptions, on_demand
+    from search.study.study import Study
+
+    with on_demand(config) as workers:
+        study = Study(name, shared, workers, store, lambda line: print(line, file=sys.stderr))
+        with interruptions(study.drain):
+            yield study
+
+
+def _config(
+    named: Sequence[str], config: Path | None, overrides: list[str] | None, storage: str | None
+) -> CampaignConfig:
+    """The config that was given, or that of the first candidate's campaign."""
+    from search.cli.commands.opening import open_store, stored_config
+    from search.config.file import load
+    from search.study.subjects import candidate_of
+
+    if config is not None:
+        return load(config, overrides or ())
+    if overrides:
+        raise UsageError("--set goes with --config")
+    first = next((found for word in named if (found := candidate_of(word))), None)
+    if first is None:
+        raise UsageError("programs from outside a campaign need --config CONFIG")
+    with open_store(storage) as store:
+        return stored_config(store, first[0])
+
+
+def _sizes(scale: str) -> dict[str, int]:
+    """d_model=256,layers=6 as numbers by name."""
+    found: dict[str, int] = {}
+    for part in scale.split(","):
+        key, equals, value = part.partition("=")
+        if not equals or not value.strip().isdecimal():
+            raise UsageError(f"--scale {part!r}: write KEY=N, e.g. --scale d_model=256,layers=6")
+        found[key.strip()] = int(value)
+    return found
+
+
+def _about(score: str, unit: str) -> str:
+    return f"{score} in {unit}, mean and 95 % interval; against: the first program, paired by seed"
+
+
+def _compared_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "program": row["program"],
+            "score": _interval(row, "mean"),
+            "against": _interval(row, "difference", signed=True),
+            "verdict": row["verdict"],
+            "FLOPs speed-up": _interval(row, "speedup_flops", digits=2),
+            "seconds speed-up": _interval(row, "speedup_seconds", digits=2),
+            "s to reach": row["seconds_to_reach"],
+            "reached": row["reached"],
+            "step ms": None if row["step_time_s"] is None else 1000 * row["step_time_s"],
+            "runs": row["runs"],
+            "params": row["params"],
+        }
+        for row in rows
+    ]
+
+
+def _explained_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": row["id"],
+            "into the seed": _told(row, "inserted"),
+            "out of the winner": _told(row, "removed"),
+            "change": f"{row['mutation']}: {row['change']}",
+        }
+        for row in rows
+    ]
+
+
+def _told(row: Mapping[str, Any], side: str) -> str | None:
+    """helps +0.0310 (+0.0212 to +0.0408), and what went with it."""
+    word = row[side]
+    if word is None:
+        return None
+    gain = "" if word == "no effect" else _interval(row, f"{side}_gain", side, signed=True)
+    also = f" with {', '.join(map(str, row[f'{side}_with']))}" if row[f"{side}_with"] else ""
+    return f"{word}{also} {gain or ''}".strip()
+
+
+def _interval(
+    row: Mapping[str, Any], name: str, ends: str = "", *, signed: bool = False, digits: int = 4
+) -> str | None:
+    """2.9670 (2.9501 to 2.9839); the centre alone where there is no interval."""
+    form = f"{'+' if signed else ''}.{digits}f"
+    centre, low, high = row[name], row[f"{ends or name}_low"], row[f"{ends or name}_high"]
+    if centre is None:
+        return None
+    if low is None or high is None:
+        return f"{centre:{form}}"
+    return f"{centre:{form}} ({low:{form}} to {high:{form}})"
+
+
+def _print(
+    rows: Sequence[Mapping[str, Any]],
+    output: str,
+    shown: Sequence[Mapping[str, Any]],
+    title: str,
+    wide: bool,
+    flexible: str = "",
+) -> None:
+    from search.cli.output import print_records
+
+    if output == "csv":
+        _print_csv(rows)
+    elif output == "json":
+        print_records(rows, (), output)
+    else:
+        print_records(shown, tuple(shown[0]), output, title, flexible=flexible, wide=wide)
+
+
+def _print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A list in a cell is its items with spaces between them."""
+    import csv
+
+    writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {
+                key: " ".join(map(str, value)) if isinstance(value, list) else value
+                for key, value in row.items()
+            }
+        )
+
+
+def _print_simplified(found: Simplified, program: str, output: str) -> None:
+    from dataclasses import asdict
+
+    from search.cli.output import print_json, print_records
+
+    tried = [asdict(each) for each in found.deletions]
+    if output == "csv":
+        _print_csv(tried or [{"place": None, "instead": None, "result": None, "difference": None}])
+        return
+    against = found.against.difference if found.against else None
+    if output == "json":
+        print_json({
+            "instructions_before": found.before,
+            "instructions": found.after,
+            "tolerance": found.tolerance,
+            "score": found.score,
+            "difference": asdict(against) if against else None,
+            "finding": found.sentence,
+            "deletions": tried,
+            "program": program,
+        })  # fmt: skip
+        return
+    print_records(tried, ("place", "instead", "result", "difference"), output)
+    print(f"\n{found.sentence}\n\n{program}", end="")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PrimevoError(f"--to {path}: cannot be written ({error.strerror})") from None
+    print(path, file=sys.stderr)
