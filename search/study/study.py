@@ -72,8 +72,10 @@ class Study:
         """The outcomes of each subject, in their order, under the setting's seeds or other ones.
         Programs with one hash are trained once."""
         seeds = self.setting.seeds if seeds is None else seeds
-        titles = {subject.hash: subject for subject in reversed(subjects)}
-        trials = [(subject.hash, seed) for seed in seeds for subject in titles.values()]
+        titles: dict[str, Subject] = {}
+        for subject in subjects:
+            titles.setdefault(subject.hash, subject)
+        trials = [(hash, seed) for seed in seeds for hash in titles]
         found = {} if self._store is None else known(self._store, self.setting, trials)
         missing = [trial for trial in trials if trial not in found]
         if found:

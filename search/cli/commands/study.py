@@ -152,7 +152,7 @@ def simplify(
         with _study(f"simplify {name} {id}", shared, config, store) as study:
             found = simplification.simplify(study, subject, fresh, tolerance)
     if to is not None:
-        _write(to, render(found.program))
+        _write(to, render(found.program) + "\n")
     _print_simplified(found, render(found.program), output)
 
 
@@ -207,20 +207,20 @@ def _sizes(scale: str) -> dict[str, int]:
 
 
 def _about(score: str, unit: str) -> str:
-    return f"{score} in {unit}, mean and 95 % interval; against: the first program, paired by seed"
+    return f"{score} ({unit}) against the first program, paired, ± 95 % interval"
 
 
 def _compared_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "program": row["program"],
-            "score": _interval(row, "mean"),
+            "mean": row["mean"],
             "against": _interval(row, "difference", signed=True),
             "verdict": row["verdict"],
-            "FLOPs speed-up": _interval(row, "speedup_flops", digits=2),
-            "seconds speed-up": _interval(row, "speedup_seconds", digits=2),
-            "s to reach": row["seconds_to_reach"],
+            "x FLOPs": _interval(row, "speedup_flops", digits=2),
+            "x seconds": _interval(row, "speedup_seconds", digits=2),
             "reached": row["reached"],
+            "s to reach": row["seconds_to_reach"],
             "step ms": None if row["step_time_s"] is None else 1000 * row["step_time_s"],
             "runs": row["runs"],
             "params": row["params"],
@@ -229,39 +229,44 @@ def _compared_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+_SHORT = {"no clear effect": "unclear", "no effect": "none", "cannot stand alone": "not alone"}
+"""Words of an effect as a table of 80 columns has room for."""
+
+
 def _explained_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "id": row["id"],
-            "into the seed": _told(row, "inserted"),
-            "out of the winner": _told(row, "removed"),
-            "change": f"{row['mutation']}: {row['change']}",
+            "alone in the seed": _told(row, "inserted"),
+            "gone from the winner": _told(row, "removed"),
+            "change": f"{row['mutation']}: {row['change']}{_together(row['removed_with'])}",
         }
         for row in rows
     ]
 
 
 def _told(row: Mapping[str, Any], side: str) -> str | None:
-    """helps +0.0310 (+0.0212 to +0.0408), and what went with it."""
+    """helps +0.0310 ± 0.0098."""
     word = row[side]
     if word is None:
         return None
     gain = "" if word == "no effect" else _interval(row, f"{side}_gain", side, signed=True)
-    also = f" with {', '.join(map(str, row[f'{side}_with']))}" if row[f"{side}_with"] else ""
-    return f"{word}{also} {gain or ''}".strip()
+    return f"{_SHORT.get(word, word)} {gain or ''}".strip()
+
+
+def _together(ids: Sequence[int]) -> str:
+    return f" (gone together with {', '.join(map(str, ids))})" if ids else ""
 
 
 def _interval(
     row: Mapping[str, Any], name: str, ends: str = "", *, signed: bool = False, digits: int = 4
 ) -> str | None:
-    """2.9670 (2.9501 to 2.9839); the centre alone where there is no interval."""
-    form = f"{'+' if signed else ''}.{digits}f"
+    """2.9670 ± 0.0169, half of the interval's width; the centre alone where there is none."""
     centre, low, high = row[name], row[f"{ends or name}_low"], row[f"{ends or name}_high"]
     if centre is None:
         return None
-    if low is None or high is None:
-        return f"{centre:{form}}"
-    return f"{centre:{form}} ({low:{form}} to {high:{form}})"
+    text = f"{centre:{'+' if signed else ''}.{digits}f}"
+    return text if low is None or high is None else f"{text} ± {(high - low) / 2:.{digits}f}"
 
 
 def _print(
@@ -320,7 +325,7 @@ def _print_simplified(found: Simplified, program: str, output: str) -> None:
         })  # fmt: skip
         return
     print_records(tried, ("place", "instead", "result", "difference"), output)
-    print(f"\n{found.sentence}\n\n{program}", end="")
+    print(f"\n{found.sentence}\n\n{program}")
 
 
 def _write(path: Path, text: str) -> None:
