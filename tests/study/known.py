@@ -84,7 +84,7 @@ def exact(job: Job) -> Outcome:
     return answer(job, 0.0)
 
 
-def config(seeds: int = 3) -> CampaignConfig:
+def small_config(seeds: int = 3) -> CampaignConfig:
     budget = BudgetSpec(unit="steps", base=100.0)
     final = FinalSpec(top=1, seeds=seeds)
     return CampaignConfig(
@@ -103,13 +103,15 @@ def study(
 ) -> tuple[Study, InstantEvaluator]:
     """A study on instant workers, and those."""
     evaluator = InstantEvaluator(capacity, rule)
-    made = Study("test", shared or setting(config(), 3), lambda: evaluator, store)
+    made = Study("test", shared or setting(small_config(), 3), lambda: evaluator, store)
     return made, evaluator
 
 
-def campaign_of(store: Store, texts: Sequence[str], name: str = "known") -> CampaignRow:
+def campaign_of(
+    store: Store, texts: Sequence[str], name: str = "known", config: CampaignConfig | None = None
+) -> CampaignRow:
     """A campaign that holds a lineage: each program the child of the one before."""
-    row = store.create_campaign(name, config().model_dump_json(), 0)
+    row = store.create_campaign(name, (config or small_config()).model_dump_json(), 0)
     entries = []
     for number, text in enumerate(texts, 1):
         dna = parse(text, d_model=64)

@@ -15,12 +15,22 @@ from search.study.comparison import compare, paired
 from search.study.setting import setting
 from search.study.speed import reach, speed_up
 from search.study.study import Subject
-from tests.study.known import NEUTRAL, SEED, SINE, SQUARED, START, answer, config, exact, study
+from tests.study.known import (
+    NEUTRAL,
+    SEED,
+    SINE,
+    SQUARED,
+    START,
+    answer,
+    exact,
+    small_config,
+    study,
+)
 from workers.spec.outcome import Job, Measurement, Outcome
 
 
 def made(*texts: str, rule: object = answer, points: int = 10) -> comparison.Compared:
-    shared = setting(config(), 3, points=points)
+    shared = setting(small_config(), 3, points=points)
     one, _ = study(None, rule, shared=shared)  # type: ignore[arg-type]
     names = ("seed", "squared", "neutral", "sine")
     return compare(

@@ -14,10 +14,10 @@ from search.storage.store import Store
 from search.study.setting import setting
 from search.study.simplification import Simplified, simplify
 from search.study.study import Subject
-from tests.study.known import SINE, answer, config, graph_of, study
+from tests.study.known import SINE, answer, graph_of, small_config, study
 from workers.spec.outcome import Job, Outcome
 
-FRESH = setting(config(), 3, first=3).seeds
+FRESH = setting(small_config(), 3, first=3).seeds
 
 
 def shorter(text: str, rule: object = answer, **settings: float) -> Simplified:
@@ -99,7 +99,7 @@ def test_it_goes_on_after_an_interruption(tmp_path: Path) -> None:
 
 
 def test_one_seed_shows_no_noise() -> None:
-    made, _ = study(None, shared=setting(config(), 1))
+    made, _ = study(None, shared=setting(small_config(), 1))
     subject = Subject.of("whole", parse(SINE, d_model=64), made.setting)
     with pytest.raises(UsageError, match="two seeds or more"):
         simplify(made, subject, FRESH)

@@ -20,7 +20,7 @@ from search.study.runs import known
 from search.study.setting import Setting, scaled, setting
 from search.study.study import Drained, Study, Subject
 from tests.search.instant import InstantEvaluator
-from tests.study.known import NEUTRAL, SEED, SINE, SQUARED, answer, config, final_loss, study
+from tests.study.known import NEUTRAL, SEED, SINE, SQUARED, answer, final_loss, small_config, study
 from workers.spec.outcome import Job, Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def test_a_run_is_done_once_whatever_the_program_is_called(store: Store) -> None
 
 
 def test_what_is_read_back_is_what_was_recorded(store: Store) -> None:
-    made, _ = study(store, shared=setting(config(), 2, points=4))
+    made, _ = study(store, shared=setting(small_config(), 2, points=4))
     one = subject(SQUARED, made.setting)
     (runs,) = made.run([one])
     found = known(store, made.setting, [(one.hash, seed) for seed in made.setting.seeds])
@@ -64,23 +64,23 @@ def test_what_is_read_back_is_what_was_recorded(store: Store) -> None:
 
 
 def test_other_settings_are_other_runs(store: Store) -> None:
-    base = setting(config(), 1)
+    base = setting(small_config(), 1)
     others = [
         base,
-        setting(config(), 1, points=2),
-        setting(scaled(config(), {"layers": 3}), 1),
-        setting(config().model_copy(update={"seed": 5}), 1),
-        setting(config(), 1, first=1),
+        setting(small_config(), 1, points=2),
+        setting(scaled(small_config(), {"layers": 3}), 1),
+        setting(small_config().model_copy(update={"seed": 5}), 1),
+        setting(small_config(), 1, first=1),
     ]
     assert len({each.key("h", each.seeds[0]) for each in others}) == len(others)
-    assert base.key("h", 1) == setting(config(), 1).key("h", 1)
+    assert base.key("h", 1) == setting(small_config(), 1).key("h", 1)
 
 
 def test_accidents_are_tried_again_and_failures_are_not(store: Store) -> None:
     def failing(status: str) -> InstantEvaluator:
         return InstantEvaluator(1, lambda job: Outcome(status, reason="x"))  # type: ignore[arg-type]
 
-    shared = setting(config(), 1)
+    shared = setting(small_config(), 1)
     one = subject(SEED, shared)
     for status, times in (("crashed", 1), ("timed_out", 1), ("diverged", 1), ("diverged", 0)):
         workers = failing(status)
@@ -90,7 +90,7 @@ def test_accidents_are_tried_again_and_failures_are_not(store: Store) -> None:
 
 def test_final_runs_of_a_campaign_are_known(store: Store) -> None:
     """A finalist's run is not done again; with points on the way, it is."""
-    checked = config()
+    checked = small_config()
     row = store.create_campaign("c", checked.model_dump_json(), checked.seed)
     workers = InstantEvaluator(1, answer)
     Controller(store, row, workers).run()
@@ -179,7 +179,7 @@ def test_two_processes_may_record_one_run(tmp_path: Path) -> None:
 
 def test_sizes_that_cannot_be_are_told() -> None:
     with pytest.raises(UsageError, match="no size 'width'; there are: d_model, layers"):
-        scaled(config(), {"width": 3})
+        scaled(small_config(), {"width": 3})
     with pytest.raises(UsageError, match=r"scale {'d_model': 30}: task.model.d_model"):
-        scaled(config(), {"d_model": 30})
-    assert scaled(config(), {"d_model": 128, "layers": 2}).task.model.layers == 2
+        scaled(small_config(), {"d_model": 30})
+    assert scaled(small_config(), {"d_model": 128, "layers": 2}).task.model.layers == 2
