@@ -9,7 +9,7 @@ from pathlib import Path
 from search.api.program import Program
 from search.cli.commands.options import DEFAULT_STORAGE
 from search.config.file import from_data, load
-from search.config.programfile import checked, read_program
+from search.config.programfile import checked
 from search.config.programfile import load_program as load_named
 from search.config.schema import CampaignConfig
 from search.errors import UsageError
@@ -45,11 +45,9 @@ def load_program(source: str | Path | Program, d_model: int = 64) -> Program:
         return source
     if isinstance(source, str) and "\n" in source:
         return _of_text(source, d_model)
-    card = Path(source) / "card.json"
-    if card.is_file():
-        return Program(Path(source).name, read_program(card, d_model))
     name, dna = load_named(str(source), d_model)
-    return Program(Path(name).stem, dna)
+    path = Path(name)
+    return Program(path.parent.name if path.name == "card.json" else path.stem, dna)
 
 
 def _of_text(text: str, d_model: int) -> Program:

@@ -14,6 +14,7 @@ from primitives.graph.build import IllTyped
 from primitives.graph.live import live_program
 from primitives.language.dna import DNA
 from primitives.language.text import render
+from search.errors import PrimevoError
 from search.report.difference import difference
 from search.report.verdict import Interval
 from search.study.comparison import common_score, paired
@@ -87,6 +88,11 @@ def explain(study: Study, lineage: Sequence[Ancestor]) -> Explained:
     first = Subject.of(f"seed program {lineage[0].id}", lineage[0].dna, task)
     last = Subject.of(f"candidate {lineage[-1].id}", lineage[-1].dna, task)
     numbered = dict(zip([each.id for each in lineage[1:]], steps, strict=True))
+    if _checked(all_applied(seed, steps), task).hash != last.hash:
+        raise PrimevoError(
+            f"the lineage of {last.title} cannot be taken apart: its changes, applied to "
+            f"{first.title} one after another, do not make it"
+        )
     needed, idle = _needed(seed, numbered, last.hash, task)
     inserted = {id: _checked(all_applied(seed, [needed[id]]), task) for id in needed}
     removed = {id: _without(seed, needed, id, task) for id in needed}

@@ -32,10 +32,11 @@ Trial = tuple[str, int]
 def known(store: Store, setting: Setting, trials: Iterable[Trial]) -> dict[Trial, Outcome]:
     """Outcomes of those trials that were run before under this setting."""
     wanted = {setting.key(*trial): trial for trial in trials}
-    found = {wanted[key]: outcome for key, outcome in _kept(store, list(wanted))}
-    if not setting.budget.hurdles:  # a final run is scored at its end alone
-        missing = {trial for trial in wanted.values() if trial not in found}
-        found |= _finals(store, setting, missing)
+    with store.understanding():
+        found = {wanted[key]: outcome for key, outcome in _kept(store, list(wanted))}
+        if not setting.budget.hurdles:  # a final run is scored at its end alone
+            missing = {trial for trial in wanted.values() if trial not in found}
+            found |= _finals(store, setting, missing)
     return found
 
 

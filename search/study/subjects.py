@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from primitives.language.dna import DNA
-from primitives.programs.seeds import seed_names
 from search.campaign import queries
 from search.config.plugins import stored_config
-from search.config.programfile import load_program, read_program, spaced
+from search.config.programfile import load_program, spaced
 from search.config.schema import CampaignConfig
 from search.errors import UsageError
 from search.storage.store import Store
@@ -42,7 +41,7 @@ def grouped(words: Sequence[str]) -> list[str]:
 def candidate_of(word: str) -> tuple[str, int] | None:
     """Campaign and number that a word names; None where it names a seed program or a file."""
     match = _CANDIDATE.match(word)
-    if match is None or Path(word).exists():
+    if match is None or os.path.exists(word):
         return None
     return match["name"], int(match["id"])
 
@@ -52,10 +51,7 @@ def program_named(word: str, config: CampaignConfig, store: Store) -> DNA:
     NotFoundError or UsageError where there is none."""
     if (candidate := candidate_of(word)) is not None:
         return candidate_program(store, *candidate)
-    d_model = config.task.model.d_model
-    if word not in seed_names() and (card := Path(word) / "card.json").is_file():
-        return read_program(card, d_model)
-    return spaced(load_program(word, d_model)[1], config.search.every)
+    return spaced(load_program(word, config.task.model.d_model)[1], config.search.every)
 
 
 def candidate_program(store: Store, name: str, id: int) -> DNA:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,19 @@ class TestRun:
         seen: list[tuple[Progress, Heartbeat]] = []
         Campaign("small.yaml").run(progress=lambda *each: seen.append(each))
         assert seen[-1][0].phase == "done"
+
+    def test_it_runs_in_a_thread(self) -> None:
+        """Only the main thread may handle signals."""
+        seen: list[str] = []
+
+        def work() -> None:
+            with Campaign("small.yaml").run() as campaign:
+                seen.append(campaign.status().phase)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(60)
+        assert seen == ["done"]
 
     def test_a_campaign_that_began_is_resumed_not_run(self, finished: Campaign) -> None:
         with pytest.raises(UsageError, match=r"'small' has begun; go on with it by: resume\(\)"):
@@ -245,6 +260,10 @@ class TestPrograms:
             == primevo.load_program(here / "mine.dna", 32).hash
         )
         assert primevo.load_program("mine.dna").name == "mine"
+        (here / "left").mkdir()
+        (here / "left" / "card.json").write_text(json.dumps({"text": named.genome}))
+        exported = primevo.load_program(here / "left")
+        assert (exported.name, exported.hash) == ("left", named.hash)
         with pytest.raises(UsageError, match="unknown seed program 'primer_eez'"):
             primevo.load_program("primer_eez")
         with pytest.raises(UsageError, match="program:1"):
