@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -211,7 +210,7 @@ class Campaign:
             self._asking.tell((asked.id, asked.seed), ended)
         except BaseException as error:
             if not isinstance(error, UsageError):
-                self._release()
+                self._release(error)
             raise
         if self._asking.progress().phase == "done":
             self._release()
@@ -362,10 +361,11 @@ class Campaign:
         program = Program(f"{self.name}-{job.id}", parse(job.dna, f"candidate {job.id}"))
         return Asked(job.id, program, job.seed, job.budget, job.test)
 
-    def _release(self) -> None:
-        if self._asking is not None:
-            self._asking.__exit__()
-            self._asking = None
+    def _release(self, error: BaseException | None = None) -> None:
+        """Lets another process have the campaign; the error is why, if there is one."""
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.__exit__(type(error) if error else None, error, None)
 
 
 def open_campaign(name: str, database: Database | None = None) -> Campaign:
@@ -393,10 +393,9 @@ def _file_name(config: ConfigLike) -> str:
 
 def _check_same(config: CampaignConfig, row: CampaignRow) -> None:
     """The configs must agree in what decides a campaign; workers and folders may differ."""
-    recorded, given = json.loads(row.config), config.model_dump(mode="json")
-    differ = [
-        key for key in ("seed", "plugins", "task", "search") if recorded.get(key) != given[key]
-    ]
+    recorded = stored_config(row.config, row.name)
+    decides = ("seed", "plugins", "task", "search")
+    differ = [key for key in decides if getattr(recorded, key) != getattr(config, key)]
     if differ:
         raise UsageError(
             f"campaign '{row.name}' is in the database with another config (it differs in "

@@ -7,6 +7,7 @@ recorded and resumed is the same as in a campaign that workers run.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from types import TracebackType
 from typing import Self
 
 from search.campaign.controller import Controller, Show
@@ -60,8 +61,13 @@ class Asking:
         self._held.enter_context(self._controller.opened())
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._held.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._held.__exit__(kind, error, trace)
 
     def ask(self, count: int = 1) -> list[Job]:
         """Up to `count` runs to be done, each recorded before it is given out.

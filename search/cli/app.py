@@ -18,8 +18,10 @@ from search.cli.commands import (
     machine,
     overview,
     program,
+    replay,
     report,
     study,
+    tracking,
     training,
 )
 from search.errors import INTERRUPTED, PrimevoError
@@ -71,7 +73,8 @@ def _options(
 for verb in (
     config.init, campaign.launch, campaign.resume, campaign.stop, campaign.delete,
     overview.status, overview.list_campaigns, overview.top,
-    candidate.show, candidate.lineage, report.curve, report.report,
+    candidate.show, candidate.lineage, replay.replay, report.curve, report.report,
+    tracking.tensorboard, tracking.mlflow,
     training.export, training.evaluate, study.compare, study.explain, study.simplify,
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.commands.options import Campaign, Candidate, Overrides, Storage, Wide
+from search.cli.commands.options import Campaign, Candidate, Output, Overrides, Storage, Wide
 from search.errors import PrimevoError, UsageError
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 Seeds = Annotated[
     int | None,
     typer.Option("--seeds", min=1, help="Runs of each program; default: those of the final phase."),
-]
-Form = Annotated[
-    Literal["table", "csv", "json"],
-    typer.Option("--output", "-o", help="How the data is printed."),
 ]
 TaskConfig = Annotated[
     Path | None,
@@ -60,7 +56,7 @@ def compare(
     ] = None,
     wide: Wide = False,
     storage: Storage = None,
-    output: Form = "table",
+    output: Output = "table",
 ) -> None:
     """Compare programs with the first. At equal budget, and by how soon each reaches its loss."""
     from search.study import comparison
@@ -95,7 +91,7 @@ def explain(
     seeds: Seeds = None,
     wide: Wide = False,
     storage: Storage = None,
-    output: Form = "table",
+    output: Output = "table",
 ) -> None:
     """Tell which changes carry a candidate's gain. Each is trained alone and left out alone."""
     from search.cli.commands.opening import open_store, stored_config
@@ -133,7 +129,7 @@ def simplify(
         Path | None, typer.Option("--to", metavar="FILE", help="Write the shorter program there.")
     ] = None,
     storage: Storage = None,
-    output: Form = "table",
+    output: Output = "table",
 ) -> None:  # fmt: skip
     """Make a candidate shorter. What has no effect is taken away, as fresh runs confirm."""
     from primitives.language.text import render
@@ -279,27 +275,10 @@ def _print(
 ) -> None:
     from search.cli.output import print_records
 
-    if output == "csv":
-        _print_csv(rows)
-    elif output == "json":
-        print_records(rows, (), output)
-    else:
+    if output == "table":
         print_records(shown, tuple(shown[0]), output, title, flexible=flexible, wide=wide)
-
-
-def _print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A list in a cell is its items with spaces between them."""
-    import csv
-
-    writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {
-                key: " ".join(map(str, value)) if isinstance(value, list) else value
-                for key, value in row.items()
-            }
-        )
+    else:
+        print_records(rows, (), output)
 
 
 def _print_simplified(found: Simplified, program: str, output: str) -> None:
@@ -308,9 +287,6 @@ def _print_simplified(found: Simplified, program: str, output: str) -> None:
     from search.cli.output import print_json, print_records
 
     tried = [asdict(each) for each in found.deletions]
-    if output == "csv":
-        _print_csv(tried or [{"place": None, "instead": None, "result": None, "difference": None}])
-        return
     against = found.against.difference if found.against else None
     if output == "json":
         print_json({
@@ -325,6 +301,8 @@ def _print_simplified(found: Simplified, program: str, output: str) -> None:
         })  # fmt: skip
         return
     print_records(tried, ("place", "instead", "result", "difference"), output)
+    if output == "csv":
+        return
     print(f"\n{found.sentence}\n\n{program}")
 
 
