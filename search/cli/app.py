@@ -20,6 +20,7 @@ from search.cli.commands import (
     program,
     replay,
     report,
+    study,
     tracking,
     training,
 )
@@ -74,7 +75,7 @@ for verb in (
     overview.status, overview.list_campaigns, overview.top,
     candidate.show, candidate.lineage, replay.replay, report.curve, report.report,
     tracking.tensorboard, tracking.mlflow,
-    training.export, training.evaluate,
+    training.export, training.evaluate, study.compare, study.explain, study.simplify,
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip
     app.command({"list_campaigns": "list"}.get(verb.__name__, verb.__name__))(verb)
