@@ -127,6 +127,9 @@ def project(x: Tensor, kernel: Tensor) -> Tensor:
     outer, inner = len(kernel.shape) - 2, len(x.shape) - 3
     if outer == 0:
         return ops.matmul(x, kernel)
+    if inner == outer and all(size == 1 for size in kernel.shape[:-2]):
+        # TensorFlow 2.21 reads beyond a matrix that it spreads over the batch [batch, 1, T, n].
+        return ops.matmul(x, ops.reshape(kernel, kernel.shape[-2:]))
     if inner == outer and x.shape[-2] == 1:  # a row each: no product of matrices
         return ops.sum(x[..., 0, :, None] * kernel, axis=-2)[..., None, :]
     if inner == outer:  # an einsum would turn the batch axis about
