@@ -29,6 +29,11 @@ def join_rows(kept: Tensor, x: Tensor) -> Tensor:
     return ops.concatenate([kept, _like(x, kept)], axis=-2)
 
 
+def last_rows(x: Tensor, n: int) -> Tensor:
+    """The last n positions of x."""
+    return x[..., -n:, :]
+
+
 def _like(x: Tensor, kept: Tensor) -> Tensor:
     """x with the branch axes of what is kept: where branches do not differ they may have size 1."""
     if tuple(x.shape[1:-2]) == tuple(kept.shape[1:-2]):

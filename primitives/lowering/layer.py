@@ -18,6 +18,7 @@ from primitives.graph.build import Graph
 from primitives.kernels import kernels
 from primitives.lowering.dispatch import LoweringOptions
 from primitives.lowering.emit import Body, emit
+from primitives.lowering.expression import Tuple
 from primitives.lowering.render import source
 from primitives.lowering.stepwise import Kept, Step, emit_step
 from primitives.lowering.weights import WeightSpec
@@ -65,8 +66,8 @@ def step_source(step: Step) -> str:
     """`def step(x, weights, cache, start, run)`, which gives the block's output and a new cache."""
     names = ", ".join(spec.name for spec in step.body.weights)
     unpack = [f"({names},) = weights"] if names else []
-    kept = ", ".join(f'"{each.name}": {source(each.value)}' for each in step.kept)
-    lines = [*unpack, *step.body.lines, f"return {step.body.result}, {{{kept}}}"]
+    kept = source(Tuple(tuple(each.value for each in step.kept)))
+    lines = [*unpack, *step.body.lines, f"return {step.body.result}, {kept}"]
     return "def step(x, weights, cache, start, run=None):\n" + "".join(f"    {x}\n" for x in lines)
 
 
@@ -80,12 +81,11 @@ class LoweredStep:
     kept: tuple[Kept, ...]
     code: str
 
-    def empty_cache(self, batch: int, length: int, d_model: int, dtype: str) -> dict[str, Any]:
+    def empty_cache(self, batch: int, length: int, d_model: int, dtype: str) -> tuple[Any, ...]:
         """What is kept before the first of `length` positions."""
-        return {
-            each.name: ops.full(each.shape(batch, length, d_model), each.start, dtype)
-            for each in self.kept
-        }
+        shapes = [each.shape(batch, length, d_model) for each in self.kept]
+        starts = [each.start for each in self.kept]
+        return tuple(ops.full(*each, dtype) for each in zip(shapes, starts, strict=True))
 
 
 def lower_step(graph: Graph, d_model: int) -> LoweredStep:

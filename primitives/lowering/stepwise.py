@@ -12,15 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from primitives.graph.build import Graph, Node
-from primitives.lowering.dispatch import LoweringOptions, feature_size, strategies
+from primitives.lowering.dispatch import (
+    LoweringOptions,
+    copied_weights,
+    feature_size,
+    strategies,
+)
 from primitives.lowering.emit import Body, Emitter, row_functions
 from primitives.lowering.expression import (
     Assignment,
     Expression,
-    Literal,
     Name,
-    Slice,
-    Subscript,
     call,
     filled,
     mentioned,
@@ -35,7 +37,7 @@ from primitives.ops.table import PRIMITIVES
 from primitives.ops.types import ENTRIES, KEYS, StateType, buffer
 
 CACHE, START = "cache", "start"
-"""What a step is given beside x, its weights and the pass `run`: what was kept, by name, and how
+"""What a step is given beside x, its weights and the pass `run`: what was kept, as a tuple, and how
 many positions came before."""
 
 ONE_TOKEN = LoweringOptions(batch_size=1, sequence_length=1)
@@ -47,8 +49,8 @@ class Kept:
     """What a step keeps for the next one.
 
     Attributes:
-        name: its key in the cache.
-        value: what a step leaves there.
+        name: the variable that holds it when a step begins.
+        value: what a step leaves of it.
         type: the type of the state that it holds positions of.
         rows: how many positions it holds; None for all of them.
         start: what it holds before the first position.
@@ -68,10 +70,12 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The code of a step: its body, which reads `cache` and `start` too, and what it keeps."""
+    """The code of a step: its body, which reads `cache` and `start` too, what it keeps, and how
+    many expert weights it copies for each token (see `dispatch.copied_weights`)."""
 
     body: Body
     kept: tuple[Kept, ...]
+    copied: int
 
 
 def not_stepwise(graph: Graph) -> str:
@@ -92,14 +96,13 @@ def emit_step(graph: Graph, d_model: int, owner: str = "") -> Step:
     emitter = _StepEmitter(nodes, routed, specs, taken, owner, ONE_TOKEN)
     for position in range(len(nodes)):
         emitter.add(position)
-    body = Body(
-        tuple(emitter.statements),
-        emitter.scope.variables[-1],
-        specs,
-        mentioned(*(statement.value for statement in emitter.statements)),
-        row_functions=tuple(own.values()),
-    )
-    return Step(body, tuple(emitter.kept))
+    kept, statements = tuple(emitter.kept), tuple(emitter.statements)
+    if kept:
+        statements = (Assignment(tuple(each.name for each in kept), Name(CACHE)), *statements)
+    said = [*(statement.value for statement in statements), *(each.value for each in kept)]
+    result, functions = emitter.scope.variables[-1], tuple(own.values())
+    body = Body(statements, result, specs, mentioned(*said), row_functions=functions)
+    return Step(body, kept, copied_weights(nodes, routed, d_model))
 
 
 def _fault(nodes: Sequence[Node], node: Node) -> str:
@@ -137,8 +140,7 @@ class _StepEmitter(Emitter):
         target = super().add_value(position)
         node, row = self.nodes[position], PRIMITIVES.get(self.nodes[position].op)
         if row is not None and row.stepwise is not None and row.stepwise.carried is not None:
-            last = Subscript(Name(target), _last(1))
-            name = self.names_kept["carried", position]
+            name, last = self.names_kept["carried", position], call("last_rows", Name(target), 1)
             self.kept.append(Kept(name, last, node.type, 1, row.stepwise.carried))
         return target
 
@@ -165,7 +167,7 @@ class _StepEmitter(Emitter):
         if rule.carried is not None:
             name = self.names.new(f"{node.name}_last")
             self.names_kept["carried", position] = name
-            values["carried"] = _cached(name)
+            values["carried"] = Name(name)
         state = self.nodes[node.inputs[0]].type
         code = rule.variants.get(state.axis, rule.code) or row_code(row, state)
         return with_functions(filled(template(code), values), kernels_instead)
@@ -202,21 +204,12 @@ class _StepEmitter(Emitter):
         if key not in self.names_kept:
             name = self.names_kept[key] = self.names.new(f"{self.scope.variables[position]}_{word}")
             new = self.shown(position, fill)
-            joined = call("join_rows", _cached(name), new)
+            joined = call("join_rows", Name(name), new)
             value: Expression = Name(name)
             if before is None:
-                joined = call("write_rows", _cached(name), new, Name(START))
+                joined = call("write_rows", Name(name), new, Name(START))
             else:
-                value = Subscript(value, _last(before))
-            self.statements.append(Assignment(name, joined, (position,)))
+                value = call("last_rows", Name(name), before)
+            self.statements.append(Assignment(name, joined))
             self.kept.append(Kept(name, value, self.nodes[position].type, before))
         return Name(self.names_kept[key])
-
-
-def _cached(name: str) -> Expression:
-    return Subscript(Name(CACHE), (Literal(name),))
-
-
-def _last(rows: int) -> tuple[Expression, ...]:
-    """`[..., -rows:, :]`."""
-    return (Literal(...), Slice(Literal(-rows)), Slice())

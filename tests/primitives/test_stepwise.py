@@ -56,17 +56,20 @@ class Steps:
             end = start + count
             run = Run(tokens=self.tokens[:, start:end])
             x = self.x[:, start:end]
-            shapes = {name: tuple(kept.shape) for name, kept in cache.items()}
+            shapes = [tuple(kept.shape) for kept in cache]
             y, cache = self.step.function(x, self.weights, cache, start, run)
-            assert shapes == {name: tuple(kept.shape) for name, kept in cache.items()}
-            assert all(kept.dtype == self.x.dtype for kept in cache.values())
+            assert shapes == [tuple(kept.shape) for kept in cache]
+            assert all(kept.dtype == self.x.dtype for kept in cache)
             found.append(np.array(y))
             start = end
         assert start == self.length
         return np.concatenate(found, axis=1)
 
 
-@pytest.mark.parametrize("name", SEEDS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(it, marks=[pytest.mark.slow] * (it == "peer_million")) for it in SEEDS],
+)
 def test_seed_programs_step_as_they_run(name: str) -> None:
     """In float32, as exports compute."""
     steps = Steps(load_seed(name, WIDTH), "float32")
@@ -103,7 +106,7 @@ def test_random_programs_step_as_they_run(kind: str, count: int, seed: int) -> N
         seen["equal"] += 1
         seen["kept"] += bool(steps.step.kept)
     assert seen["equal"] > 0.7 * count, seen
-    assert seen["kept"] > (0.4 * count if kind == "dense" else 0), seen
+    assert seen["kept"] > 0.4 * count or kind == "routed", seen
     assert seen["not stepwise"] < 0.1 * count, seen
 
 
