@@ -20,6 +20,7 @@ from search.cli.commands import (
     program,
     report,
     training,
+    writing,
 )
 from search.errors import INTERRUPTED, PrimevoError
 
@@ -71,7 +72,7 @@ for verb in (
     config.init, campaign.launch, campaign.resume, campaign.stop, campaign.delete,
     overview.status, overview.list_campaigns, overview.top,
     candidate.show, candidate.lineage, report.curve, report.report,
-    training.export, training.evaluate,
+    training.export, writing.generate, training.evaluate,
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip
     app.command({"list_campaigns": "list"}.get(verb.__name__, verb.__name__))(verb)

@@ -55,6 +55,7 @@ def _generate(reason: str, copied: int) -> str:
         return template("generate.py").substitute(
             how=_paragraph(how), use_cache="", option="", passed_on="", take_cache="", prefill="",
             read="", logits=_WHOLE, compiled="(Compiled(self, self.write).predict_on_batch,)",
+            cache_in="", any="", cache="", kept="",
         )  # fmt: skip
     most = max(1, _READ_AT_ONCE // copied) if copied else None
     return template("generate.py").substitute(
@@ -66,6 +67,10 @@ def _generate(reason: str, copied: int) -> str:
         prefill=_PREFILL,
         read=_READ.format(_AT_ONCE if most is None else _IN_PARTS.format(most=most)),
         logits=_EITHER,
+        cache_in=", cache: Any",
+        any=", Any",
+        cache=", cache",
+        kept=', given.get("cache", [])',
         compiled=_BOTH,
     )
 
