@@ -80,6 +80,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writer: Connection | None = None
+        self._held: str | None = None
         self._insert_candidate = Insert(Candidate, engine.dialect)
         self._insert_evaluation = Insert(Evaluation, engine.dialect)
 
@@ -120,12 +121,23 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        """A transaction, on a connection that is kept: a controller writes at every step."""
+        """A transaction, on a connection that is kept: a controller writes at every step. The
+        lease goes with that connection, so that no other one may take its place."""
         with clear_errors(self._engine):
-            if self._writer is None:
-                self._writer = self._engine.connect()
-            with self._writer.begin():
-                yield self._writer
+            writer = self._kept()
+            if self._held is not None and writer.invalidated:
+                raise StoreError(
+                    f"the connection to the database was lost, and with it the right to run "
+                    f"campaign '{self._held}'; go on by: primevo resume {self._held}"
+                )
+            with writer.begin():
+                yield writer
+
+    def _kept(self) -> Connection:
+        """The connection to write with."""
+        if self._writer is None:
+            self._writer = self._engine.connect()
+        return self._writer
 
     def create_campaign(
         self, name: str, config: str, seed: int, plugins: Sequence[Mapping[str, str]] = ()
@@ -165,12 +177,18 @@ class Store:
     @contextmanager
     def holding(self, campaign: CampaignRow) -> Iterator[None]:
         """The right to record in the campaign, as the only process; a StoreError where another has
-        it. An earlier request to stop is forgotten."""
-        with clear_errors(self._engine), lease(self._engine, campaign.id) as mine:
+        it, or this Store holds any. An earlier request to stop is forgotten."""
+        if self._held is not None:
+            raise StoreError(f"this process is running campaign '{self._held}'; end that first")
+        with clear_errors(self._engine), lease(self._kept(), campaign.id) as mine:
             if not mine:
                 raise StoreError(_held_by_another(self.campaign(campaign.name)))
-            self._update(campaign.id, stop_requested=False)
-            yield
+            self._held = campaign.name
+            try:
+                self._update(campaign.id, stop_requested=False)
+                yield
+            finally:
+                self._held = None
 
     def delete(self, campaign: CampaignRow) -> None:
         """Removes the campaign and all that was recorded in it, in one transaction; a StoreError

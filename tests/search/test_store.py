@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import event, text
+from sqlalchemy import event
 
 from search.campaign import queries
 from search.errors import NotFoundError, PrimevoError, UsageError
@@ -29,11 +28,10 @@ from search.storage.events import Ended, Event, Heartbeat, Proposed
 from search.storage.models import Base
 from search.storage.store import Store
 from tests.search.instant import launch, make_config
+from tests.search.recorded import ask
 from workers.spec.outcome import Budget, Hurdle, Measurement, Outcome
 
 ROOT = Path(__file__).parents[2]
-POSTGRESQL = os.environ.get("PRIMEVO_TEST_POSTGRESQL")
-"""URL of an empty PostgreSQL database to run this suite on as well; its tables are dropped."""
 
 BUDGET = Budget("steps", 175.0, (Hurdle(25.0, 3.5), Hurdle(75.0)))
 OUTCOME = Outcome(
@@ -45,24 +43,6 @@ OUTCOME = Outcome(
         "experts_max_violation": 1.5, "experts_dropped": 0.1,
     },
 )  # fmt: skip
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/primevo.db"
-    if POSTGRESQL is None:
-        pytest.skip("PRIMEVO_TEST_POSTGRESQL is not set")
-    with Store.open(POSTGRESQL) as store, store._engine.begin() as connection:
-        Base.metadata.drop_all(connection)
-        connection.execute(text("DROP TABLE alembic_version"))
-    return POSTGRESQL
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    with Store.open(url) as opened:
-        yield opened
 
 
 def candidate(id: int, twin: int | None = None) -> NewCandidate:
@@ -193,6 +173,37 @@ def test_a_killed_holder_holds_nothing(store: Store, url: str) -> None:
         assert store.running(campaign.id)
 
 
+def test_whoever_loses_the_connection_cannot_record(postgresql_url: str) -> None:
+    """The server ends the holder's session, as a cut in the network does; another one goes on."""
+    end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+    with Store.open(postgresql_url) as first, Store.open(postgresql_url) as second:
+        campaign = launch(first)
+        with first.holding(campaign):
+            first.record(campaign.id, HISTORY[:1])
+            assert ask(postgresql_url, end) == [(True,)]
+            with pytest.raises(StoreError, match="connection"):
+                first.record(campaign.id, HISTORY[1:2])
+            with second.holding(campaign):
+                second.record(campaign.id, HISTORY[1:2])
+            with pytest.raises(StoreError, match="run campaign 'test'; go on by: primevo resume"):
+                first.record(campaign.id, HISTORY[2:3])
+        assert list(first.events(campaign.id)) == in_order(HISTORY[:2])
+        with first.holding(campaign):
+            first.record(campaign.id, HISTORY[2:3])
+
+
+def test_a_failure_inside_gives_the_lease_back(store: Store) -> None:
+    campaign = launch(store)
+    with pytest.raises(ZeroDivisionError), store.holding(campaign):
+        _ = 1 / 0
+    assert not store.running(campaign.id)
+    with store.holding(campaign):
+        with pytest.raises(StoreError, match="this process is running campaign 'test'"):
+            store.holding(campaign).__enter__()
+        assert store.running(campaign.id)
+    assert not store.running(campaign.id)
+
+
 def test_stop_is_asked_for_and_forgotten(store: Store) -> None:
     campaign = launch(store)
     assert not store.request_stop(campaign.id)
@@ -231,16 +242,15 @@ def open_and_launch(url: str, number: int) -> None:
         launch(store, f"campaign-{number}")
 
 
-def test_processes_may_open_a_new_database_at_once(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/new.db"
+def test_processes_may_open_a_new_database_at_once(new_url: str) -> None:
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=open_and_launch, args=(url, n)) for n in range(6)]
+    processes = [context.Process(target=open_and_launch, args=(new_url, n)) for n in range(6)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 6
-    with Store.open(url) as store:
+    with Store.open(new_url) as store:
         assert len(store.campaigns()) == 6
 
 
