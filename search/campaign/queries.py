@@ -14,7 +14,7 @@ from search.campaign.history import fold
 from search.campaign.progress import FinalRow, Progress, final_table, progress
 from search.config.plugins import stored_config
 from search.errors import NotFoundError, UsageError
-from search.storage.database import StoreError
+from search.storage.address import StoreError
 from search.storage.events import Heartbeat
 from search.storage.models import Base, Candidate, Evaluation
 from search.storage.store import CampaignRow, Store

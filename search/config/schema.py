@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_serializer, field_validator, model_validator
 
 from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS
+from search.secret import shown
 from workers.spec.outcome import Unit
 from workers.spec.pool import PoolSpec
 from workers.spec.task import Spec, Task
@@ -145,10 +146,17 @@ class CampaignConfig(Spec):
     task: Task = Task()
     search: SearchSpec
     workers: PoolSpec = PoolSpec()
-    storage: str = Field("sqlite:///primevo.db", description="SQLAlchemy URL")
+    storage: str = Field(
+        "sqlite:///primevo.db",
+        description="database URL; a password in it is used, and neither shown nor stored",
+    )
     weights: str = Field(
         "primevo-weights", description="folder where the finalists' trained weights are kept"
     )
+
+    @field_serializer("storage")
+    def _without_password(self, url: str) -> str:
+        return shown(url)
 
     def weights_file(self, campaign: str, id: int) -> Path:
         """Where the weights of a finalist's first run are kept, by the worker that ran it."""

@@ -16,7 +16,8 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from search.storage.database import StoreError, sqlite_path
+from search.storage.address import StoreError
+from search.storage.database import sqlite_path
 
 _PROBE_S = 0.5
 """A probe holds the lock for an instant; taking it waits that long before giving up."""

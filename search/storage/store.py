@@ -43,7 +43,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from search.errors import NotFoundError, UsageError, did_you_mean
-from search.storage.database import StoreError, clear_errors, open_engine, understanding
+from search.storage.address import StoreError
+from search.storage.database import clear_errors, open_engine, understanding
 from search.storage.entries import (
     CopiedEvaluation,
     Entry,

@@ -19,7 +19,7 @@ from search.campaign.gates import Rules
 from search.campaign.progress import Progress
 from search.campaign.proposal import ProgramCache, Proposal, propose
 from search.errors import PrimevoError, UsageError
-from search.storage.database import StoreError
+from search.storage.address import StoreError
 from search.storage.events import Heartbeat
 from search.storage.store import Store
 from tests.search.instant import InstantEvaluator, launch, outcome_of

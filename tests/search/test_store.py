@@ -22,10 +22,11 @@ from sqlalchemy import event
 from search.campaign import queries
 from search.errors import NotFoundError, PrimevoError, UsageError
 from search.storage import database
-from search.storage.database import HEAD, StoreError
+from search.storage.address import StoreError
 from search.storage.entries import CopiedEvaluation, Entry, NewCandidate, NewEvaluation
 from search.storage.events import Ended, Event, Heartbeat, Proposed
 from search.storage.models import Base
+from search.storage.schema import HEAD
 from search.storage.store import Store
 from tests.search.instant import launch, make_config
 from tests.search.recorded import ask
@@ -322,7 +323,18 @@ def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("sqlite://", UsageError, "keeps nothing"),
         ("sqlite:///:memory:", UsageError, "keeps nothing"),
         ("primevo.db", UsageError, "not a database URL"),
-        ("nosuch://host/db", StoreError, "driver is missing"),
+        ("nosuch://host/db", UsageError, "in SQLite or PostgreSQL, not in nosuch; write e.g."),
+        ("postgres://host/db", UsageError, "not in postgres; write e.g. .*postgresql://user@host"),
+        (
+            "mysql+pymysql://me:secret@host/db",
+            UsageError,
+            r"mysql\+pymysql://me:\*\*\*@host/db: camp",
+        ),
+        ("postgresql+psycopg2://host/db", UsageError, "write postgresql:// in place of"),
+        ("sqlite+aiosqlite:///a.db", UsageError, "write sqlite:// in place of"),
+        ("postgresql://host", UsageError, "names no database"),
+        ("sqlite:///a.db?mode=ro", UsageError, "'mode' is not an option; there is: synchronous"),
+        ("sqlite:///a.db?synchronous=off", UsageError, "off is not one of normal, full, extra"),
     ],
 )
 def test_urls_that_do_not_work(
