@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
@@ -129,10 +129,16 @@ def finals_planned(state: State) -> int:
 
 def final_table(state: State) -> tuple[FinalRow, ...]:
     """The finalists that have ended a final run, the lowest mean test loss first."""
+    return final_rows(state.finals.values(), state.spec.final.seeds)
+
+
+def final_rows(ends: Iterable[Ended], planned: int) -> tuple[FinalRow, ...]:
+    """The rows of `final_table` from the endings of final runs, of which each finalist has
+    `planned`."""
     runs: dict[int, list[Ended]] = {}
-    for (id, _), end in sorted(state.finals.items()):
-        runs.setdefault(id, []).append(end)
-    rows = [_final_row(id, ends, state.spec.final.seeds) for id, ends in runs.items()]
+    for end in sorted(ends, key=lambda end: (end.id, end.seed)):
+        runs.setdefault(end.id, []).append(end)
+    rows = [_final_row(id, own, planned) for id, own in runs.items()]
     return tuple(sorted(rows, key=lambda row: (row.loss is None, row.loss, row.id)))
 
 

@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Row, Select, and_, func, select
 from primitives.errors import ProgramError, unknown
 from primitives.language.dna import DNA
 from primitives.language.text import parse
-from search.campaign.history import fold
-from search.campaign.progress import FinalRow, Progress, final_table, progress
+from search.campaign.progress import FinalRow, Progress
+from search.campaign.standing import standing
 from search.config.plugins import stored_config
 from search.errors import NotFoundError, UsageError
 from search.storage.address import StoreError
@@ -77,8 +77,8 @@ def summary(store: Store, name: str) -> Summary:
     """Raises NotFoundError where there is no such campaign."""
     campaign = store.campaign(name)
     spec = stored_config(campaign.config, name).search
-    state = fold(spec, store.events(campaign.id))
-    return Summary(line(store, campaign), progress(state), campaign.heartbeat, final_table(state))
+    progress, final = standing(store, campaign.id, spec)
+    return Summary(line(store, campaign), progress, campaign.heartbeat, final)
 
 
 def top(store: Store, name: str, count: int = 10, by: str = "fitness") -> list[Record]:
@@ -90,19 +90,22 @@ def top(store: Store, name: str, count: int = 10, by: str = "fitness") -> list[R
     campaign = store.campaign(name)
     value = _ranked_by(by)
     higher = by in METRICS and METRICS[by].better == "higher"
-    statement = (
-        _records(campaign.id)
+    best = (  # a run with a worker is no copy of another one: narrow rows are ranked first
+        select(Evaluation.candidate_id)
         .where(
             Evaluation.campaign_id == campaign.id,
             Evaluation.kind == "search",
             Evaluation.outcome == "completed",
-            Candidate.duplicate_of.is_(None),
+            Evaluation.worker.is_not(None),
             value.is_not(None),
         )
-        .order_by(value.desc() if higher else value, Candidate.id)
+        .order_by(value.desc() if higher else value, Evaluation.candidate_id)
         .limit(count)
     )
-    return _fetch(store, statement)
+    with store.reading() as connection:
+        ids = connection.execute(best).scalars().all()
+    found = _fetch(store, _records(campaign.id).where(Candidate.id.in_(ids)))
+    return sorted(found, key=lambda record: ids.index(int(record["id"] or 0)))
 
 
 def candidate(store: Store, name: str, id: int) -> Record:
@@ -144,7 +147,9 @@ def line(store: Store, campaign: CampaignRow) -> CampaignLine:
     """The campaign as a list shows it."""
     candidates = select(func.count()).where(Candidate.campaign_id == campaign.id)
     runs = select(func.count()).where(
-        Evaluation.campaign_id == campaign.id, Evaluation.worker.is_not(None)
+        Evaluation.campaign_id == campaign.id,
+        Evaluation.sequence > 0,  # SQLite then reads the rows as they lie in the file
+        Evaluation.worker.is_not(None),
     )
     best = (
         select(Evaluation.val_loss, Evaluation.val_bpb)
@@ -188,7 +193,7 @@ def _one(store: Store, campaign: CampaignRow, id: int) -> Record:
 def _ranked_by(field: str) -> ColumnElement[Any]:
     """The values that order candidates by a field: a metric's column orders as the metric does."""
     if field == "id":
-        return _column(Candidate, "id")
+        return _column(Evaluation, "candidate_id")
     column = METRICS["val_loss" if field == "fitness" else field].column
     if column is not None:
         return _column(Evaluation, column)

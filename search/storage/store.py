@@ -44,7 +44,7 @@ from sqlalchemy.exc import IntegrityError
 
 from search.errors import NotFoundError, UsageError, did_you_mean
 from search.storage.address import StoreError
-from search.storage.database import clear_errors, open_engine, understanding
+from search.storage.database import clear_errors, open_engine, snapshot, understanding
 from search.storage.entries import (
     CopiedEvaluation,
     Entry,
@@ -110,6 +110,16 @@ class Store:
             clear_errors(self._engine),
             understanding(self._engine),
             self._engine.connect() as connection,
+        ):
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection to read one moment of the database from."""
+        with (
+            clear_errors(self._engine),
+            understanding(self._engine),
+            snapshot(self._engine) as connection,
         ):
             yield connection
 
@@ -271,8 +281,11 @@ class Store:
             for row in connection.execute(_PROPOSALS, parameters):
                 yield Proposed._make(row)
         for ending in endings:
-            losses = tuple(point[-1] for point in ending.curve)
-            yield Ended._make((*ending[:-1], losses))
+            yield _ended(ending)
+
+    def finals(self, campaign_id: int, connection: Connection) -> list[Ended]:
+        """The endings of the final phase, in order, as `connection` sees them."""
+        return [_ended(row) for row in connection.execute(_FINALS, {"campaign": campaign_id})]
 
 
 _CAMPAIGNS = select(
@@ -299,6 +312,8 @@ _ENDINGS = (
     .order_by(Evaluation.sequence)
 )  # fmt: skip
 
+_FINALS = _ENDINGS.where(Evaluation.kind == "final")
+
 _DNA = select(Candidate.dna).where(
     Candidate.campaign_id == bindparam("campaign"), Candidate.id == bindparam("id")
 )
@@ -321,6 +336,11 @@ _COPY_EVALUATION = insert(Evaluation).from_select(
         Evaluation.kind == "search",
     ),
 )
+
+
+def _ended(row: Row[*tuple[Any, ...]]) -> Ended:
+    losses = tuple(point[-1] for point in row.curve)
+    return Ended._make((*row[:-1], losses))
 
 
 def _campaign_row(row: Row[*tuple[Any, ...]]) -> CampaignRow:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from search.errors import NotFoundError, UsageError, did_you_mean
 from search.storage.address import name as name_of
-from search.storage.database import clear_errors, open_engine, understanding
+from search.storage.database import clear_errors, open_engine, snapshot, understanding
 from search.storage.models import Base, Campaign, Candidate, Evaluation, table_of
 
 _ROWS = 1000
@@ -55,12 +55,7 @@ def _opened(url: str, create: bool) -> Iterator[Engine]:
 
 @contextmanager
 def _reading(engine: Engine) -> Iterator[Connection]:
-    """One moment of the database, whatever others write in the meantime."""
-    with clear_errors(engine), understanding(engine), engine.connect() as connection:
-        if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN")
-        else:
-            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    with clear_errors(engine), understanding(engine), snapshot(engine) as connection:
         yield connection
 
 

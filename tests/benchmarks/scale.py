@@ -6,10 +6,11 @@ on 2 shared cores that takes some minutes. Prints one JSON object.
 
 rows, file_mb: candidates and training runs in the database, and its size (SQLite's files; what
     PostgreSQL says of the database).
-steps: CPU time of the controller a trained candidate in milliseconds, in windows of 5,000 of them:
-    `beginning`, the second window (in the first, the population is still copies of the seed
-    program, and the children are short), `end`, the last, and their ratio; `instructions` is the
-    mean length of the programs that were dispatched in each.
+steps: CPU time of the controller in milliseconds, in windows of WINDOW candidates: `beginning` is
+    the second window (in the first, the population is still copies of the seed program, and the
+    children are short), `end` the last. `a_candidate_ms` divides by the candidates; `a_child_ms`
+    by the children that were made for them: where a population has converged, more of them are
+    refused ("same function as the parent"), which is of the search and not of its length.
 in_process: wall-clock seconds of what `status`, `top`, `top --by id`, `list` and `show` ask of the
     database, the best of three, each with a store of its own that is opened before.
 command: wall-clock seconds of the whole command `primevo status ...`, Python's start included, the
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,36 +42,49 @@ from tests.search.instant import InstantEvaluator
 from workers.spec.outcome import Job
 
 NAME = "scale"
-WINDOW = 5000
+WINDOW = 5_000
 
 
-class CountingEvaluator(InstantEvaluator):
-    """Keeps of each job no more than its length and when it came, in CPU time of this process."""
+class TimingEvaluator(InstantEvaluator):
+    """Notes when the first candidate of each window came, in CPU time of this process."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.moments: list[float] = []
-        self.lengths: list[int] = []
+        self.marks: list[tuple[int, float]] = []
 
     def submit(self, job: Job) -> None:
         self._jobs.append(job)
-        self.moments.append(time.process_time())
-        self.lengths.append(job.dna.count(" = "))
-        if len(self.moments) % 10_000 == 0:
-            print(f"{len(self.moments)} trained", file=sys.stderr)
+        if job.id > WINDOW * len(self.marks):
+            self.marks.append((job.id, time.process_time()))
+            print(f"candidate {job.id}", file=sys.stderr)
 
-    def steps(self) -> dict[str, Any]:
-        """Milliseconds a candidate in the second window and in the last one."""
-        windows = range(0, len(self.moments) - WINDOW, WINDOW)
-        times = [
-            1000 * (self.moments[start + WINDOW] - self.moments[start]) / WINDOW
-            for start in windows
-        ]
-        lengths = [sum(self.lengths[start : start + WINDOW]) / WINDOW for start in windows]
-        return {
-            "beginning_ms": times[1], "end_ms": times[-1], "ratio": times[-1] / times[1],
-            "instructions": [lengths[1], lengths[-1]], "all_ms": [round(t, 2) for t in times],
-        }  # fmt: skip
+
+def steps(store: Store, marks: list[tuple[int, float]]) -> dict[str, Any]:
+    """Milliseconds a candidate, and a child, in each window."""
+    refused = _refused(store)
+    a_candidate, a_child = [], []
+    for (first, began), (after, ended) in pairwise(marks):
+        children = after - first + sum(refused[first - 1 : after - 1])
+        a_candidate.append(1000 * (ended - began) / (after - first))
+        a_child.append(1000 * (ended - began) / children)
+    return {
+        "window": WINDOW,
+        "a_candidate_ms": _ends(a_candidate),
+        "a_child_ms": _ends(a_child),
+    }  # fmt: skip
+
+
+def _ends(times: list[float]) -> dict[str, Any]:
+    return {
+        "beginning": times[1], "end": times[-1], "ratio": times[-1] / times[1], "all": times,
+    }  # fmt: skip
+
+
+def _refused(store: Store) -> list[int]:
+    """The children refused before each candidate."""
+    with store.reading() as connection:
+        found = connection.execute(select(Candidate.rejections).order_by(Candidate.id)).scalars()
+        return [sum(rejections.values()) for rejections in found]
 
 
 def main() -> None:
@@ -96,10 +111,11 @@ def made(url: str, candidates: int) -> dict[str, Any]:
         if any(campaign.name == NAME for campaign in store.campaigns()):
             return {}
         campaign = store.create_campaign(NAME, config.model_dump_json(), seed=0)
-        evaluator = CountingEvaluator()
+        evaluator = TimingEvaluator()
         began = time.perf_counter()
         Controller(store, campaign, evaluator).run()
-        return {"made_s": time.perf_counter() - began, "steps": evaluator.steps()}
+        seconds = time.perf_counter() - began
+        return {"made_s": seconds, "steps": steps(store, evaluator.marks)}
 
 
 def looked_at(url: str) -> dict[str, Any]:
