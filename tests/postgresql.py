@@ -100,7 +100,7 @@ def serving(listen: str = "127.0.0.1", allowed: Sequence[str] = ()) -> Iterator[
         yield server
     finally:
         if process is not None:
-            process.send_signal(signal.SIGINT)  # what is connected is cut off
+            process.send_signal(signal.SIGQUIT)  # nothing of it is kept
             process.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
 

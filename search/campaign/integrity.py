@@ -12,19 +12,21 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, and_, func, select
 
 from primitives.errors import ProgramError
-from primitives.graph.build import Graph, build
 from primitives.language.text import parse
 from search.campaign.history import State, fold
 from search.campaign.progress import phase
 from search.config.plugins import stored_config
+from search.config.programfile import checked
 from search.config.schema import SearchSpec
-from search.errors import PrimevoError
+from search.errors import PrimevoError, UsageError
 from search.storage import schema
-from search.storage.database import clear_errors, connect
+from search.storage.address import StoreError
+from search.storage.database import clear_errors, connecting
 from search.storage.events import Ended
 from search.storage.models import Base, Candidate, Evaluation, table_of
 from search.storage.store import CampaignRow, Store
 from workers.spec.outcome import STATUSES
+from workers.spec.task import Task
 
 _MOST = 20
 """Lines of one kind; more of them say no more."""
@@ -41,25 +43,24 @@ class Verdict:
 
 
 def check(url: str) -> Verdict:
-    """Looks through the database at a URL. Raises a PrimevoError where it cannot be opened or
-    belongs to another program or a newer version."""
+    """Looks through the database at a URL. Raises a PrimevoError where it is not there or belongs
+    to another program or a newer version."""
     verdict = Verdict()
-    engine = connect(url, create=False)
-    try:
+    with connecting(url) as engine:
         with clear_errors(engine), engine.connect() as connection:
-            verdict.findings += _damage(connection)
             older = _older(connection)
-        if older or verdict.findings:  # the rest would stumble over it again and again
-            verdict.findings += older
-            return verdict
-        with clear_errors(engine), engine.connect() as connection:
-            verdict.findings += [*_differences(connection), *_orphans(connection)]
-    finally:
-        engine.dispose()
-    with Store.open(url, create=False) as store, store.understanding():
-        for campaign in store.campaigns():
-            verdict.campaigns += 1
-            verdict.findings += _of_campaign(store, campaign, verdict)
+        try:
+            with clear_errors(engine), engine.connect() as connection:
+                verdict.findings += [*_damage(connection), *older]
+                if older:  # the rest would stumble over it again and again
+                    return verdict
+                verdict.findings += [*_differences(connection), *_orphans(connection)]
+            with Store.open(url, create=False) as store, store.understanding():
+                for campaign in store.campaigns():
+                    verdict.campaigns += 1
+                    verdict.findings += _of_campaign(store, campaign, verdict)
+        except StoreError as error:
+            verdict.findings.append(str(error))
     return verdict
 
 
@@ -115,13 +116,12 @@ def _orphans(connection: Connection) -> Iterator[str]:
 def _of_campaign(store: Store, campaign: CampaignRow, verdict: Verdict) -> Iterator[str]:
     title = f"campaign '{campaign.name}'"
     try:
-        spec = stored_config(campaign.config, campaign.name).search
-    except PrimevoError as error:
+        config = stored_config(campaign.config, campaign.name)
+    except PrimevoError as error:  # without its plug-ins its programs cannot be read either
         yield str(error)
-        spec = None
-    yield from (f"{title}: {line}" for line in _programs(store, campaign, verdict, spec is None))
-    if spec is None:
         return
+    yield from (f"{title}: {line}" for line in _programs(store, campaign, config.task, verdict))
+    spec = config.search
     try:
         ended = [event for event in store.events(campaign.id) if isinstance(event, Ended)]
         state = fold(spec, store.events(campaign.id))
@@ -133,11 +133,9 @@ def _of_campaign(store: Store, campaign: CampaignRow, verdict: Verdict) -> Itera
     yield from (f"{title}: {line}" for line in lines)
 
 
-def _programs(
-    store: Store, campaign: CampaignRow, verdict: Verdict, no_plugins: bool
-) -> Iterator[str]:
-    """Each program is read, and its canonical graph has the hash that is recorded with it. Without
-    the campaign's plug-ins programs cannot be read at all."""
+def _programs(store: Store, campaign: CampaignRow, task: Task, verdict: Verdict) -> Iterator[str]:
+    """Each program is read and type-checked, and its canonical graph has the hash that is recorded
+    with it."""
     table = table_of(Candidate)
     rows = select(
         table.c.id, table.c.parent_id, table.c.duplicate_of, table.c.hash, table.c.dna
@@ -154,16 +152,16 @@ def _programs(
             for name, other in (("parent", parent), ("original", twin)):
                 if other is not None and not 1 <= other < id:
                     yield f"candidate {id}: its {name} {other} is not an earlier one"
-            if not no_plugins and (problem := _program(dna, hash)):
+            if problem := _program(dna, hash, task):
                 yield f"candidate {id}: {problem}"
 
 
-def _program(text: str, hash: str) -> str:
+def _program(text: str, hash: str, task: Task) -> str:
     try:
-        graph = build(parse(text))
-    except ProgramError as error:
+        graph = checked(parse(text), "it", task)
+    except (ProgramError, UsageError) as error:
         return f"its program cannot be read ({' '.join(str(error).split())[:120]})"
-    if isinstance(graph, Graph) and graph.hash != hash:
+    if graph.hash != hash:
         return f"its program has the hash {graph.hash[:8]}, and {str(hash)[:8]} is recorded"
     return ""
 

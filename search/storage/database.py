@@ -78,6 +78,16 @@ def connect(url: str, create: bool) -> Engine:
     return engine
 
 
+@contextmanager
+def connecting(url: str) -> Iterator[Engine]:
+    """The engine of `connect` on a database that is there, for as long as the block lasts."""
+    engine = connect(url, create=False)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
 def sqlite_path(engine: Engine) -> Path | None:
     """The file of a SQLite database, None for another kind."""
     if engine.url.get_backend_name() != "sqlite":

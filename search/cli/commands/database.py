@@ -31,16 +31,12 @@ def upgrade(
     """Bring a database to the newest schema. Every row stays."""
     from search.storage import schema
     from search.storage.address import name
-    from search.storage.database import clear_errors, connect
+    from search.storage.database import clear_errors, connecting
 
-    engine = connect(storage or DEFAULT_STORAGE, create=False)
-    try:
-        target = to or schema.HEAD
-        with clear_errors(engine):
-            before = schema.migrate(engine, target)
+    target = to or schema.HEAD
+    with connecting(storage or DEFAULT_STORAGE) as engine, clear_errors(engine):
+        before = schema.migrate(engine, target)
         place = name(engine.url)
-    finally:
-        engine.dispose()
     if before == target:
         print(f"{place} has schema revision {target}; there is nothing to do")
     else:
