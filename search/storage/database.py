@@ -166,11 +166,18 @@ def _unwritable(address: URL) -> bool:
 
 
 def _reading_alone(address: URL) -> Engine:
-    """Nobody can write there, so the file is taken as it is. What a write-ahead log beside it
-    holds is read, too: one is there where a controller died, or is at work on another machine."""
+    """Nobody can write there, so the file is taken as it is. Where a controller died, or another
+    machine's is at work, what was recorded last is in a write-ahead log beside it; SQLite reads it
+    by an index file, which it cannot make there."""
     path = Path(str(address.database)).absolute()
-    log = path.with_name(f"{path.name}-wal")
-    mode = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+    log, index = (path.with_name(f"{path.name}-{end}") for end in ("wal", "shm"))
+    logged = log.exists() and log.stat().st_size > 0
+    if logged and not index.exists():
+        raise StoreError(
+            f"storage {name(address)}: what was recorded last is in {log.name}, and its folder "
+            "cannot be written, which reading that needs; copy both files to a folder that can"
+        )
+    mode = "mode=ro" if logged else "immutable=1"
 
     def opened() -> sqlite3.Connection:
         return sqlite3.connect(

@@ -52,7 +52,7 @@ def _file_lease(path: Path) -> Iterator[bool]:
     try:
         descriptor = _take_file(path)
     except OSError as error:
-        raise StoreError(f"the lock file {path} cannot be used: {error.strerror}") from None
+        raise StoreError(f"the lock file {path} cannot be written: {error.strerror}") from None
     try:
         yield descriptor is not None
     finally:
