@@ -32,8 +32,8 @@ CONNECT_TIMEOUT_S = 10
 """How long a PostgreSQL server is waited for, unless the URL says `connect_timeout`."""
 
 KEEPALIVE_S = 10
-"""A session whose other side is silent is asked as often, and ends after three questions. Without
-it a server would keep the lease of a machine that lost its power for two hours."""
+"""Either side of a session asks a silent other one as often, and ends it after three questions.
+Without it a server would keep the lease of a machine that lost its power for two hours."""
 
 _NOT_UNDERSTOOD = (
     ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError,
@@ -141,6 +141,7 @@ def _connect_args(address: URL) -> dict[str, object]:
     ours = {
         "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "primevo",
         "keepalives_idle": KEEPALIVE_S, "keepalives_interval": KEEPALIVE_S, "keepalives_count": 3,
+        "tcp_user_timeout": 4000 * KEEPALIVE_S,
     }  # fmt: skip
     return {key: value for key, value in ours.items() if key not in address.query}
 
@@ -155,8 +156,11 @@ def _configure_sqlite(synchronous: str, connection: Any, record: ConnectionPoolE
 def _configure_postgresql(connection: Any, record: ConnectionPoolEntry) -> None:
     """The server's side of the keep-alive; a Unix socket has none and takes no notice."""
     with connection.cursor() as cursor:
-        for setting, value in (("idle", KEEPALIVE_S), ("interval", KEEPALIVE_S), ("count", 3)):
-            cursor.execute(f"SET tcp_keepalives_{setting} = {value}")
+        for setting, value in (
+            ("tcp_keepalives_idle", KEEPALIVE_S), ("tcp_keepalives_interval", KEEPALIVE_S),
+            ("tcp_keepalives_count", 3), ("tcp_user_timeout", 4000 * KEEPALIVE_S),
+        ):  # fmt: skip
+            cursor.execute(f"SET {setting} = {value}")
     connection.commit()
 
 

@@ -118,6 +118,16 @@ def test_numbers_that_json_has_no_place_for(store: Store) -> None:
     assert queries.top(store, "test", by="experts_dropped") == []
 
 
+def test_texts_that_a_database_has_no_place_for(store: Store) -> None:
+    campaign = launch(store)
+    outcome = Outcome("crashed", "it said \0 and \ud800 and ü and \U0001f600")
+    run = replace(evaluation(1, 1, outcome), worker="host\0" + "x" * 300)
+    store.record(campaign.id, [candidate(1), run])
+    assert store.reason(campaign.id, 1) == "it said \\x00 and \\ud800 and ü and \U0001f600"
+    worker = str(queries.candidate(store, "test", 1)["worker"])
+    assert worker.startswith("host\\x00xxx") and len(worker) == 200
+
+
 def test_a_campaign_keeps_the_versions_of_its_plug_ins(store: Store) -> None:
     plugins = [{"name": "mine", "version": "1.2"}]
     made = store.create_campaign("a", make_config().model_dump_json(), 1, plugins)
