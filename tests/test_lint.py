@@ -29,11 +29,11 @@ def run(*command: str) -> None:
 
 
 def test_ruff_finds_nothing() -> None:
-    run("ruff", "check", *BELOW, "tests")
+    run("ruff", "check", *BELOW, "tests", "docs")
 
 
 def test_ruff_would_not_reformat() -> None:
-    run("ruff", "format", "--check", *BELOW, "tests")
+    run("ruff", "format", "--check", *BELOW, "tests", "docs")
 
 
 @pytest.mark.slow

@@ -124,7 +124,7 @@ def _of_campaign(store: Store, campaign: CampaignRow, verdict: Verdict) -> Itera
     spec = config.search
     try:
         ended = [event for event in store.events(campaign.id) if isinstance(event, Ended)]
-        state = fold(spec, store.events(campaign.id))
+        state = fold(spec, store.events(campaign.id, spec.goals))
     except (PrimevoError, LookupError, ValueError, TypeError) as error:
         yield f"{title}: its log cannot be replayed ({type(error).__name__}: {error})"
         return

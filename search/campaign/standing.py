@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Integer, cast, func, select
+from sqlalchemy import ColumnElement, Connection, Integer, case, cast, func, select
 
 from search.campaign.history import Score
 from search.campaign.progress import FinalRow, Phase, Progress, final_rows
@@ -27,6 +27,7 @@ class _Group(NamedTuple):
 
     outcome: str
     copied: bool
+    of_seed: bool
     hurdles_passed: int
     size: int
 
@@ -37,12 +38,12 @@ def standing(
     """The campaign at one moment, and its final table."""
     with store.snapshot() as connection:
         recorded = _count(connection, Candidate.campaign_id == campaign_id)
-        groups = _groups(connection, campaign_id)
+        groups = _groups(connection, campaign_id, len(spec.seeds))
         rejected = _rejected(connection, campaign_id)
         best = _best(connection, campaign_id)
         seeds = _scores(connection, campaign_id, len(spec.seeds))
         fit = _distinct(connection, campaign_id, spec.final.top)
-        finals = store.finals(campaign_id, connection)
+        finals = store.finals(campaign_id, connection, spec.goals)
     ended = sum(group.size for group in groups)
     searched = recorded >= spec.candidates and ended >= recorded
     planned = _finals_planned(spec, searched, fit, 1 in seeds)
@@ -56,12 +57,14 @@ def standing(
         duplicates=sum(group.size for group in groups if group.copied),
         unit=spec.budget.unit,
         **_budgets(groups, spec),
+        **_hurdles(groups, spec),
+        meant=1 / spec.budget.eta,
         best=best,
         seed=seeds.get(1),
         finals_done=len(finals),
         finals_planned=planned,
     )
-    return shown, final_rows(finals, spec.final.seeds)
+    return shown, final_rows(finals, spec)
 
 
 def _count(connection: Connection, which: ColumnElement[bool]) -> int:
@@ -78,8 +81,13 @@ def _of_search(campaign_id: int) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _groups(connection: Connection, campaign_id: int) -> list[_Group]:
-    keys = (Evaluation.outcome, Evaluation.worker.is_(None), Evaluation.hurdles_passed)
+def _groups(connection: Connection, campaign_id: int, seeds: int) -> list[_Group]:
+    keys = (
+        Evaluation.outcome,
+        Evaluation.worker.is_(None),
+        case((Evaluation.candidate_id <= seeds, 1), else_=0),
+        Evaluation.hurdles_passed,
+    )
     statement = select(*keys, func.count()).where(*_of_search(campaign_id)).group_by(*keys)
     return [_Group._make(row) for row in connection.execute(statement)]
 
@@ -174,22 +182,43 @@ def _outcomes(groups: Sequence[_Group]) -> dict[str, int]:
 
 
 def _budgets(groups: Sequence[_Group], spec: SearchSpec) -> dict[str, Any]:
-    """What completed runs took and saved of the budget, and where hurdles stopped them."""
-    points, full = spec.budget.points, spec.budget.full
+    """What completed runs took and saved of the budget."""
     took = saved_by_duplicates = saved_by_hurdles = 0.0
-    stopped_at = [0] * len(points)
-    for _, copied, passed, size in (group for group in groups if group.outcome == "completed"):
-        used = spent(points, full, passed)
-        if copied:
-            saved_by_duplicates += size * used
+    for group in groups:
+        if group.outcome != "completed":
             continue
-        took += size * used
-        saved_by_hurdles += size * (full - used)
-        if passed < len(points):
-            stopped_at[passed] += size
+        used = spent(spec.budget.points, spec.budget.full, group.hurdles_passed)
+        if group.copied:
+            saved_by_duplicates += group.size * used
+        else:
+            took += group.size * used
+            saved_by_hurdles += group.size * (spec.budget.full - used)
     return {
         "spent": took,
         "saved_by_duplicates": saved_by_duplicates,
         "saved_by_hurdles": saved_by_hurdles,
+    }
+
+
+def _hurdles(groups: Sequence[_Group], spec: SearchSpec) -> dict[str, Any]:
+    """At each hurdle: the runs that it stopped, the children that it judged, those that went on. A
+    run that did not complete was judged by the hurdles that it passed."""
+    count = spec.budget.hurdles
+    stopped_at, reached, went_on = [0] * count, [0] * count, [0] * count
+    children = 0
+    for group in (group for group in groups if not group.copied):
+        completed, passed = group.outcome == "completed", group.hurdles_passed
+        if completed and passed < count:
+            stopped_at[passed] += group.size
+        if group.of_seed:
+            continue
+        children += group.size
+        for place in range(min(passed + completed, count)):
+            reached[place] += group.size
+            went_on[place] += group.size * (place < passed)
+    return {
         "stopped_at": tuple(stopped_at),
+        "children": children,
+        "reached": tuple(reached),
+        "went_on": tuple(went_on),
     }

@@ -19,7 +19,9 @@ from search.cli.commands import (
     machine,
     overview,
     program,
+    replay,
     report,
+    tracking,
     training,
 )
 from search.errors import INTERRUPTED, PrimevoError
@@ -72,7 +74,8 @@ def _options(
 for verb in (
     config.init, campaign.launch, campaign.resume, campaign.stop, campaign.delete,
     overview.status, overview.list_campaigns, overview.top,
-    candidate.show, candidate.lineage, report.curve, report.report,
+    candidate.show, candidate.lineage, replay.replay, report.curve, report.report,
+    tracking.tensorboard, tracking.mlflow,
     training.export, training.evaluate,
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip

@@ -61,8 +61,8 @@ class Insert:
 
 
 def storable(text: str) -> str:
-    r"""A text that every database takes. What ended a run is quoted from anywhere: NUL, which has no
-    place in PostgreSQL, and halves of surrogate pairs, which have none in UTF-8, are written out.
+    r"""A text that every database takes. What ended a run is quoted from anywhere: NUL, for which
+    PostgreSQL has no place, and halves of surrogate pairs, which UTF-8 has not, are written out.
 
     >>> storable("a\0b\ud800")
     'a\\x00b\\ud800'

@@ -38,6 +38,8 @@ def evaluate(
     summary = {"program": subject.title, "runs": len(runs), **_statistics(reports)}
     if output == "json":
         print_json({**summary, "runs": runs})
+    elif output == "csv":
+        print_records(runs, (), output)
     else:
         listed = (name for name, row in METRICS.items() if row.listed and row.where != "static")
         columns = ("seed", "outcome", "val_loss", *listed)
