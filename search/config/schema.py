@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS
 from workers.spec.outcome import Unit
 from workers.spec.pool import PoolSpec
-from workers.spec.task import Spec, Task
+from workers.spec.task import Spec, Task, clash
 
 
 def _mutation_name(name: str) -> str:
@@ -47,7 +47,7 @@ class BudgetSpec(Spec):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.unit in ("steps", "tokens") and self.base != int(self.base):
-            raise ValueError(f"base {self.base} must be a whole number of {self.unit}")
+            raise clash(f"base {self.base} must be a whole number of {self.unit}", "base", "unit")
         return self
 
 
@@ -66,7 +66,10 @@ class LimitsSpec(Spec):
     def _ordered(self) -> Self:
         low, high = self.parameters_min, self.parameters_max
         if low is not None and high is not None and low > high:
-            raise ValueError(f"parameters_min {low} is above parameters_max {high}")
+            raise clash(
+                f"parameters_min {low} is above parameters_max {high}",
+                "parameters_min", "parameters_max",
+            )  # fmt: skip
         return self
 
 
@@ -116,13 +119,15 @@ class SearchSpec(Spec):
     @model_validator(mode="after")
     def _sizes(self) -> Self:
         if self.tournament > self.population:
-            raise ValueError(
-                f"tournament {self.tournament} is larger than population {self.population}"
-            )
+            raise clash(
+                f"tournament {self.tournament} is larger than population {self.population}",
+                "tournament", "population",
+            )  # fmt: skip
         if self.candidates < len(self.seeds):
-            raise ValueError(
-                f"candidates {self.candidates} is below the {len(self.seeds)} seed programs"
-            )
+            raise clash(
+                f"candidates {self.candidates} is below the {len(self.seeds)} seed programs",
+                "candidates", "seeds",
+            )  # fmt: skip
         return self
 
 
