@@ -26,6 +26,7 @@ from workers.spec.fit import refused, task_cost, task_graph, window_length
 from workers.spec.metrics import measured
 from workers.spec.objectives import OBJECTIVES, Objective
 from workers.spec.outcome import Budget, Job, Measurement, Outcome
+from workers.spec.progress import Tell, silent
 from workers.spec.task import Task
 
 CALL_SECONDS = 0.5
@@ -47,11 +48,18 @@ def run_job(job: Job, task: Task) -> Outcome:
 
 
 def evaluate(
-    dna: DNA, task: Task, budget: Budget, seed: int, test: bool = False, weights: str | None = None
+    dna: DNA,
+    task: Task,
+    budget: Budget,
+    seed: int,
+    test: bool = False,
+    weights: str | None = None,
+    tell: Tell = silent,
 ) -> Outcome:
     """Trains `dna` for `budget`, scores it on the fixed validation slice at each hurdle and at the
     end, and on the test split if `test`. The same seed, task and step budget on the same machine
-    give the same numbers. `weights` names an .npz file to keep the trained weights in."""
+    give the same numbers. `weights` names an .npz file to keep the trained weights in. `tell`
+    counts the budget that is used, in its unit."""
     start = time.perf_counter()
     use_backend(task.training.backend)
     graph = task_graph(dna, task)
@@ -63,7 +71,7 @@ def evaluate(
     if reason := too_short(tokens, window_length(task)):
         return Outcome("invalid", reason)
     cost = task_cost(graph, task, tokens.vocabulary)
-    run = _Run(graph, cost, task, budget, seed, tokens)
+    run = _Run(graph, cost, task, budget, seed, tokens, tell)
     try:
         status, reason = run.train()
         if status == "completed" and test:
@@ -87,6 +95,7 @@ class _Run:
     budget: Budget
     seed: int
     tokens: TokenSplits
+    tell: Tell = silent
     engine: Any = None
     steps: int = 0
     train_seconds: float = 0.0
@@ -116,6 +125,7 @@ class _Run:
                 loss = self.engine.train(self._windows(rng, steps))
                 self.train_seconds += time.perf_counter() - started
                 self.steps += steps
+                self.tell(self._used(), self.budget.amount)
                 if not math.isfinite(loss):
                     return "diverged", f"training loss is {loss} by step {self.steps}"
             loss = self.score("validation")
@@ -143,8 +153,16 @@ class _Run:
                 return 0
             pace = self.train_seconds / self.steps if self.steps else math.inf
             return max(1, min(int(min(left, CALL_SECONDS) / pace), MAX_CALL_STEPS))
-        each = {"steps": 1.0, "tokens": self._tokens(1), "flops": self._flops()}[unit]
-        return min(math.ceil(limit / each) - self.steps, MAX_CALL_STEPS)
+        return min(math.ceil(limit / self._each()) - self.steps, MAX_CALL_STEPS)
+
+    def _each(self) -> float:
+        """What a step takes of a budget that is not in seconds."""
+        return {"steps": 1, "tokens": self._tokens(1), "flops": self._flops()}[self.budget.unit]
+
+    def _used(self) -> float:
+        """What training took of the budget so far, in its unit."""
+        in_seconds = self.budget.unit == "seconds"
+        return self.train_seconds if in_seconds else self.steps * self._each()
 
     def _tokens(self, steps: int | None = None) -> int:
         a_step = self.task.training.batch_size * self.task.model.sequence_length
