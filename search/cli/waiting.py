@@ -20,7 +20,7 @@ from rich.progress import (
 )
 
 from search.cli.output import stderr
-from workers.spec.progress import Tell, silent
+from workers.machine.progress import Tell, silent
 
 _Item = TypeVar("_Item")
 

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from workers.data.corpora import DataError, Source, documents, fingerprint
 from workers.data.splits import SPLITS, Split, split_documents
 from workers.machine.caches import cache_folder
-from workers.spec.progress import Tell, silent
+from workers.machine.progress import Tell, silent
 
 Tokens = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 

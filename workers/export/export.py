@@ -30,10 +30,10 @@ from workers.data.tokens import load_tokens
 from workers.export.score import exported_score
 from workers.export.source import Names, example_source, module_source, names, plain, readme
 from workers.machine.backends import BACKENDS
+from workers.machine.progress import Tell, silent
 from workers.spec.fit import refused, task_cost, task_graph
 from workers.spec.metrics import METRICS
 from workers.spec.outcome import Budget, Outcome
-from workers.spec.progress import Tell, silent
 from workers.spec.task import ModelSpec, Task
 from workers.training.evaluate import evaluate
 

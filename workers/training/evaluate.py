@@ -22,11 +22,11 @@ from primitives.language.text import parse
 from primitives.lowering.cost import Cost
 from workers.data.tokens import TokenSplits, load_tokens, too_short
 from workers.machine.backends import use_backend
+from workers.machine.progress import Tell, silent
 from workers.spec.fit import refused, task_cost, task_graph, window_length
 from workers.spec.metrics import measured
 from workers.spec.objectives import OBJECTIVES, Objective
 from workers.spec.outcome import Budget, Job, Measurement, Outcome
-from workers.spec.progress import Tell, silent
 from workers.spec.task import Task
 
 CALL_SECONDS = 0.5

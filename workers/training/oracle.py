@@ -15,8 +15,8 @@ import numpy as np
 from primitives.graph.build import Graph, IllTyped, build
 from primitives.language.dna import DNA
 from workers.machine.backends import use_backend
+from workers.machine.progress import Tell, silent
 from workers.spec.fit import window_length
-from workers.spec.progress import Tell, silent
 from workers.spec.task import ModelSpec, OptimizerSpec, Task, TrainingSpec
 
 VOCABULARY = 8
