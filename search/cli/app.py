@@ -18,6 +18,7 @@ from search.cli.commands import (
     machine,
     overview,
     program,
+    replay,
     report,
     tracking,
     training,
@@ -71,7 +72,7 @@ def _options(
 for verb in (
     config.init, campaign.launch, campaign.resume, campaign.stop, campaign.delete,
     overview.status, overview.list_campaigns, overview.top,
-    candidate.show, candidate.lineage, report.curve, report.report,
+    candidate.show, candidate.lineage, replay.replay, report.curve, report.report,
     tracking.tensorboard, tracking.mlflow,
     training.export, training.evaluate,
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,

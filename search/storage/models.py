@@ -1,8 +1,8 @@
 """The database: campaigns, their candidates, and what training them gave.
 
 Only the controller of a campaign writes; rows are added, never changed, except for the campaign's
-own (stop flag, heartbeat, end). All of a campaign's rows go when it is deleted. Times are seconds
-since the epoch, UTC. A change here needs a migration beside it (a test compares the two).
+own (stop flag, heartbeat, versions, end). All of a campaign's rows go when it is deleted. Times are
+seconds since the epoch, UTC. A change here needs a migration beside it (a test compares the two).
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Base(DeclarativeBase):
 class Campaign(Base):
     """`config` is the checked config as JSON, `plugins` the name and version of each of its
     plug-ins, null in campaigns of the first versions. `stop_requested` asks the controller to
-    drain; `heartbeat` is what it last said (search.storage.events.Heartbeat)."""
+    drain; `heartbeat` is what it last said (search.storage.events.Heartbeat). `versions` holds an
+    entry for each version of the code and its settings that proposed candidates, with the first of
+    these (search.campaign.version); it is null in campaigns of the first versions."""
 
     __tablename__ = "campaigns"
 
@@ -54,12 +56,15 @@ class Campaign(Base):
     stop_requested: Mapped[bool] = mapped_column(default=False)
     heartbeat: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True))
     plugins: Mapped[list[dict[str, str]] | None] = mapped_column(JSON(none_as_null=True))
+    versions: Mapped[list[dict[str, object]] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class Candidate(Base):
     """A program that passed the gates, or a seed program (no parent). `id` counts from 1 in its
     campaign. `duplicate_of` is the earlier candidate with the same canonical graph, whose outcome
-    this one took over. `rejections` counts, by reason, the children refused before this one."""
+    this one took over. `rejections` counts, by reason, the children refused before this one.
+    `endings` is how many evaluations the campaign had when this one was proposed; it is null in
+    rows of the first versions."""
 
     __tablename__ = "candidates"
     __table_args__ = (
@@ -80,6 +85,7 @@ class Candidate(Base):
     hash: Mapped[str] = mapped_column(String(64))
     duplicate_of: Mapped[int | None]
     rejections: Mapped[dict[str, int]] = mapped_column(JSON)
+    endings: Mapped[int | None]
     dna: Mapped[str] = mapped_column(Text)
     created_at: Mapped[float] = mapped_column(Float)
 

@@ -20,6 +20,7 @@ RECORDS = (
 )  # fmt: skip
 RECORD = (
     ("status", "small"), ("check", "--seed-program", "peer"), ("seeds", "switch"),
+    ("replay", "small"),
 )  # fmt: skip
 OWN = {"show", "validate", "evaluate", "launch", "resume", "doctor"}
 """Verbs whose CSV is tested below, or, where workers start, with the verb."""

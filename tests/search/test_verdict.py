@@ -16,7 +16,8 @@ GOOD: dict[str, Any] = {
     "task": {"model": {"d_model": 32, "layers": 1}, "training": {"objective": "next_token"}},
     "search": {
         "seeds": ["transformer", "switch"], "population": 8, "tournament": 3, "candidates": 10,
-        "budget": {"unit": "steps", "base": 20}, "limits": {"parameters_min": 0.5},
+        "budget": {"unit": "steps", "base": 20, "rule": "median"},
+        "limits": {"parameters_min": 0.5},
     },
 }  # fmt: skip
 
@@ -26,12 +27,14 @@ MISTAKES: dict[str, tuple[str, object, str]] = {
     "a clash of the budget": ("search.budget.base", 2.5, "whole number of steps"),
     "a clash with a number": ("search.candidates", 1, "candidates 1 is below the 2 seed programs"),
     "a clash of options": ("task.data", {"options": {"a": 1}}, "has no options"),
+    "a clash of two parts": ("workers", {"ahead": 2}, "backend tensorflow cannot train what"),
+    "a clash of rules": ("search.budget.eta", 3, "a median lets half go on, and eta is 3"),
     "a wrong type": ("seed", "x", "valid integer"),
     "a wrong item": ("plugins", [3], "plugins[0]"),
     "a wrong choice": ("task.optimizer", {"name": "sgd"}, "unknown value 'sgd'"),
     "an unknown key": ("search.final", {"tops": 1}, "did you mean 'top'?"),
     "a seed that no block runs": ("search.every", 4, "no block would run the seed program"),
-    "a bound": ("workers", {"count": 0}, "greater than or equal to 1"),
+    "a bound": ("task.training.batch_size", 0, "greater than or equal to 1"),
 }
 """Each at a key that no other one depends on."""
 
