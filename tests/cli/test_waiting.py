@@ -109,7 +109,7 @@ class TestVerbs:
         said = piped("-m", "search.cli", *verb)
         assert said == "primer_ez type-checks: no output can see the future\n"
 
-    def test_an_export_on_a_terminal(self, tmp_path: Path) -> None:
+    def test_an_export_on_a_terminal_then_its_text_in_a_pipe(self, tmp_path: Path) -> None:
         (tmp_path / "tiny.yaml").write_text(TINY)
         verb = ("export", "--seed-program", "primer_ez", "--config", "tiny.yaml", "--to", "out")
         said = on_terminal("-m", "search.cli", *verb, cwd=str(tmp_path))
@@ -118,3 +118,5 @@ class TestVerbs:
         lines = [line.strip() for line in visible.splitlines()]
         rest = {line for line in lines if line and "exporting primer_ez" not in line}
         assert rest == {"training primer_ez for its weights"}
+        said = piped("-m", "search.cli", "generate", "./out", "--tokens", "3", cwd=tmp_path)
+        assert said == ""

@@ -17,16 +17,17 @@ from contextlib import contextmanager
 from workers.machine.backends import accelerators, use_backend
 
 
-def load_framework(backend: str) -> None:
-    """Imports Keras with its backend, and finds the devices. Later settings of threads and devices
-    come too late, so a worker binds its share before it imports anything instead (`bind`)."""
-    if "keras" in sys.modules:
+def load_framework(backend: str | None = None) -> None:
+    """Imports Keras with this backend, or with the one that it chooses itself, and finds the
+    devices. Settings of threads and devices would come too late afterwards, so a worker binds its
+    share instead before it imports anything (`bind`)."""
+    if backend is not None:
         use_backend(backend)
+    if "keras" in sys.modules:
         return
     for name in ("tensorflow", "absl", "jax._src.xla_bridge"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with hushed():
-        use_backend(backend)
         accelerators()
 
 
