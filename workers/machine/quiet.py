@@ -25,6 +25,7 @@ def load_framework(backend: str | None = None) -> None:
         use_backend(backend)
     if "keras" in sys.modules:
         return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # for what is said later
     for name in ("tensorflow", "absl", "jax._src.xla_bridge"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with hushed():
