@@ -18,7 +18,10 @@ from search.cli.commands import (
     machine,
     overview,
     program,
+    replay,
     report,
+    study,
+    tracking,
     training,
     writing,
 )
@@ -71,8 +74,9 @@ def _options(
 for verb in (
     config.init, campaign.launch, campaign.resume, campaign.stop, campaign.delete,
     overview.status, overview.list_campaigns, overview.top,
-    candidate.show, candidate.lineage, report.curve, report.report,
-    training.export, writing.generate, training.evaluate,
+    candidate.show, candidate.lineage, replay.replay, report.curve, report.report,
+    tracking.tensorboard, tracking.mlflow, training.export, writing.generate, training.evaluate,
+    study.compare, study.explain, study.simplify,
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip
     app.command({"list_campaigns": "list"}.get(verb.__name__, verb.__name__))(verb)

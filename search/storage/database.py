@@ -16,7 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from search.errors import NotFoundError, PrimevoError, UsageError
 
-HEAD = "0003"
+HEAD = "0005"
 """The newest revision in `migrations`; a database that has it is opened without Alembic."""
 
 BUSY_TIMEOUT_S = 30.0

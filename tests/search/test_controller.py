@@ -19,6 +19,7 @@ from search.campaign.controller import Controller
 from search.campaign.gates import Rules
 from search.campaign.progress import Progress
 from search.campaign.proposal import ProgramCache, Proposal, propose
+from search.config.schema import BudgetSpec
 from search.errors import PrimevoError, UsageError
 from search.storage.database import StoreError
 from search.storage.events import Heartbeat
@@ -124,17 +125,26 @@ def test_duplicates_are_not_trained(store: Store, path: Path) -> None:
     assert shown.saved_by_duplicates > 0
 
 
-def test_hurdles_are_set_by_what_was_seen_and_never_stop_a_seed(store: Store) -> None:
+@pytest.mark.parametrize(("rule", "free", "judged"), [("median", 5, 8), ("top", 2, 2)])
+def test_hurdles_are_set_by_what_was_seen_and_never_stop_a_seed(
+    store: Store, rule: Any, free: int, judged: int
+) -> None:
     evaluator = InstantEvaluator()
-    shown = run(store, evaluator, candidates=60, seeds=("transformer", "primer_ez"))
+    budget = BudgetSpec(unit="steps", base=25.0, hurdles=2, rule=rule)
+    seeds = ("transformer", "primer_ez")
+    shown = run(store, evaluator, candidates=60, seeds=seeds, budget=budget)
     search = [job for job in evaluator.submitted if not job.test]
     assert all(len(job.budget.hurdles) == 2 for job in search)
-    assert all(bar.threshold is None for job in search[:5] for bar in job.budget.hurdles)
-    assert all(job.budget.hurdles[0].threshold is not None for job in search[8:])
+    assert all(bar.threshold is None for job in search[:free] for bar in job.budget.hurdles)
+    assert all(job.budget.hurdles[0].threshold is not None for job in search[judged:])
     assert shown.stopped_at[0] > 10 and shown.stopped_at[1] > 3
     full = 175.0 * shown.outcomes["completed"]
     assert shown.spent + shown.saved_by_hurdles == full
     assert shown.saved_by_hurdles > 0.3 * full
+    assert shown.children == shown.trained - 2
+    assert shown.reached[0] == shown.children - shown.outcomes["diverged"]
+    assert shown.reached[1] == shown.went_on[0] == shown.reached[0] - shown.stopped_at[0]
+    assert shown.in_full == (shown.went_on[1] / shown.children, 0.25)
 
 
 class Watched(InstantEvaluator):
@@ -187,7 +197,7 @@ def test_what_was_collected_is_kept_when_no_child_can_be_proposed(
             raise PrimevoError("no child passed the gates")
         return propose(rules, programs, rng)
 
-    monkeypatch.setattr("search.campaign.controller.propose", stuck)
+    monkeypatch.setattr("search.campaign.proposer.propose", stuck)
     with pytest.raises(PrimevoError, match="no child"):
         run(store)
     assert queries.summary(store, "test").progress.trained == 10

@@ -132,7 +132,7 @@ def seeds(
 ) -> None:
     """List the seed programs, or print one. A line each; NAME prints the whole program file."""
     from primitives.programs.seeds import seed_names, seed_text
-    from search.cli.output import print_json, print_records
+    from search.cli.output import print_fields, print_records
     from search.config.file import task_of
     from search.config.plugins import load_plugins
     from search.config.programfile import first_sentence, load_seed_program
@@ -142,8 +142,8 @@ def seeds(
     if name is not None:
         dna = load_seed_program(name, task.model.d_model)  # its error has the near miss
         text = seed_text(name)
-        if output == "json":
-            print_json({**_seed_record(name, dna, task), "text": text})
+        if output != "table":
+            print_fields({**_seed_record(name, dna, task), "text": text}, output)
         else:
             print(text, end="" if text.endswith("\n") else "\n")
         return
