@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_serializer, field_validator, model_validator
 
 from primitives.errors import unknown
 from search.evolution.hurdles import Rule
 from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS
+from search.secret import shown
 from workers.machine.backends import BACKENDS
 from workers.spec.metrics import METRICS
 from workers.spec.outcome import Unit
@@ -217,10 +218,17 @@ class CampaignConfig(Spec):
     task: Task = Task()
     search: SearchSpec
     workers: PoolSpec = PoolSpec()
-    storage: str = Field("sqlite:///primevo.db", description="SQLAlchemy URL")
+    storage: str = Field(
+        "sqlite:///primevo.db",
+        description="database URL; a password in it is used, and neither shown nor stored",
+    )
     weights: str = Field(
         "primevo-weights", description="folder where the finalists' trained weights are kept"
     )
+
+    @field_serializer("storage")
+    def _without_password(self, url: str) -> str:
+        return shown(url)
 
     @model_validator(mode="after")
     def _compiled_ahead(self) -> Self:
