@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from search.api.campaign import Campaign, Candidate
 from search.api.curve import bundle
-from search.api.opening import ConfigLike, Database, database_url, load_config, load_program
+from search.api.opening import ConfigLike, Database, database_url, load_config
 from search.api.program import Program
-from search.api.programs import say
+from search.api.programs import in_config, say
 from search.api.table import Table
-from search.config.programfile import spaced
 from search.config.schema import CampaignConfig
 from search.errors import UsageError
 from search.storage.store import Store
@@ -171,12 +170,9 @@ def simplify(
 def _named(program: Comparable, config: CampaignConfig, store: Store) -> Program:
     if isinstance(program, Candidate):
         return program.program
-    if isinstance(program, Program):
-        return program
     if isinstance(program, str) and candidate_of(program) is not None:
         return Program(program, program_named(program, config, store))
-    found = load_program(program, config.task.model.d_model)
-    return Program(found.name, spaced(found.dna, config.search.every))
+    return in_config(program, config)
 
 
 def _number(campaign: Campaign, id: int | None) -> int:
