@@ -20,9 +20,6 @@ from search.errors import NotFoundError, UsageError
 from workers.spec.fit import task_graph
 from workers.spec.task import Task
 
-BYTES = 256
-"""The vocabulary of the bytes tokenizer."""
-
 
 def load_program(name: str, d_model: int, base: Path = Path()) -> tuple[str, DNA]:
     """A seed program by name, or the program in a file (relative to `base`), type-checked. The
