@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.api.campaign import Campaign, Candidate
+from search.api.campaign import Campaign
+from search.api.candidate import Candidate
 from search.api.curve import bundle
 from search.api.opening import ConfigLike, Database, database_url, load_config
 from search.api.program import Program
