@@ -22,7 +22,7 @@ from search.study import comparison, explanation, simplification
 from search.study.ancestors import ancestors
 from search.study.setting import Setting, scaled, setting
 from search.study.study import Study, Subject
-from search.study.subjects import as_subjects, candidate_of, program_named
+from search.study.subjects import as_subjects, candidate_of, candidate_program
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -118,9 +118,11 @@ def compare(
     checked = load_config(config)
     checked = scaled(checked, scale) if scale else checked
     shared = setting(checked, seeds, points=points)
-    with Store.open(database_url(database, checked.storage)) as store:
-        named = [_named(each, checked, store) for each in programs]
-        subjects = as_subjects(((each.name, each.dna) for each in named), shared)
+    named = [_named(each, checked) for each in programs]
+    create = all(isinstance(each, Program) for each in named)
+    with Store.open(database_url(database, checked.storage), create) as store:
+        found = [each if isinstance(each, Program) else _stored(store, *each) for each in named]
+        subjects = as_subjects(((each.name, each.dna) for each in found), shared)
         with _study("compare", shared, checked, store, progress) as study:
             return Comparison(comparison.compare(study, subjects))
 
@@ -168,12 +170,17 @@ def simplify(
     )
 
 
-def _named(program: Comparable, config: CampaignConfig, store: Store) -> Program:
+def _named(program: Comparable, config: CampaignConfig) -> Program | tuple[str, int]:
+    """The program, or the campaign and number of a candidate that is named."""
     if isinstance(program, Candidate):
         return program.program
-    if isinstance(program, str) and candidate_of(program) is not None:
-        return Program(program, program_named(program, config, store))
+    if isinstance(program, str) and (candidate := candidate_of(program)) is not None:
+        return candidate
     return in_config(program, config)
+
+
+def _stored(store: Store, name: str, id: int) -> Program:
+    return Program(f"{name}/{id}", candidate_program(store, name, id))
 
 
 def _number(campaign: Campaign, id: int | None) -> int:
