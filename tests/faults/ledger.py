@@ -54,10 +54,14 @@ class Campaign:
         inherited = {key: value for key, value in os.environ.items() if key != "PRIMEVO_STORAGE"}
         return {**inherited, **here, **self.settings}
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
+    def command(self, *arguments: str) -> list[str]:
+        """The command line that runs the campaign."""
+        return [sys.executable, "-m", self.module, *arguments]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
         """A process of the command line, in a session of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", self.module, *command],
+            self.command(*arguments),
             cwd=self.folder, env=self.environment, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip

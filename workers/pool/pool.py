@@ -97,7 +97,8 @@ class Pool:
     environment). A Ray that this process is connected to already is used as it is.
 
     **Errors.** PoolError where no worker can be kept alive: a warm-up raised, FAILED_STARTS workers
-    in a row did not start, or Ray died twice. What becomes of single jobs is never raised.
+    in a row did not start (those of machines that leave a cluster do not count), or Ray died twice.
+    What becomes of single jobs is never raised.
     """
 
     def __init__(
@@ -254,6 +255,7 @@ class Pool:
             if self._cluster.lost():
                 return  # as all the others have: see _restart_if_lost
             del calls[call]
+            self._cluster.kill(member.actor)  # it may be alive where only the network failed
             self._mourn(member, death)
         else:
             del calls[call]
@@ -283,7 +285,9 @@ class Pool:
 
     def _mourn(self, member: _Member, death: WorkerDied) -> None:
         """A worker died by itself: its job gets another chance, once."""
-        if member.ticket is None:
+        if member.ticket is None and death.lost:
+            pass  # Ray starts workers on a lost machine until it has noticed
+        elif member.ticket is None:
             self._count_failed_start(f"the last one died: {death}")
         elif member.ticket.lost + 1 < ATTEMPTS:
             member.ticket.lost += 1
