@@ -61,3 +61,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """'; did you mean 'X'?', or nothing where nothing is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def ended_by(error: BaseException) -> str:
+    """What ended a campaign, in one line."""
+    if isinstance(error, KeyboardInterrupt):
+        return "it was stopped at once by a second Ctrl-C"
+    text = " ".join(str(error).split()) or "no message"
+    told = isinstance(error, PrimevoError | RuntimeError)  # a pool's errors are sentences, too
+    return (text if told else f"{type(error).__name__}: {text}")[:500]

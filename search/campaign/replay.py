@@ -74,7 +74,7 @@ class _Replay:
     def __init__(self, store: Store, campaign: CampaignRow) -> None:
         self._store, self._campaign = store, campaign
         self._config = stored_config(campaign.config, campaign.name)
-        events = list(store.events(campaign.id))
+        events = list(store.events(campaign.id, self._config.search.goals))
         self._proposed = [event for event in events if isinstance(event, Proposed)]
         self._waiting = [event for event in events if isinstance(event, Ended)][::-1]
         self._ended = len(self._waiting)

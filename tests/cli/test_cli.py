@@ -30,8 +30,8 @@ from tests.cli.instant import InstantPool
 
 VERBS = (
     "init", "launch", "resume", "stop", "delete", "status", "list", "top", "show", "lineage",
-    "replay", "curve", "report", "export", "evaluate", "check", "validate", "seeds", "primitives",
-    "doctor",
+    "replay", "curve", "report", "tensorboard", "mlflow", "export", "generate", "evaluate",
+    "compare", "explain", "simplify", "check", "validate", "seeds", "primitives", "doctor",
 )  # fmt: skip
 
 

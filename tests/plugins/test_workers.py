@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -144,9 +143,6 @@ def test_a_cluster_is_sent_the_plugins(tmp_path: Path, address: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    tuple(map(int, version("ray").split(".")[:2])) < (2, 59), reason="this Ray asks for no token"
-)
 def test_a_refused_token_is_told_with_what_to_set(tmp_path: Path, address: str) -> None:
     (tmp_path / "primevo_file.py").write_text("def register(): pass\n")
     (tmp_path / "primevo_example").symlink_to(EXAMPLE / "primevo_example")

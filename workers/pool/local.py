@@ -1,7 +1,7 @@
 """A Ray on this machine that belongs to this process: its folder, its servers, its end.
 
-Nobody outside this machine can reach it: all its ports are bound to the loopback address. From Ray
-2.59 on, other users of the machine cannot, either: its servers ask for a token that is made here.
+Nobody outside this machine can reach it: all its ports are bound to the loopback address. Other
+users of the machine cannot, either: its servers ask for a token that is made here.
 
 A process owns its folder by a lock on it, which the system takes away when the process ends,
 however it ends. `start` removes the folders of owners that are gone.
@@ -24,6 +24,7 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
+from ray._raylet import Config
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Near Ray's minimum: jobs and outcomes are small, tokens are shared through files."""
@@ -58,8 +59,7 @@ def start(cpus: int, gpus: int, parent: str = "/tmp") -> Session:
     go with it. The path is short because the paths of its sockets must be."""
     sweep(parent)
     folder, lock = _own_folder(parent)
-    # Ray reads the token in `init`. It must stay the same: a process reads it only once.
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    _ask_for_a_token()
     try:
         with _loopback():
             ray.init(
@@ -119,6 +119,15 @@ def _lock(folder: Path) -> int:
 def _remove(folder: Path, lock: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     os.close(lock)
+
+
+def _ask_for_a_token() -> None:
+    """Makes the servers that this process starts refuse all who do not bring its token. A process
+    reads the token once, so it stays the same. Ray has read the mode when it was imported: it reads
+    it again here."""
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    Config.initialize("")
 
 
 def _let_agents_go(folder: Path) -> None:

@@ -185,6 +185,10 @@ def print_ending(summary: Summary, name: str, storage: str | None, output: str) 
         verdict = {"verdict": found.word, "finding": found.sentence, "chosen": found.chosen}
         print_json({**status_record(summary), **verdict, "export_command": command})
         return
+    if output == "csv":
+        print_final(summary.final, output)
+        print(f"{found.word}: {found.sentence}", file=sys.stderr)
+        return
     if summary.final:
         print_final(summary.final, output)
         print()
