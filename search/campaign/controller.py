@@ -21,7 +21,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
@@ -117,35 +117,51 @@ class Controller:
         Raises a PrimevoError where another process runs it, the database fails, no seed program
         completes, or no child passes the gates.
         """
+        with self.opened():
+            while self.step():
+                pass
+            self._tell(now=True)
+        return self.progress()
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Holds the campaign and reads where it stands. `step` may be called inside."""
         with self._store.holding(self._campaign):
             try:
                 self._begin()
-                self._advance()
+                yield
             except BaseException as error:
                 self._leave_word(ended_by(error))
                 raise
-        return progress(self._state)
+            if phase(self._state) != "done":
+                drained = "it was asked to drain, and did"
+                self._leave_word(drained if self._draining else "it was closed before its end")
 
-    def _advance(self) -> None:
-        """Step by step to the end of the campaign, or until all is drained."""
-        while True:
-            try:
-                self._plan()
-            finally:  # whatever stops the planning, what was collected is kept
-                self._commit()
-            self._dispatch()
-            self._tell()
-            if self._running:
-                self._collect(0.0 if self._may_propose() else POLL_S)
-            elif self._draining or phase(self._state) == "done":
-                break
-            elif self._evaluator.capacity() == 0:
-                time.sleep(POLL_S)
-        self._tell(now=True)
+    def step(self, patience_s: float = POLL_S) -> bool:
+        """Plans, records, dispatches and collects once, and waits no longer than `patience_s` for
+        an outcome. What it collects is recorded by the next step. False when there is nothing more
+        to do: the campaign is done, or was drained."""
+        try:
+            self._plan()
+        finally:  # whatever stops the planning, what was collected is kept
+            self._commit()
+        self._dispatch()
+        self._tell()
+        if self._running:
+            self._collect(0.0 if self._may_propose() else patience_s)
+            return True
         if phase(self._state) == "done":
             self._store.finish(self._campaign.id)
-        else:
-            self._leave_word("it was asked to drain, and did")
+            return False
+        if self._draining:
+            return False
+        if self._evaluator.capacity() == 0:
+            time.sleep(patience_s)
+        return True
+
+    def progress(self) -> Progress:
+        """Where the campaign stands, what is not recorded yet included."""
+        return progress(self._state)
 
     def _begin(self) -> None:
         """State and queue from what is recorded; a new campaign sows its seed programs."""

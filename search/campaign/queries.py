@@ -152,6 +152,19 @@ def candidate(store: Store, name: str, id: int) -> Record:
     return _one(store, store.campaign(name), id)
 
 
+def records(store: Store, name: str) -> list[Record]:
+    """Every candidate as `candidate` gives it, in order of their numbers."""
+    return _fetch(store, _records(store.campaign(name).id).order_by(Candidate.id))
+
+
+def programs(store: Store, name: str) -> dict[int, str]:
+    """Every candidate's program in text form."""
+    campaign = store.campaign(name)
+    statement = select(Candidate.id, Candidate.dna).where(Candidate.campaign_id == campaign.id)
+    with store.reading() as connection:
+        return dict(connection.execute(statement).tuples().all())
+
+
 def program(store: Store, name: str, id: int) -> str:
     """The candidate's program in text form."""
     campaign = store.campaign(name)

@@ -21,8 +21,10 @@ from search.cli.commands import (
     program,
     replay,
     report,
+    study,
     tracking,
     training,
+    writing,
 )
 from search.errors import INTERRUPTED, PrimevoError
 from search.secret import without_passwords
@@ -75,8 +77,8 @@ for verb in (
     config.init, campaign.launch, campaign.resume, campaign.stop, campaign.delete,
     overview.status, overview.list_campaigns, overview.top,
     candidate.show, candidate.lineage, replay.replay, report.curve, report.report,
-    tracking.tensorboard, tracking.mlflow,
-    training.export, training.evaluate,
+    tracking.tensorboard, tracking.mlflow, training.export, writing.generate, training.evaluate,
+    study.compare, study.explain, study.simplify,
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip
     app.command({"list_campaigns": "list"}.get(verb.__name__, verb.__name__))(verb)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from search.campaign.controller import Controller
@@ -32,6 +33,20 @@ def started(config: CampaignConfig) -> Iterator[Pool]:
             yield pool
     except (PoolError, DataError, PluginError) as error:
         raise PrimevoError(str(error)) from None
+
+
+@contextmanager
+def on_demand(config: CampaignConfig) -> Iterator[Callable[[], Pool]]:
+    """A function that gives the config's workers, started when it is first called."""
+    with ExitStack() as stack:
+        pools: list[Pool] = []
+
+        def workers() -> Pool:
+            if not pools:
+                pools.append(stack.enter_context(started(config)))
+            return pools[0]
+
+        yield workers
 
 
 def _check_text(task: Task) -> None:
@@ -66,7 +81,11 @@ def run(store: Store, campaign: CampaignRow, pool: Pool) -> Progress:
 
 @contextmanager
 def interruptions(drain: Callable[[], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM inside calls `drain`; the next one is a KeyboardInterrupt."""
+    """The first SIGINT or SIGTERM inside calls `drain`; the next one is a KeyboardInterrupt. Only
+    the main thread may handle signals: in another one they do what they did."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     signals = (signal.SIGINT, signal.SIGTERM)
     asked = False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,7 @@ from primitives.errors import unknown
 from primitives.language.dna import EVERY
 from primitives.lowering.cost import program_layers
 from primitives.programs.seeds import DEFAULT_WIDTH
-from search.config.document import Document, Keys, dotted, read, shown
+from search.config.document import Document, Keys, dotted, of_data, read, shown
 from search.config.plugins import load_plugins
 from search.config.programfile import checked, load_program, spaced
 from search.config.schema import CampaignConfig
@@ -34,7 +34,15 @@ from workers.spec.task import DataSpec, Task
 
 def load(path: Path, overrides: Sequence[str] = ()) -> CampaignConfig:
     """The config in a YAML file with `--set key=value` laid over it, or a ConfigError."""
-    document = read(path, overrides)
+    return _config(read(path, overrides), str(path))
+
+
+def from_data(data: Mapping[str, object], source: str = "the config") -> CampaignConfig:
+    """The config in plain data, keys as in a file, or a ConfigError."""
+    return _config(of_data(data, source), source)
+
+
+def _config(document: Document, source: str) -> CampaignConfig:
     config = None
     if _load_plugins(document):  # without their rows, the rest cannot be judged
         _check_programs(document)
@@ -43,7 +51,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> CampaignConfig:
     if config is not None and not document.problems:
         _check_fit(document, config)
     if config is None or document.problems:
-        raise ConfigError(str(path), sorted(document.problems, key=lambda problem: problem.line))
+        raise ConfigError(source, sorted(document.problems, key=lambda problem: problem.line))
     return config
 
 

@@ -106,6 +106,10 @@ class LimitsSpec(Spec):
         3.0, gt=0, description="times the first seed program's, measured in training; a candidate "
         "whose step takes longer is stopped after its first steps"
     )  # fmt: skip
+    memory_mb: float | None = Field(
+        None, gt=0, description="that training takes at the least; null: what a worker has on the "
+        "machine where the campaign is launched, no limit with workers.address"
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -1,8 +1,9 @@
-"""The database: campaigns, their candidates, and what training them gave.
+"""The database: campaigns, their candidates, and what training them gave; runs of studies.
 
 Only the controller of a campaign writes; rows are added, never changed, except for the campaign's
-own (stop flag, heartbeat, versions, end). All of a campaign's rows go when it is deleted. Times are
-seconds since the epoch, UTC. A change here needs a migration beside it (a test compares the two).
+own (stop flag, heartbeat, versions, end). All of a campaign's rows go when it is deleted. Runs of
+studies belong to no campaign. Times are seconds since the epoch, UTC. A change here needs a
+migration beside it (a test compares the two).
 """
 
 from __future__ import annotations
@@ -143,4 +144,27 @@ class Evaluation(Base):
     curve: Mapped[list[list[float | None]]] = mapped_column(JSON)
     metrics: Mapped[dict[str, float | None] | None] = mapped_column(JSON(none_as_null=True))
     worker: Mapped[str | None] = mapped_column(String(200))
+    finished_at: Mapped[float] = mapped_column(Float)
+
+
+class StudyRun(Base):
+    """One training run outside a campaign, for comparing programs. It is found by what decides it:
+    `key` is a digest of task, plug-ins, budget, points at which it was scored, program and seed
+    (search.study.runs). `study` says what it was first made for. `result` is the whole outcome;
+    `val_loss` stands apart for people who look with SQL."""
+
+    __tablename__ = "study_runs"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    study: Mapped[str] = mapped_column(String(200))
+    task: Mapped[str] = mapped_column(Text)
+    hash: Mapped[str] = mapped_column(String(64))
+    dna: Mapped[str] = mapped_column(Text)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    unit: Mapped[str] = mapped_column(String(8))
+    amount: Mapped[float] = mapped_column(Float)
+    outcome: Mapped[str] = mapped_column(String(16))
+    val_loss: Mapped[float | None] = mapped_column(Float)
+    result: Mapped[dict[str, object]] = mapped_column(JSON)
+    worker: Mapped[str] = mapped_column(String(200))
     finished_at: Mapped[float] = mapped_column(Float)

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from search.errors import NotFoundError, UsageError
 from search.storage.address import StoreError, name
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision in `migrations`; a database that has it is opened without Alembic."""
 
 READ_ONLY = "primevo_read_only"

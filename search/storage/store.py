@@ -135,9 +135,10 @@ class Store:
             yield
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def writing(self) -> Iterator[Connection]:
         """A transaction, on a connection that is kept: a controller writes at every step. The
-        lease goes with that connection, so that no other one may take its place."""
+        lease goes with that connection, so that no other one may take its place. The rows of a
+        campaign are written by `record` alone."""
         with clear_errors(self._engine):
             writer = self._kept()
             if self._held is not None and writer.invalidated:
@@ -163,7 +164,7 @@ class Store:
             "plugins": list(plugins),
         }  # fmt: skip
         try:
-            with self._writing() as connection:
+            with self.writing() as connection:
                 connection.execute(insert(Campaign), row)
         except StoreError as error:
             if not isinstance(error.__cause__, IntegrityError):
@@ -208,7 +209,7 @@ class Store:
     def delete(self, campaign: CampaignRow) -> None:
         """Removes the campaign and all that was recorded in it, in one transaction; a StoreError
         where a controller holds it."""
-        with self.holding(campaign), self._writing() as connection:
+        with self.holding(campaign), self.writing() as connection:
             for model in (Evaluation, Candidate):  # an evaluation refers to its candidate
                 connection.execute(delete(model).where(model.campaign_id == campaign.id))
             connection.execute(delete(Campaign).where(Campaign.id == campaign.id))
@@ -250,14 +251,14 @@ class Store:
         self._update(campaign_id, finished_at=time.time())
 
     def _update(self, campaign_id: int, **values: object) -> None:
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute(update(Campaign).where(Campaign.id == campaign_id).values(values))
 
     def record(self, campaign_id: int, entries: Iterable[Entry]) -> None:
         """Writes the entries, in order, in one transaction. A StoreError where one cannot be
         written (it is recorded already, or its candidate is not): then none of them is."""
         now = time.time()
-        with self._writing() as connection:
+        with self.writing() as connection:
             cursor = connection.connection.cursor()
             for entry in entries:
                 match entry:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from search.errors import NotFoundError, UsageError, did_you_mean
 from search.storage.address import name as name_of
 from search.storage.database import clear_errors, open_engine, snapshot, understanding
-from search.storage.models import Base, Campaign, Candidate, Evaluation, table_of
+from search.storage.models import Base, Campaign, Candidate, Evaluation, StudyRun, table_of
 
 _ROWS = 1000
 """Rows that are held in memory at a time."""
@@ -34,13 +34,16 @@ class Copied:
 
 
 def copy(source: str, target: str, campaign: str | None = None) -> list[Copied]:
-    """Copies the campaign of that name, or all of them, between the databases at two URLs; the
+    """Copies the campaign of that name, or everything, between the databases at two URLs; the
     target is made where it is not there. A UsageError where the target has a campaign of a name,
-    a NotFoundError where the source has none."""
+    a NotFoundError where the source has none. Of the runs of studies, which belong to no campaign
+    and are known by what decides them, those come along that the target has not."""
     with _opened(source, create=False) as old, _reading(old) as reader:
         rows = _campaigns(reader, campaign, name_of(old.url))
         with _opened(target, create=True) as new, clear_errors(new), new.begin() as writer:
             _refuse_taken(writer, [row["name"] for row in rows], name_of(new.url))
+            if campaign is None:
+                _copy_study_runs(reader, writer)
             return [_copied(reader, writer, row, name_of(new.url)) for row in rows]
 
 
@@ -110,6 +113,14 @@ def _copy_rows(
         writer.execute(insert(model), [{**row, "campaign_id": new} for row in rows])
         count += len(rows)
     return count
+
+
+def _copy_study_runs(reader: Connection, writer: Connection) -> None:
+    there = set(writer.execute(select(StudyRun.key)).scalars())
+    runs = reader.execution_options(yield_per=_ROWS).execute(select(table_of(StudyRun)))
+    for rows in runs.mappings().partitions():
+        if missing := [dict(row) for row in rows if row["key"] not in there]:
+            writer.execute(insert(StudyRun), missing)
 
 
 def _of_campaign(model: type[Base], number: int) -> Select[*tuple[Any, ...]]:

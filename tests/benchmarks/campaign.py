@@ -7,10 +7,10 @@ its completed candidates, evenly spread, train again, alone on the machine and i
 
 per_hour: candidates that ended in the M minutes; `outcomes` says how; steps: of each on average.
 training: seconds that workers spent in training steps, over seconds of devices.
-device: the same, were each step as fast as it is alone: steps * time of a step alone over the
-    time of devices. The time of a step alone is known for K candidates; for the others it is taken
-    to be as much shorter than the one in the campaign as it is for those together.
-seconds: how far seconds of a budget carry in the campaign: the steps done in a second over those
+training_alone: the same, were each step as fast as it is alone: steps * time of a step alone over
+    seconds of devices. The time of a step alone is known for K candidates; the others' is taken to
+    be as much shorter than the one in the campaign as it is for those together.
+pace: how far seconds of a budget carry in the campaign: the steps done in a second over those
     that the same candidate does alone; lowest, median and highest of K.
 start_s: from nothing to the first end.
 
@@ -38,7 +38,6 @@ from search.config.schema import BudgetSpec, CampaignConfig, FinalSpec, LimitsSp
 from search.storage.models import Evaluation
 from search.storage.store import Store
 from workers.data.tokens import load_tokens
-from workers.machine.devices import gpu_count
 from workers.pool.pool import Pool
 from workers.spec.outcome import Budget, Job, Outcome
 from workers.spec.pool import PoolSpec
@@ -207,9 +206,9 @@ def figures(
     counted = [end for end in campaign.ends[1:] if end.at <= campaign.until]
     seconds = campaign.until - campaign.began
     training = sum(end.train_seconds for end in counted) / device_seconds
-    paces = sorted(
+    paces = [
         (outcome.step_time_s or 0.0) / (end.train_seconds / end.steps) for end, outcome in alone
-    )
+    ]
     own = sum((outcome.step_time_s or 0.0) * end.steps for end, outcome in alone)
     slowed = own / sum(end.train_seconds for end, _ in alone) if alone else float("nan")
     return {
@@ -219,11 +218,8 @@ def figures(
         "steps": round(fmean(end.steps for end in counted)) if counted else 0,
         "steps_per_second": round(sum(end.steps for end in counted) / seconds, 1),
         "training": round(training, 3),
-        "device": round(training * slowed, 3),
-        "seconds": [round(pick, 3) for pick in (paces[0], median(paces), paces[-1])]
-        if paces
-        else [],
-        "gpus": gpu_count(),
+        "training_alone": round(training * slowed, 3) if alone else None,
+        "pace": [round(pick(paces), 3) for pick in (min, median, max)] if alone else [],
     }
 
 

@@ -7,8 +7,9 @@ which others a search with hurdles would have bred.
 
 For each rule: `times_fewer_steps`, the steps of training each candidate in full over those of the
 replays; `same_winner_of_5`, replays in five random orders that end with the candidate that has the
-lowest loss after full training; `same_winner` and `excess_bpb`, the share of 200 random orders that
-do, and the mean distance between the full losses of the found and the best one, in bits per byte;
+lowest loss after full training; of 200 random orders, `same_winner`, the share that do, `one_of_3`,
+the share that end with one of the best three, and `excess_bpb`, the mean distance between the full
+losses of the found and the best one, in bits per byte;
 `in_full` and `meant`, the shares of candidates that were trained in full and meant to be;
 `recorded_order`, the same for the order in which the recorded search made them, where children get
 better with time. WORKERS candidates are in flight at a time. The seed program comes first and is
@@ -38,7 +39,7 @@ ORDERS = 200
 POPULATION = 64
 RULES: tuple[tuple[Rule, int, int], ...] = (
     ("median", 2, 3), ("top", 2, 3), ("top", 2, 4), ("top", 2, 5), ("top", 3, 2), ("top", 3, 3),
-    ("top", 4, 2), ("top", 4, 3),
+    ("top", 4, 2), ("top", 4, 3), ("top", 5, 2),
 )  # fmt: skip
 
 
@@ -113,7 +114,8 @@ def budget_of(rule: Rule, eta: int, hurdles: int, full: float) -> BudgetSpec:
 def judged(found: Sequence[Curve], budget: BudgetSpec) -> dict[str, Any]:
     """One rule in all orders."""
     seed, children = found[0], list(found[1:])
-    best = min(found, key=lambda curve: curve.losses[-1])
+    best, *others = sorted(found, key=lambda curve: curve.losses[-1])[:3]
+    near = {best.id, *(curve.id for curve in others)}
     replays = [
         replay([seed, *Random(number).sample(children, len(children))], budget)
         for number in range(ORDERS)
@@ -130,6 +132,7 @@ def judged(found: Sequence[Curve], budget: BudgetSpec) -> dict[str, Any]:
         "times_fewer_steps": round(1 / fmean(one.cost for one in replays), 2),
         "same_winner_of_5": sum(one.winner == best.id for one in replays[:5]),
         "same_winner": round(fmean(one.winner == best.id for one in replays), 3),
+        "one_of_3": round(fmean(one.winner in near for one in replays), 3),
         "excess_bpb": round(fmean(map(excess, replays)), 4),
         "in_full": round(fmean(one.in_full for one in replays), 3),
         "meant": round(budget.full_share, 3),

@@ -100,13 +100,13 @@ def fill(url: str, revision: str, rows: Rows) -> None:
 
 
 def common(rows: Rows, other: Rows) -> Rows:
-    """What `rows` says in the columns that `other` has, too."""
+    """What `rows` says in the tables and columns that `other` has, too."""
     return {
         name: [
             {key: value for key, value in row.items() if key in theirs}
             for row, theirs in zip(rows[name], other[name], strict=True)
         ]
-        for name in other
+        for name in other.keys() & rows.keys()
     }
 
 

@@ -30,12 +30,15 @@ def launch(
 ) -> None:
     """Run a campaign. It ends in a table of the best against the seed program, and a verdict."""
     from search.config.file import load
+    from search.config.memory import with_memory_limit
     from search.config.plugins import versions
     from search.storage.store import Store
 
-    checked = load(
-        config, [*(overrides or ()), *([] if name is None else [f"name={json.dumps(name)}"])]
+    checked, warnings = with_memory_limit(
+        load(config, [*(overrides or ()), *([] if name is None else [f"name={json.dumps(name)}"])])
     )
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     chosen = checked.name or _name_of(config)
     url = storage or checked.storage
     with Store.open(url) as store:

@@ -38,8 +38,11 @@ def validate(config: ConfigFile, overrides: Overrides = None, output: Output = "
     """Check a config. Prints it whole, with the defaults filled in."""
     from search.cli.output import print_fields, print_json, print_records
     from search.config.file import load
+    from search.config.memory import with_memory_limit
 
     checked = load(config, overrides or ())
+    for warning in with_memory_limit(checked)[1]:
+        print(f"warning: {warning}", file=sys.stderr)
     data = checked.model_dump(mode="json")
     if output == "json":
         print_json(data)
