@@ -13,15 +13,18 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
+from primitives.language.text import parse
 from search.campaign.controller import Controller
 from search.errors import NotFoundError, UsageError
 from search.storage import transfer
 from search.storage.address import StoreError
 from search.storage.models import StudyRun
 from search.storage.store import Store
+from search.study.study import Subject
 from tests.postgresql import Server
 from tests.search.instant import InstantEvaluator, launch
 from tests.search.recorded import STUDY_RUN, ask, connected, everything, rows
+from tests.study.known import SEED, study
 from workers.spec.outcome import Job, Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -237,3 +240,22 @@ def test_one_moment_of_a_campaign_that_goes_on(
         monkeypatch.setattr(transfer, "_campaigns", go_on)
         transfer.copy(old, new)
     assert everything(new, "test") == before != everything(old, "test")
+
+
+@pytest.mark.parametrize(("source", "target"), [*itertools.permutations(KINDS)])
+def test_runs_of_studies_come_along_once(databases: Databases, source: str, target: str) -> None:
+    """They belong to no campaign: they go with everything, not with one campaign."""
+    old, new = databases.new(source), databases.new(target)
+    with Store.open(old) as store:
+        launch(store, "a", candidates=10)
+        made, _ = study(store)
+        made.run([Subject.of("a", parse(SEED, d_model=64), made.setting)])
+    with Store.open(new):
+        transfer.copy(old, new, "a")
+        assert ask(new, "SELECT count(*) FROM study_runs") == [(0,)]
+    with Store.open(old) as store:
+        store.delete(store.campaign("a"))
+    statement = "SELECT key, study, dna, val_loss, finished_at FROM study_runs ORDER BY key"
+    for _ in range(2):
+        assert transfer.copy(old, new) == []
+        assert ask(new, statement) == ask(old, statement) != []
