@@ -13,6 +13,8 @@ import pytest
 from search.campaign import queries
 from search.campaign.asking import Asking
 from search.campaign.controller import Controller
+from search.campaign.endings import why_stopped
+from search.campaign.replay import replay
 from search.errors import PrimevoError, UsageError
 from search.storage.database import StoreError
 from search.storage.store import Store
@@ -45,6 +47,7 @@ def test_it_makes_the_rows_that_a_run_makes(tmp_path: Path) -> None:
             assert finish(asking, 1) == len(evaluator.submitted)
             assert asking.progress().phase == "done"
         assert queries.campaigns(store)[0].state == "finished"
+        assert replay(store, "test").difference is None
     assert rows(tmp_path / "asked.db") == rows(tmp_path / "run.db")
 
 
@@ -94,6 +97,7 @@ def test_it_holds_the_campaign(tmp_path: Path) -> None:
                 pass
             assert queries.campaigns(store)[0].state == "running"
         assert queries.campaigns(store)[0].state == "interrupted"
+        assert why_stopped(store.campaign("test")) == "it was closed before its end"
 
 
 def test_seeds_that_cannot_be_trained_are_told(tmp_path: Path) -> None:

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 
 from search.campaign.controller import Controller
 from search.errors import NotFoundError, UsageError
 from search.storage import transfer
 from search.storage.address import StoreError
+from search.storage.models import StudyRun
 from search.storage.store import Store
 from tests.postgresql import Server
 from tests.search.instant import InstantEvaluator, launch
-from tests.search.recorded import ask, connected, everything, rows
+from tests.search.recorded import STUDY_RUN, ask, connected, everything, rows
 from workers.spec.outcome import Job, Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +80,7 @@ def test_a_campaign_that_moves_twice_ends_as_one_that_never_did(
     with Store.open(first) as store:
         launch(store)
         run_to(store, "test", 20)
-    (copied,) = transfer.copy(first, second)
+    (copied,) = transfer.copy(first, second).campaigns
     assert (copied.name, copied.candidates) == ("test", len(ask(first, "SELECT 1 FROM candidates")))
     assert everything(second, "test") == everything(first, "test")
     with Store.open(second) as store:
@@ -103,7 +105,7 @@ def test_all_campaigns_beside_those_that_are_there(
         store.delete(store.campaign("b"))
     with Store.open(new) as store:
         launch(store, "before", candidates=10)
-        assert [each.name for each in transfer.copy(old, new)] == ["a", "c"]
+        assert [each.name for each in transfer.copy(old, new).campaigns] == ["a", "c"]
         launch(store, "after", candidates=10)
         run_to(store, "after")
         assert [row.name for row in store.campaigns()] == ["before", "a", "c", "after"]
@@ -126,6 +128,24 @@ def test_a_name_that_is_taken_stops_the_whole_copy(databases: Databases, target:
     assert everything(new, "b") == before
     transfer.copy(old, new, "a")
     assert ask(new, "SELECT name FROM campaigns ORDER BY name") == [("a",), ("b",)]
+
+
+@pytest.mark.parametrize("target", KINDS)
+def test_runs_of_studies_go_along_once(databases: Databases, target: str) -> None:
+    """They belong to no campaign: they are left out where one is named."""
+    old, new = databases.new("sqlite"), databases.new(target)
+    with Store.open(old) as store:
+        launch(store, "a", candidates=10)
+        with store.writing() as connection:
+            connection.execute(insert(StudyRun), [STUDY_RUN | {"key": key} for key in "xyz"])
+    with Store.open(new) as store, store.writing() as connection:
+        connection.execute(insert(StudyRun), STUDY_RUN | {"key": "y", "worker": "there/1"})
+    assert transfer.copy(old, new, "a").study_runs == 0
+    with Store.open(new) as store:
+        store.delete(store.campaign("a"))
+    assert transfer.copy(old, new).study_runs == 2
+    found = ask(new, "SELECT key, worker, seed FROM study_runs ORDER BY key")
+    assert found == [("x", "here/1", 2**62), ("y", "there/1", 2**62), ("z", "here/1", 2**62)]
 
 
 def test_what_is_not_there_cannot_be_copied(databases: Databases, tmp_path: Path) -> None:

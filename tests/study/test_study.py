@@ -15,6 +15,7 @@ import pytest
 from primitives.language.text import parse
 from search.campaign.controller import Controller
 from search.errors import UsageError
+from search.storage.database import StoreError
 from search.storage.store import Store
 from search.study.runs import known
 from search.study.setting import Setting, scaled, setting
@@ -175,6 +176,19 @@ def test_two_processes_may_record_one_run(tmp_path: Path) -> None:
 
         workers._outcome = rule
         made.run([one])
+
+
+@pytest.mark.parametrize("damage", ["result = '[1]'", "result = 'x'", "result = '{}'"])
+def test_a_damaged_row_is_told_in_one_message(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "x.db"
+    with Store.open(f"sqlite:///{path}") as store:
+        made, _ = study(store)
+        one = subject(SEED, made.setting)
+        made.run([one])
+        with sqlite3.connect(path) as connection:
+            connection.execute(f"UPDATE study_runs SET {damage}")
+        with pytest.raises(StoreError, match=r"x\.db: its content is damaged .* restore a copy"):
+            study(store)[0].run([one])
 
 
 def test_sizes_that_cannot_be_are_told() -> None:
