@@ -7,7 +7,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from annotated_types import BaseMetadata
@@ -74,19 +75,19 @@ def _described(name: str, value: Any) -> str:
 
 
 def config() -> str:
-    """Every key of a config."""
-    rows = (
-        (_code(key), _code(_kind(info)), _default(info), _bounds(info), info.description or "")
-        for key, info in keys(CampaignConfig)
-    )
-    return _page(
-        "Config keys",
-        "Every key that a config may have; `search.candidates`, `search.budget.unit` and "
-        "`search.budget.base` have no default. `primevo validate CONFIG` prints a config with the "
-        "defaults filled in.",
-        ("key", "type", "default", "allowed", "meaning"),
-        rows,
-    )
+    """Every key of a config, a section for each of its parts."""
+    parts: dict[str, list[tuple[str, ...]]] = {}
+    for key, info in keys(CampaignConfig):
+        part, _, name = key.rpartition(".")
+        row = (_code(name), _default(info), _described(info))
+        parts.setdefault(part, []).append(row)
+    columns = ("key", "default", "what it is")
+    return "\n".join((
+        "# Config keys\n",
+        "`search.candidates`, `search.budget.unit` and `search.budget.base` have no default. "
+        "`primevo validate CONFIG` prints a config with the defaults filled in.\n",
+        *(_table(_code(part) or "At the top", columns, rows) for part, rows in parts.items()),
+    ))  # fmt: skip
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -97,6 +98,12 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldI
             yield from keys(kind, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", info
+
+
+def _described(info: FieldInfo) -> str:
+    """Meaning, type and bounds: `tokens a sequence (a whole number, >= 2, <= 1048576)`."""
+    form = ", ".join(filter(None, (_kind(info.annotation), _bounds(info))))
+    return f"{info.description} ({form})" if info.description else form
 
 
 def primitives() -> str:
@@ -186,13 +193,29 @@ def _code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
-def _kind(info: FieldInfo) -> str:
-    """The type as Python writes it, without modules."""
-    kind = info.annotation
-    text = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
-    for noise in ("typing.", "NoneType"):
-        text = text.replace(noise, "")
-    return text.partition("[Annotated")[0]
+_WORDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def _kind(kind: Any) -> str:
+    """A field's type in words."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _kind(inner[0])
+    if origin is Literal:
+        return " or ".join(_code(str(each)) for each in inner)
+    if origin in (Union, UnionType):
+        return " or ".join(_kind(each) for each in inner)
+    if origin is tuple:
+        return f"a list of {_kind(inner[0])}"
+    if origin is dict:
+        return f"a mapping of {_kind(inner[0])} to {_kind(inner[1])}"
+    return _WORDS.get(kind, str(kind))
 
 
 def _default(info: FieldInfo) -> str:

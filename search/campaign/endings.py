@@ -37,6 +37,7 @@ def failures(store: Store, campaign: CampaignRow) -> tuple[Failure, ...]:
         select(Evaluation.outcome, Evaluation.reason, count, first)
         .where(
             Evaluation.campaign_id == campaign.id,
+            Evaluation.kind.in_(("search", "final")),  # so that an index leads to the outcome
             Evaluation.outcome.in_(_FAILURES),
             Evaluation.worker.is_not(None),
         )

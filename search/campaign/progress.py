@@ -150,10 +150,15 @@ def finals_planned(state: State) -> int:
 
 def final_table(state: State) -> tuple[FinalRow, ...]:
     """The finalists that have ended a final run, the lowest mean test loss first."""
+    return final_rows(state.finals.values(), state.spec)
+
+
+def final_rows(ends: Iterable[Ended], spec: SearchSpec) -> tuple[FinalRow, ...]:
+    """The rows of `final_table` from the endings of final runs."""
     runs: dict[int, list[Ended]] = {}
-    for (id, _), end in sorted(state.finals.items()):
-        runs.setdefault(id, []).append(end)
-    rows = [_final_row(id, ends, state.spec) for id, ends in runs.items()]
+    for end in sorted(ends, key=lambda end: (end.id, end.seed)):
+        runs.setdefault(end.id, []).append(end)
+    rows = [_final_row(id, own, spec) for id, own in runs.items()]
     return tuple(sorted(rows, key=lambda row: (row.loss is None, row.loss, row.id)))
 
 

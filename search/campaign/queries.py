@@ -13,11 +13,12 @@ from primitives.language.text import parse
 from search.campaign import ranking
 from search.campaign.endings import Failure, failures, why_stopped
 from search.campaign.history import fold
-from search.campaign.progress import FinalRow, Progress, final_table, progress
+from search.campaign.progress import FinalRow, Progress
+from search.campaign.standing import standing
 from search.config.plugins import stored_config
 from search.config.schema import objective_name
 from search.errors import NotFoundError, UsageError
-from search.storage.database import StoreError
+from search.storage.address import StoreError
 from search.storage.events import Heartbeat
 from search.storage.models import Base, Candidate, Evaluation
 from search.storage.store import CampaignRow, Store
@@ -84,10 +85,10 @@ def summary(store: Store, name: str) -> Summary:
     """Raises NotFoundError where there is no such campaign."""
     campaign = store.campaign(name)
     spec = stored_config(campaign.config, name).search
-    state = fold(spec, store.events(campaign.id, spec.goals))
+    progress, final = standing(store, campaign.id, spec)
     seen = line(store, campaign)
     return Summary(
-        seen, progress(state), campaign.heartbeat, final_table(state), spec.objectives,
+        seen, progress, campaign.heartbeat, final, spec.objectives,
         failures(store, campaign), why_stopped(campaign) if seen.state == "interrupted" else None,
     )  # fmt: skip
 
@@ -101,19 +102,22 @@ def top(store: Store, name: str, count: int = 10, by: str = "fitness") -> list[R
     campaign = store.campaign(name)
     value = _ranked_by(by)
     higher = by in METRICS and METRICS[by].better == "higher"
-    statement = (
-        _records(campaign.id)
+    best = (  # a run with a worker is no copy of another one: narrow rows are ranked first
+        select(Evaluation.candidate_id)
         .where(
             Evaluation.campaign_id == campaign.id,
             Evaluation.kind == "search",
             Evaluation.outcome == "completed",
-            Candidate.duplicate_of.is_(None),
+            Evaluation.worker.is_not(None),
             value.is_not(None),
         )
-        .order_by(value.desc() if higher else value, Candidate.id)
+        .order_by(value.desc() if higher else value, Evaluation.candidate_id)
         .limit(count)
     )
-    return _fetch(store, statement)
+    with store.reading() as connection:
+        ids = connection.execute(best).scalars().all()
+    found = _fetch(store, _records(campaign.id).where(Candidate.id.in_(ids)))
+    return sorted(found, key=lambda record: ids.index(int(record["id"] or 0)))
 
 
 def front(store: Store, name: str, by: str | None = None) -> tuple[tuple[str, ...], list[Record]]:
@@ -195,7 +199,9 @@ def line(store: Store, campaign: CampaignRow) -> CampaignLine:
     """The campaign as a list shows it."""
     candidates = select(func.count()).where(Candidate.campaign_id == campaign.id)
     runs = select(func.count()).where(
-        Evaluation.campaign_id == campaign.id, Evaluation.worker.is_not(None)
+        Evaluation.campaign_id == campaign.id,
+        Evaluation.sequence > 0,  # SQLite then reads the rows as they lie in the file
+        Evaluation.worker.is_not(None),
     )
     best = (
         select(Evaluation.val_loss, Evaluation.val_bpb)
@@ -239,7 +245,7 @@ def _one(store: Store, campaign: CampaignRow, id: int) -> Record:
 def _ranked_by(field: str) -> ColumnElement[Any]:
     """The values that order candidates by a field: a metric's column orders as the metric does."""
     if field == "id":
-        return _column(Candidate, "id")
+        return _column(Evaluation, "candidate_id")
     column = METRICS["val_loss" if field == "fitness" else field].column
     if column is not None:
         return _column(Evaluation, column)

@@ -15,6 +15,7 @@ from search.cli.commands import (
     campaign,
     candidate,
     config,
+    database,
     machine,
     overview,
     program,
@@ -26,6 +27,7 @@ from search.cli.commands import (
     writing,
 )
 from search.errors import INTERRUPTED, PrimevoError
+from search.secret import without_passwords
 
 
 class Verbs(TyperGroup):
@@ -35,7 +37,7 @@ class Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except PrimevoError as error:
-            print(f"primevo: {error}", file=sys.stderr)
+            print(f"primevo: {without_passwords(str(error))}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
@@ -80,6 +82,7 @@ for verb in (
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip
     app.command({"list_campaigns": "list"}.get(verb.__name__, verb.__name__))(verb)
+app.add_typer(database.app, name="db")
 
 
 def main() -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_serializer, field_validator, model_validator
 
 from primitives.errors import unknown
 from search.evolution.hurdles import Rule
 from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS
+from search.secret import shown
 from workers.machine.backends import BACKENDS
 from workers.spec.metrics import METRICS
 from workers.spec.outcome import Unit
 from workers.spec.pool import PoolSpec, cannot
-from workers.spec.task import Spec, Task
+from workers.spec.task import Spec, Task, clash
 
 
 def _mutation_name(name: str) -> str:
@@ -80,13 +81,15 @@ class BudgetSpec(Spec):
     @model_validator(mode="after")
     def _half(self) -> Self:
         if self.rule == "median" and self.eta != 2:
-            raise ValueError(f"a median lets half go on, and eta is {self.eta}; set rule to top")
+            raise clash(
+                f"a median lets half go on, and eta is {self.eta}; set rule to top", "rule", "eta"
+            )
         return self
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.unit in ("steps", "tokens") and self.base != int(self.base):
-            raise ValueError(f"base {self.base} must be a whole number of {self.unit}")
+            raise clash(f"base {self.base} must be a whole number of {self.unit}", "base", "unit")
         return self
 
 
@@ -114,7 +117,10 @@ class LimitsSpec(Spec):
     def _ordered(self) -> Self:
         low, high = self.parameters_min, self.parameters_max
         if low is not None and high is not None and low > high:
-            raise ValueError(f"parameters_min {low} is above parameters_max {high}")
+            raise clash(
+                f"parameters_min {low} is above parameters_max {high}",
+                "parameters_min", "parameters_max",
+            )  # fmt: skip
         return self
 
 
@@ -181,13 +187,15 @@ class SearchSpec(Spec):
     @model_validator(mode="after")
     def _sizes(self) -> Self:
         if self.tournament > self.population:
-            raise ValueError(
-                f"tournament {self.tournament} is larger than population {self.population}"
-            )
+            raise clash(
+                f"tournament {self.tournament} is larger than population {self.population}",
+                "tournament", "population",
+            )  # fmt: skip
         if self.candidates < len(self.seeds):
-            raise ValueError(
-                f"candidates {self.candidates} is below the {len(self.seeds)} seed programs"
-            )
+            raise clash(
+                f"candidates {self.candidates} is below the {len(self.seeds)} seed programs",
+                "candidates", "seeds",
+            )  # fmt: skip
         return self
 
 
@@ -210,16 +218,23 @@ class CampaignConfig(Spec):
     task: Task = Task()
     search: SearchSpec
     workers: PoolSpec = PoolSpec()
-    storage: str = Field("sqlite:///primevo.db", description="SQLAlchemy URL")
+    storage: str = Field(
+        "sqlite:///primevo.db",
+        description="database URL; a password in it is used, and neither shown nor stored",
+    )
     weights: str = Field(
         "primevo-weights", description="folder where the finalists' trained weights are kept"
     )
+
+    @field_serializer("storage")
+    def _without_password(self, url: str) -> str:
+        return shown(url)
 
     @model_validator(mode="after")
     def _compiled_ahead(self) -> Self:
         backend = self.task.training.backend
         if problem := cannot(self.workers, BACKENDS[backend]):
-            raise ValueError(problem)
+            raise clash(problem, "workers.ahead", "task.training.backend")
         return self
 
     def weights_file(self, campaign: str, id: int) -> Path:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     String,
+    Table,
     Text,
     UniqueConstraint,
 )
@@ -37,6 +38,13 @@ class Base(DeclarativeBase):
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         }
     )
+
+
+def table_of(model: type[Base]) -> Table:
+    """The model's table, for statements that name its columns one by one."""
+    table = model.__table__
+    assert isinstance(table, Table)
+    return table
 
 
 class Campaign(Base):

@@ -44,7 +44,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from search.errors import NotFoundError, UsageError, did_you_mean
-from search.storage.database import StoreError, clear_errors, open_engine, understanding
+from search.storage.address import StoreError
+from search.storage.database import clear_errors, open_engine, snapshot, understanding
 from search.storage.entries import (
     CopiedEvaluation,
     Entry,
@@ -57,7 +58,7 @@ from search.storage.entries import (
 from search.storage.events import Ended, Event, Heartbeat, Proposed
 from search.storage.lease import held, lease
 from search.storage.models import Campaign, Candidate, Evaluation
-from workers.spec.metrics import METRICS
+from workers.spec.metrics import METRICS, Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writer: Connection | None = None
+        self._held: str | None = None
         self._insert_candidate = Insert(Candidate, engine.dialect)
         self._insert_evaluation = Insert(Evaluation, engine.dialect)
 
@@ -116,6 +118,16 @@ class Store:
             yield connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection to read one moment of the database from."""
+        with (
+            clear_errors(self._engine),
+            understanding(self._engine),
+            snapshot(self._engine) as connection,
+        ):
+            yield connection
+
+    @contextmanager
     def understanding(self) -> Iterator[None]:
         """For work on rows that were read: where they hold what no campaign records, as after
         damage to the file, a StoreError tells so."""
@@ -125,12 +137,23 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction, on a connection that is kept: a controller writes at every step. The rows
-        of a campaign are written by `record` alone."""
+        of a campaign are written by `record` alone. The lease goes with that connection, so that no
+        other one may take its place."""
         with clear_errors(self._engine):
-            if self._writer is None:
-                self._writer = self._engine.connect()
-            with self._writer.begin():
-                yield self._writer
+            writer = self._kept()
+            if self._held is not None and writer.invalidated:
+                raise StoreError(
+                    f"the connection to the database was lost, and with it the right to run "
+                    f"campaign '{self._held}'; go on by: primevo resume {self._held}"
+                )
+            with writer.begin():
+                yield writer
+
+    def _kept(self) -> Connection:
+        """The connection to write with."""
+        if self._writer is None:
+            self._writer = self._engine.connect()
+        return self._writer
 
     def create_campaign(
         self, name: str, config: str, seed: int, plugins: Sequence[Mapping[str, str]] = ()
@@ -170,12 +193,18 @@ class Store:
     @contextmanager
     def holding(self, campaign: CampaignRow) -> Iterator[None]:
         """The right to record in the campaign, as the only process; a StoreError where another has
-        it. An earlier request to stop is forgotten."""
-        with clear_errors(self._engine), lease(self._engine, campaign.id) as mine:
+        it, or this Store holds any. An earlier request to stop is forgotten."""
+        if self._held is not None:
+            raise StoreError(f"this process is running campaign '{self._held}'; end that first")
+        with clear_errors(self._engine), lease(self._kept(), campaign.id) as mine:
             if not mine:
                 raise StoreError(_held_by_another(self.campaign(campaign.name)))
-            self._update(campaign.id, stop_requested=False)
-            yield
+            self._held = campaign.name
+            try:
+                self._update(campaign.id, stop_requested=False)
+                yield
+            finally:
+                self._held = None
 
     def delete(self, campaign: CampaignRow) -> None:
         """Removes the campaign and all that was recorded in it, in one transaction; a StoreError
@@ -271,11 +300,16 @@ class Store:
                 yield Proposed._make(row)
         rows = [METRICS[name] for name in goals]
         for ending in endings:
-            *values, step_time_s, curve = ending[: _KNOWN + 2]
-            losses = tuple(point[-1] for point in curve)
-            found = zip(rows, ending[_KNOWN + 2 :], strict=True)
-            known = tuple(row.formed(value) for row, value in found)
-            yield Ended._make((*values, losses, step_time_s, known))
+            yield _ended(ending, rows)
+
+    def finals(
+        self, campaign_id: int, connection: Connection, goals: Sequence[str] = ()
+    ) -> list[Ended]:
+        """The endings of the final phase, in order, as `connection` sees them."""
+        statement = _ENDINGS.where(Evaluation.kind == "final").add_columns(*map(_value, goals))
+        rows = [METRICS[name] for name in goals]
+        found = connection.execute(statement, {"campaign": campaign_id})
+        return [_ended(ending, rows) for ending in found]
 
 
 _CAMPAIGNS = select(
@@ -340,6 +374,14 @@ _COPY_EVALUATION = insert(Evaluation).from_select(
         Evaluation.kind == "search",
     ),
 )
+
+
+def _ended(row: Row[*tuple[Any, ...]], goals: Sequence[Metric]) -> Ended:
+    *values, step_time_s, curve = row[: _KNOWN + 2]
+    losses = tuple(point[-1] for point in curve)
+    found = zip(goals, row[_KNOWN + 2 :], strict=True)
+    known = tuple(goal.formed(value) for goal, value in found)
+    return Ended._make((*values, losses, step_time_s, known))
 
 
 def _campaign_row(row: Row[*tuple[Any, ...]]) -> CampaignRow:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from pathlib import Path
@@ -47,6 +49,8 @@ def test_a_folder_writes_the_same_text_for_the_same_seed(
     assert len(found["text"].encode(errors="replace")) >= 38
     written = "".join(it if it.isprintable() or it in "\n\t" else "\ufffd" for it in found["text"])
     assert written + "\n" == result.stdout
+    (row,) = csv.DictReader(io.StringIO(primevo(*asked, "-o", "csv").stdout))
+    assert row["text"] == found["text"] and row["seed"] == "5"
     assert json.loads((exported / "card.json").read_text())["generates"].startswith("Each new")
 
 

@@ -31,6 +31,7 @@ from workers.export.generation import how_it_generates
 from workers.export.score import exported_score
 from workers.export.source import Names, example_source, module_source, names, plain, readme
 from workers.machine.backends import BACKENDS
+from workers.machine.progress import Tell, silent
 from workers.spec.fit import refused, task_cost, task_graph
 from workers.spec.metrics import METRICS
 from workers.spec.outcome import Budget, Outcome
@@ -56,15 +57,17 @@ def export_candidate(
     seed: int,
     card: Mapping[str, Any],
     weights: Path | None = None,
+    tell: Tell = silent,
 ) -> list[Path]:
     """`export` with the weights of a file that `evaluate` kept, or, where `weights` is None, with
-    those of a training run made for it now; its scores then stand in the card under `weights`."""
+    those of a training run made for it now; its scores then stand in the card under `weights`.
+    `tell` counts the budget that the run has used."""
     check_free(directory)
     if weights is not None:
         return export(dna, directory, task=task, weights=weights, card=card)
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder, "weights.npz")
-        outcome = evaluate(dna, task, budget, seed, test=True, weights=str(kept))
+        outcome = evaluate(dna, task, budget, seed, test=True, weights=str(kept), tell=tell)
         if outcome.status != "completed":
             raise ExportError(
                 f"there are no weights to export: training ended as {outcome.status} "

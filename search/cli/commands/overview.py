@@ -29,10 +29,10 @@ def status(
 
     with reading(storage) as store:
         if name is None:
-            lines = queries.campaigns(store)
-            if not lines:
+            campaigns = store.campaigns()
+            if not campaigns:
                 raise NotFoundError("no campaign yet; start one by: primevo launch CONFIG")
-            name = lines[-1].name
+            name = campaigns[-1].name
         summary = queries.summary(store, name)
         record = _status_fields(summary) if output == "table" else status_record(summary)
     print_fields(record, output)

@@ -62,8 +62,10 @@ def export(
 ) -> None:
     """Write a program as a Keras layer. Unless its weights were kept, it is trained once more."""
     from search.campaign.origin import origin_of
+    from search.cli.waiting import waiting
     from workers.data.corpora import DataError
     from workers.export.export import ExportError, check_free, export_candidate
+    from workers.machine.quiet import load_framework
 
     try:
         check_free(to)
@@ -74,7 +76,9 @@ def export(
     if origin["weights"] is None:
         print(f"training {subject.title} for its weights", file=sys.stderr)
     try:
-        files = export_candidate(subject.dna, to, **origin)
+        with waiting(f"exporting {subject.title}") as tell:
+            load_framework(subject.config.task.training.backend)
+            files = export_candidate(subject.dna, to, **origin, tell=tell)
     except (ExportError, DataError) as error:
         raise PrimevoError(str(error)) from None
     for file in files:

@@ -13,3 +13,9 @@ down_revision = "0003"
 def upgrade() -> None:
     op.add_column("candidates", sa.Column("endings", sa.Integer()))
     op.add_column("campaigns", sa.Column("versions", sa.JSON()))
+
+
+def downgrade() -> None:
+    """Both go; campaigns without them are those of earlier versions."""
+    op.drop_column("campaigns", "versions")
+    op.drop_column("candidates", "endings")
