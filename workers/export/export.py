@@ -170,7 +170,7 @@ def _write(
     for name, content in (
         (f"{called.module}.py", module_source(dna, graph, task, rows, called, facts)),
         ("example.py", example_source(called, task)),
-        ("README.md", readme(graph, task, called, facts, whole["versions"])),
+        ("README.md", readme(graph, task, called, whole, facts)),
         ("card.json", json.dumps(whole, indent=2) + "\n"),
     ):
         (folder / name).write_text(content, encoding="utf-8")
