@@ -1,5 +1,5 @@
-"""What several test modules share: a cache of their own, one Ray, and a task small enough to train
-in a second."""
+"""What several test modules share: a cache of their own, one Ray, one PostgreSQL server, and a task
+small enough to train in a second."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests.postgresql import Server, serving
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -38,6 +40,31 @@ def ray_session(token_cache: None) -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A PostgreSQL server of this process. Where none is installed the test is skipped, or fails
+    where the environment variable CI is set."""
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _postgresql_database(postgresql: Server) -> str:
+    return postgresql.new_database()
+
+
+@pytest.fixture
+def postgresql_url(_postgresql_database: str) -> str:
+    """The URL of a PostgreSQL database without a campaign."""
+    from search.storage.models import Base
+    from search.storage.store import Store
+
+    tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+    with Store.open(_postgresql_database) as store, store._engine.begin() as connection:
+        connection.exec_driver_sql(f"TRUNCATE {tables} RESTART IDENTITY")
+    return _postgresql_database
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,7 @@ print(sorted(name for name, in rows))
 def test_the_wheel_holds_what_it_should(installed: Installed) -> None:
     names = zipfile.ZipFile(installed.wheel).namelist()
     top = {name.partition("/")[0] for name in names if ".dist-info" not in name}
-    assert top == {"search", "primitives", "workers"}
+    assert top == {"primevo", "search", "primitives", "workers"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if "__pycache__" in name]
     metadata = next(name for name in names if name.endswith("METADATA"))

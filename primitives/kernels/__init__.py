@@ -1,5 +1,5 @@
 """Functions on arrays that lowered programs call: `dense`, then `routing` (how tokens reach
-experts) and `balancing` (what keeps experts busy).
+experts), `balancing` (what keeps experts busy) and `stepwise` (a few new positions after others).
 
 Every public function of these modules may be called by a primitive's `code`, by its plain name.
 """
@@ -12,7 +12,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-_MODULES = ("dense", "routing", "balancing")
+_MODULES = ("dense", "routing", "balancing", "stepwise")
 
 
 @cache

@@ -121,16 +121,28 @@ def reciprocal(x: Tensor) -> Tensor:
     return ops.where(zero, ops.zeros_like(x), 1 / safe)
 
 
+def matmul(x: Tensor, kernel: Tensor) -> Tensor:
+    """The product of x [batch, *branches, T, n] and kernel [*branches, n, m].
+
+    A single branch axis of size 1 is taken out and put back: of such operands, TensorFlow 2.21 with
+    oneDNN on CPUs with AVX-512 makes wrong products and writes beyond its buffers (TensorFlow issue
+    117700)."""
+    if len(x.shape) != 4 or x.shape[1] != 1 or any(size != 1 for size in kernel.shape[:-2]):
+        return ops.matmul(x, kernel)
+    kernel = ops.reshape(kernel, kernel.shape[-2:])
+    return ops.expand_dims(ops.matmul(ops.squeeze(x, 1), kernel), 1)
+
+
 def project(x: Tensor, kernel: Tensor) -> Tensor:
     """x [batch, *outer branches, T, n] times kernel [*branches, n, m]: [batch, *branches, T, m]. A
     branch axis of x may have size 1, where branches do not differ."""
     outer, inner = len(kernel.shape) - 2, len(x.shape) - 3
     if outer == 0:
-        return ops.matmul(x, kernel)
+        return matmul(x, kernel)
     if inner == outer and x.shape[-2] == 1:  # a row each: no product of matrices
         return ops.sum(x[..., 0, :, None] * kernel, axis=-2)[..., None, :]
     if inner == outer:  # an einsum would turn the batch axis about
-        return ops.matmul(x, kernel)
+        return matmul(x, kernel)
     heads = "hijk"[:outer]
     same = [axis for axis in range(inner) if x.shape[1 + axis] == 1 != kernel.shape[axis]]
     if same:

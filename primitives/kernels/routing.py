@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from primitives.kernels.dense import matmul
+
 Tensor = Any
 
 
@@ -49,9 +51,7 @@ def top_scores(x: Tensor, kernel: Tensor, k: int) -> tuple[Tensor, Tensor]:
     the k chosen products alone: for many n, all of them are computed once and not gone back
     over."""
     heads, (d, n) = tuple(kernel.shape[:-2]), kernel.shape[-2:]
-    ids = ops.cast(
-        top_k(ops.matmul(ops.stop_gradient(x), ops.stop_gradient(kernel)), k)[1], "int32"
-    )
+    ids = ops.cast(top_k(matmul(ops.stop_gradient(x), ops.stop_gradient(kernel)), k)[1], "int32")
     keys = ops.reshape(ops.swapaxes(kernel, -1, -2), (-1, d))
     rows = ops.reshape(_owners(ids, n, heads), ops.shape(ids))
     return ops.matmul(ops.take(keys, rows, axis=0), x[..., None])[..., 0], ids

@@ -30,9 +30,17 @@ BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Static cost of the whole model: trainable parameters, forward FLOPs a token, the bytes of
-    activations that training keeps for one sequence, and of the parameters those that work on one
-    token: all but the weights of experts that it is not routed to."""
+    """Static cost of the whole model.
+
+    Attributes:
+        parameters: trainable ones.
+        flops_per_token: of the forward pass.
+        activation_bytes: float32 results of all operations on one sequence, which training keeps
+            for the backward pass unless a compiler fuses some away; a step has so many for each
+            sequence of its batch.
+        active_parameters: those that work on one token: all but the weights of experts that it is
+            not routed to.
+    """
 
     parameters: int
     flops_per_token: int

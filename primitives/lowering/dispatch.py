@@ -6,7 +6,7 @@ Nodes between a DISPATCH and its COMBINE are the call's region: they work on exp
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -103,6 +103,18 @@ def strategies(
     routed = [position for position, node in enumerate(nodes) if node.op == DISPATCH]
     around = regions(nodes) if routed else []
     return {position: _strategy(nodes, around, position, d_model, options) for position in routed}
+
+
+def copied_weights(nodes: Sequence[Node], routed: Mapping[int, Strategy], d_model: int) -> int:
+    """How many weights are copied for each token, the most of any routed call: those of the experts
+    of its entries, where each entry has a copy."""
+    around = regions(nodes) if routed else []
+    copied = [
+        strategy.rows * _expert_weights(nodes, around, position, d_model)
+        for position, strategy in routed.items()
+        if strategy.kind == "entries"
+    ]
+    return int(max(copied, default=0))
 
 
 def _strategy(

@@ -82,7 +82,7 @@ def emit(
     nodes, specs = lowered(graph), weight_specs(graph, d_model)
     options = options or LoweringOptions()
     own = row_functions(nodes)
-    emitter = _Emitter(nodes, strategies(nodes, d_model, options), specs, own, owner, options)
+    emitter = Emitter(nodes, strategies(nodes, d_model, options), specs, own, owner, options)
     for position in range(len(nodes)):
         emitter.add(position)
         if record_loads and nodes[position].op == COMBINE:
@@ -111,7 +111,7 @@ def row_functions(nodes: Iterable[Node]) -> dict[str, Callable[..., Any]]:
     return found
 
 
-class _Emitter:
+class Emitter:
     """Adds the statements of one node after the other."""
 
     def __init__(

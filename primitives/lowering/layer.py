@@ -18,6 +18,9 @@ from primitives.graph.build import Graph
 from primitives.kernels import kernels
 from primitives.lowering.dispatch import LoweringOptions
 from primitives.lowering.emit import Body, emit
+from primitives.lowering.expression import Tuple
+from primitives.lowering.render import source
+from primitives.lowering.stepwise import Kept, Step, emit_step
 from primitives.lowering.weights import WeightSpec
 
 Array = npt.NDArray[np.float32]
@@ -50,18 +53,57 @@ def lower(
     """The block as a pure function of its input and weights, but for what it leaves in `run`:
     with the loads of its experts, if `record_loads`."""
     body = emit(graph, d_model, options=options, record_loads=record_loads)
-    source = function_source(body)
-    filename = f"<block {graph.hash}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-    own = {function.__name__: function for function in body.row_functions}
-    namespace: dict[str, Any] = {"ops": ops, **kernels(), **own}
-    exec(compile(source, filename, "exec"), namespace)
-    return Lowered(namespace["block"], body.runs, body.gathered)
+    function = _compiled(function_source(body), "block", f"<block {graph.hash}>", body)
+    return Lowered(function, body.runs, body.gathered)
 
 
 def block_function(graph: Graph, d_model: int, options: LoweringOptions | None = None) -> Block:
     """The block's function alone, which records no loads."""
     return lower(graph, d_model, options or LoweringOptions(), record_loads=False).function
+
+
+def step_source(step: Step) -> str:
+    """`def step(x, weights, cache, start, run)`, which gives the block's output and a new cache."""
+    names = ", ".join(spec.name for spec in step.body.weights)
+    unpack = [f"({names},) = weights"] if names else []
+    kept = source(Tuple(tuple(each.value for each in step.kept)))
+    lines = [*unpack, *step.body.lines, f"return {step.body.result}, {kept}"]
+    return "def step(x, weights, cache, start, run=None):\n" + "".join(f"    {x}\n" for x in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class LoweredStep:
+    """A block's function for a few new positions: (x [batch, N, d_model], weights, cache, how many
+    positions came before, run) -> (y [batch, N, d_model], cache). `kept` says what is in a cache,
+    and `code` what the function's source is."""
+
+    function: Block
+    kept: tuple[Kept, ...]
+    code: str
+
+    def empty_cache(self, batch: int, length: int, d_model: int, dtype: str) -> tuple[Any, ...]:
+        """What is kept before the first of `length` positions."""
+        shapes = [each.shape(batch, length, d_model) for each in self.kept]
+        starts = [each.start for each in self.kept]
+        return tuple(ops.full(*each, dtype) for each in zip(shapes, starts, strict=True))
+
+
+def lower_step(graph: Graph, d_model: int) -> LoweredStep:
+    """The block as a pure function of a few new positions and of what was kept of earlier ones;
+    ValueError where the graph has none (see `stepwise.not_stepwise`)."""
+    step = emit_step(graph, d_model)
+    code = step_source(step)
+    return LoweredStep(_compiled(code, "step", f"<step {graph.hash}>", step.body), step.kept, code)
+
+
+def _compiled(code: str, name: str, filename: str, body: Body) -> Block:
+    """The function of this name that the code defines; debuggers find its lines."""
+    linecache.cache[filename] = (len(code), None, code.splitlines(True), filename)
+    own = {function.__name__: function for function in body.row_functions}
+    namespace: dict[str, Any] = {"ops": ops, **kernels(), **own}
+    exec(compile(code, filename, "exec"), namespace)
+    made: Block = namespace[name]
+    return made
 
 
 def initial_weights(specs: Sequence[WeightSpec], rng: np.random.Generator) -> list[Array]:

@@ -33,7 +33,9 @@ class Names:
 
 @lru_cache(maxsize=1 << 14)
 def _identifier(wanted: str) -> str:
-    return re.sub(r"\W+", "_", wanted)
+    """An identifier that begins with one underscore at most: inside a class, Python takes a name
+    with two for another one."""
+    return re.sub(r"^__+", "_", re.sub(r"\W+", "_", wanted))
 
 
 def state_names(weights: Iterable[str], functions: Iterable[str]) -> Names:

@@ -49,6 +49,22 @@ def operation(
     rounded = options.mixed_precision and row.bfloat16
     if rounded:
         read = [_cast(each, "bfloat16") for each in read]
+        weight = None if weight is None else _cast(weight, "bfloat16")
+    values = holes(nodes, node, read, weight, weight_name, ids_by_node)
+    made = filled(template(row_code(row, inputs[0].type)), values)
+    return _cast(made, "float32") if rounded else made
+
+
+def holes(
+    nodes: Sequence[Node],
+    node: Node,
+    read: Sequence[Expression],
+    weight: Expression | None,
+    weight_name: str,
+    ids_by_node: Mapping[int, str] | None,
+) -> dict[str, Expression]:
+    """What stands for the holes in the code of a node's row, whose inputs are `read`."""
+    inputs = [nodes[child] for child in node.inputs]
     values = {
         "x": read[0],
         "y": read[-1],
@@ -62,11 +78,9 @@ def operation(
             ids = Name((ids_by_node or {})[child.support])
             values[hole] = with_axes(nodes[child.support].type, node.type.branches, ids)
     if weight is not None:
-        weight = _cast(weight, "bfloat16") if rounded else weight
         values["w"], values["name"] = weight, Literal(weight_name)
         values["v"] = Subscript(weight, _PER_CHANNEL) if node.context else weight
-    made = filled(template(_code(row, inputs[0].type)), values)
-    return _cast(made, "float32") if rounded else made
+    return values
 
 
 _ALL = Slice()
@@ -112,7 +126,7 @@ def with_axes(state: StateType, branches: tuple[int, ...], value: Expression) ->
     return Subscript(value, (*[_ALL] * (1 + len(state.branches)), *[_NEW] * missing))
 
 
-def _code(row: Primitive, state: StateType) -> str:
+def row_code(row: Primitive, state: StateType) -> str:
     """The row's code for a first input of this type. Over key positions that are open, each
     position reads all of them, so that they are features like any others."""
     if state.axis == KEYS and not state.closed:
@@ -125,11 +139,17 @@ def _prepared(
 ) -> Expression:
     """Input number `place` of a row, with its invisible entries filled and the branch axes of the
     result."""
-    fill = row.hidden[place]
-    zeroed = child.op in ("MASK", SOFTMAX)
-    if fill is not None and child.type.closed and not (zeroed and fill == 0):
+    fill = fill_of(row, place, child)
+    if fill is not None:
         value = call("hide", value, fill)
     return with_axes(child.type, made.branches, value) if row.aligned else value
+
+
+def fill_of(row: Primitive, place: int, child: Node) -> float | None:
+    """What the invisible entries of input number `place` have to be set to, if to anything."""
+    fill = row.hidden[place]
+    zeroed = child.op in ("MASK", SOFTMAX)
+    return None if not child.type.closed or (zeroed and fill == 0) else fill
 
 
 def _cast(value: Expression, dtype: str) -> Expression:

@@ -35,6 +35,41 @@ class Weight:
 
 
 @dataclass(frozen=True, slots=True)
+class Stepwise:
+    """How a primitive computes the results at a few new positions, in evaluation, from its inputs
+    there and from what was kept of earlier positions. The results are those of a pass over all
+    positions at once. One that works on each position by itself keeps nothing: `EACH`.
+
+    Attributes:
+        code: the expression, like `Primitive.code`, of arrays [batch, *branches, N, feature] that
+            hold the N new positions alone, but for the inputs named below. It may also read
+            {start}, how many positions came before the new ones. None: it is the row's own.
+        variants: other expressions than `code`, by the feature axis of input 1.
+        every: the inputs, "x" and "y", whose array holds every position so far:
+            [batch, *branches, length, feature], with zeros after the newest one.
+        before: how many positions before the new ones {x} begins; zeros stand for those before the
+            first: [batch, *branches, before + N, feature].
+        carried: what {carried} is at the first position, a finite number. Later on it is the result
+            at the last position: [batch, *branches, 1, feature]. None where it is not read.
+    """
+
+    code: str | None = None
+    variants: Mapping[str, str] = field(default_factory=dict)
+    every: tuple[str, ...] = ()
+    before: int = 0
+    carried: float | None = None
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a result depends on earlier positions of an input."""
+        return bool(self.every or self.before or self.carried is not None)
+
+
+EACH = Stepwise()
+"""Each position by itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Primitive:
     """One row of the table.
 
@@ -77,6 +112,8 @@ class Primitive:
         routing: whether mutation gives it only to programs with a count bank.
         training: what it does in training alone, if anything.
         functions: the functions, beside those of `primitives.kernels`, that its expressions call.
+        stepwise: how it computes a few new positions from what was kept of earlier ones. None where
+            that is not known: then exported models generate text by passes over the whole of it.
     """
 
     name: str
@@ -100,6 +137,7 @@ class Primitive:
     routing: bool = False
     training: str = ""
     functions: tuple[Callable[..., Any], ...] = ()
+    stepwise: Stepwise | None = None
 
     @property
     def binary(self) -> bool:

@@ -14,11 +14,11 @@ from functools import lru_cache, partial
 from typing import Any
 
 from primitives.ops import types
-from primitives.ops.primitive import Init, Primitive, Rule, Weight
+from primitives.ops.primitive import EACH, Init, Primitive, Rule, Stepwise, Weight
 from primitives.ops.types import CHANNELS, COUNT, ENTRIES, KEYS, Inferred, Mismatch, StateType
 from primitives.registry import Registry
 
-__all__ = ["PRIMITIVES", "Init", "Primitive", "Rule", "Weight", "infer"]
+__all__ = ["EACH", "PRIMITIVES", "Init", "Primitive", "Rule", "Stepwise", "Weight", "infer"]
 
 
 def _each(contracted: int, read: float, made: float) -> float:
@@ -55,7 +55,9 @@ def _along(rule: Rule) -> Rule:
 
 def _unary(name: str, tf: str, code: str, meaning: str, hidden: float | None = None) -> Primitive:
     rule = _unary_rule(types.elementwise)
-    return Primitive(name, tf, ("in1",), meaning, rule, _each, code, (hidden, None))
+    return Primitive(
+        name, tf, ("in1",), meaning, rule, _each, code, (hidden, None), stepwise=EACH
+    )  # fmt: skip
 
 
 def _binary(
@@ -72,21 +74,24 @@ def _binary(
         code,
         (None, hidden),
         commutative=commutative,
+        stepwise=EACH,
     )
 
 
 def _constant(name: str, tf: str, meaning: str) -> Primitive:
     rule, code = _unary_rule(types.elementwise), f"ops.{tf.split('.')[-1]}({{x}}, {{c}})"
-    return Primitive(name, tf, ("in1", "constant"), meaning, rule, _each, code)
+    return Primitive(name, tf, ("in1", "constant"), meaning, rule, _each, code, stepwise=EACH)
 
 
-def _reduction(name: str, meaning: str, hidden: float, **variants: str) -> Primitive:
+def _reduction(
+    name: str, meaning: str, hidden: float, stepwise: Stepwise = EACH, **variants: str
+) -> Primitive:
     short = name.split()[1].lower()
     code = f"ops.{short}({{x}}, axis=-1, keepdims=True)"
     return Primitive(
         name, f"tf.reduce_{short}", ("in1",), meaning, _unary_rule(types.reduction), _reduced, code,
         (hidden, None), variants=variants,
-        unmasked=_unary_rule(partial(types.reduction, bidirectional=True)),
+        unmasked=_unary_rule(partial(types.reduction, bidirectional=True)), stepwise=stepwise,
     )  # fmt: skip
 
 
@@ -103,6 +108,7 @@ def _conv(taps: int) -> Primitive:
         weight=Weight(lambda n, m: (n, m) if one else (taps, n, m), "fan_in"),
         aligned=False,
         bfloat16=True,
+        stepwise=EACH if one else Stepwise("conv_within({x}, {w})", before=taps - 1),
     )
 
 
@@ -116,13 +122,14 @@ def _dconv(taps: int) -> Primitive:
         lambda contracted, read, made: 2 * taps * made,
         "depthwise_conv({x}, {w})",
         weight=Weight(lambda n, m: (taps, n), "causal"),
+        stepwise=Stepwise("depthwise_within({x}, {w})", before=taps - 1),
     )
 
 
 def _learned(name: str, tf: str, code: str, meaning: str, init: Init) -> Primitive:
     return Primitive(
         name, tf, ("in1",), meaning, _per_channel_rule, _each, code,
-        weight=Weight(lambda n, m: (n,), init),
+        weight=Weight(lambda n, m: (n,), init), stepwise=EACH,
     )  # fmt: skip
 
 
@@ -158,16 +165,22 @@ _PRIMER_ROWS = (
     Primitive(
         "MASK", "tf.linalg.band_part", ("in1",), "keeps key positions s <= t, closing the state",
         _unary_rule(types.mask), lambda contracted, read, made: 0, "hide({x}, 0.0)",
+        stepwise=Stepwise("hide_later({x}, 0.0, {start})"),
     ),
     Primitive(
         "CUM PROD", "tf.math.cumprod", ("in1",), "running product over the sequence",
         _unary_rule(types.sequence), _each, "ops.cumprod({x}, axis=-2)", (1.0, None),
+        stepwise=Stepwise("{carried} * ops.cumprod({x}, axis=-2)", carried=1.0),
     ),
     Primitive(
         "CUM SUM", "tf.math.cumsum", ("in1",), "running sum over the sequence",
         _unary_rule(types.sequence), _each, "ops.cumsum({x}, axis=-2)", (0.0, None),
+        stepwise=Stepwise("{carried} + ops.cumsum({x}, axis=-2)", carried=0.0),
     ),
-    _reduction("RED MEAN", "mean over the feature axis", 0.0, **{KEYS: "visible_mean({x})"}),
+    _reduction(
+        "RED MEAN", "mean over the feature axis", 0.0,
+        Stepwise(variants={KEYS: "mean_so_far({x}, {start})"}), **{KEYS: "visible_mean({x})"},
+    ),
     _reduction("RED SUM", "sum over the feature axis", 0.0),
     _reduction("RED MIN", "smallest over the feature axis", _BIG),
     _reduction("RED MAX", "largest over the feature axis", -_BIG),
@@ -176,12 +189,14 @@ _PRIMER_ROWS = (
         "MAT MUL", "tf.matmul", ("in1", "in2"), "x [T, S] times y [S, n]",
         _binary_rule(types.product), _product, "ops.matmul({x}, {y})", (0.0, 0.0), bfloat16=True,
         unmasked=_binary_rule(partial(types.product, bidirectional=True)),
+        stepwise=Stepwise(every=("y",)),
     ),
     Primitive(
         "T-MAT MUL", "tf.matmul(transpose_b=True)", ("in1", "in2"), "x times y transposed: scores",
         _binary_rule(types.transposed_product), _product,
         "ops.matmul({x}, ops.swapaxes({y}, -1, -2))", (0.0, 0.0), bfloat16=True,
         unmasked=_binary_rule(partial(types.transposed_product, bidirectional=True)),
+        stepwise=Stepwise(every=("y",)),
     ),
     *(_conv(taps) for taps in (1, 3, 7, 15, 31)),
     *(_dconv(taps) for taps in (3, 7, 15, 31)),
@@ -192,7 +207,7 @@ def _routing(
     name: str, tf: str, reads: str, meaning: str, rule: Rule, code: str, **more: Any
 ) -> Primitive:
     row = Primitive(name, tf, tuple(reads.split()), meaning, rule, _each, code, **more)
-    return replace(row, routing=True)
+    return replace(row, routing=True, stepwise=None if row.bidirectional else EACH)
 
 
 def _state(name: str, tf: str, reads: str, meaning: str, code: str, each: bool = True) -> Primitive:
@@ -211,13 +226,14 @@ _ROUTING_ROWS = (
         "SCORE", "tf.layers.dense", ("in1", "count"),
         "linear map of the channels to a count of scores",
         _projection_rule(COUNT), _product, "project({x}, {w})",
-        weight=Weight(lambda n, m: (n, m), "fan_in"), aligned=False, routing=True,
+        weight=Weight(lambda n, m: (n, m), "fan_in"), aligned=False, routing=True, stepwise=EACH,
     ),
     Primitive(
         "FROZEN", "tf.layers.dense(trainable=False)", ("in1", "count"),
         "a random linear map that stays as it is: locality-sensitive hashing",
         _projection_rule(COUNT), _product, "project({x}, {w})",
         weight=Weight(lambda n, m: (n, m), "fan_in", trainable=False), aligned=False, routing=True,
+        stepwise=EACH,
     ),
     _routing(
         "TOP_K", "tf.math.top_k", "in1 count", "the k largest scores, with their indices",

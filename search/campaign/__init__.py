@@ -1,3 +1,4 @@
-"""A campaign at work. Read `history` (state as a fold over events), `gates`, `proposal`,
-`controller` (the loop), then `pace`, `progress` and `queries` (what can be read of it).
+"""A campaign at work. Read `history` (state as a fold over events), `ranking` (several objectives),
+`gates`, `proposal`, `proposer`, `controller` (the loop), `version` and `replay` (the same again,
+from its log), then `pace`, `progress` and `queries` (what can be read of it).
 """

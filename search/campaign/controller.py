@@ -21,25 +21,25 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from random import Random
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from primitives.language.dna import DNA
 from primitives.language.text import render
-from search.campaign.gates import Limits, Rules, task_cost
 from search.campaign.history import fold
 from search.campaign.pace import Pace
 from search.campaign.progress import Progress, phase, progress
-from search.campaign.proposal import ProgramCache, derive, final_seed, propose
+from search.campaign.proposal import ProgramCache, derive, final_seed
+from search.campaign.proposer import Proposer, taken_over
 from search.campaign.queries import stored_program
+from search.campaign.version import deciding
 from search.config.plugins import stored_config
-from search.config.programfile import checked, load_program, spaced
-from search.errors import PrimevoError, UsageError, ended_by
+from search.errors import PrimevoError, ended_by
 from search.storage.entries import CopiedEvaluation, Entry, NewCandidate, NewEvaluation
 from search.storage.events import Ended, Heartbeat, Kind, Proposed
 from search.storage.store import CampaignRow, Store
-from workers.spec.outcome import Budget, Hurdle, Job, Report
+from workers.spec.outcome import Budget, Hurdle, Job, Report, StepLimit
 
 POLL_S = 0.5
 """How often a request to stop is looked for, and the longest wait for an outcome."""
@@ -117,68 +117,70 @@ class Controller:
         Raises a PrimevoError where another process runs it, the database fails, no seed program
         completes, or no child passes the gates.
         """
+        with self.opened():
+            while self.step():
+                pass
+            self._tell(now=True)
+        return self.progress()
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Holds the campaign and reads where it stands. `step` may be called inside."""
         with self._store.holding(self._campaign):
             try:
                 self._begin()
-                self._advance()
+                yield
             except BaseException as error:
                 self._leave_word(ended_by(error))
                 raise
-        return progress(self._state)
+            if phase(self._state) != "done":
+                drained = "it was asked to drain, and did"
+                self._leave_word(drained if self._draining else "it was closed before its end")
 
-    def _advance(self) -> None:
-        """Step by step to the end of the campaign, or until all is drained."""
-        while True:
-            try:
-                self._plan()
-            finally:  # whatever stops the planning, what was collected is kept
-                self._commit()
-            self._dispatch()
-            self._tell()
-            if self._running:
-                self._collect(0.0 if self._may_propose() else POLL_S)
-            elif self._draining or phase(self._state) == "done":
-                break
-            elif self._evaluator.capacity() == 0:
-                time.sleep(POLL_S)
-        self._tell(now=True)
+    def step(self, patience_s: float = POLL_S) -> bool:
+        """Plans, records, dispatches and collects once, and waits no longer than `patience_s` for
+        an outcome. What it collects is recorded by the next step. False when there is nothing more
+        to do: the campaign is done, or was drained."""
+        try:
+            self._plan()
+        finally:  # whatever stops the planning, what was collected is kept
+            self._commit()
+        self._dispatch()
+        self._tell()
+        if self._running:
+            self._collect(0.0 if self._may_propose() else patience_s)
+            return True
         if phase(self._state) == "done":
             self._store.finish(self._campaign.id)
-        else:
-            self._leave_word("it was asked to drain, and did")
+            return False
+        if self._draining:
+            return False
+        if self._evaluator.capacity() == 0:
+            time.sleep(patience_s)
+        return True
+
+    def progress(self) -> Progress:
+        """Where the campaign stands, what is not recorded yet included."""
+        return progress(self._state)
 
     def _begin(self) -> None:
-        """State, queue and rules from what is recorded; a new campaign sows its seed programs."""
+        """State and queue from what is recorded; a new campaign sows its seed programs."""
         spec, id = self._config.search, self._campaign.id
         with self._store.understanding():
-            self._state = fold(spec, self._store.events(id))
+            self._state = fold(spec, self._store.events(id, spec.goals))
         self._programs = ProgramCache(
             lambda number: stored_program(self._store, self._campaign, number),
             capacity=2 * spec.population + self._evaluator.capacity(),
         )
         self._pace = Pace(self._state, self._clock())
+        self._proposer = Proposer(self._config, self._campaign.seed, self._state, self._programs)
+        self._store.note_versions(id, self._state.candidates + 1, deciding(self._config))
         if self._state.candidates == 0:
-            self._sow()
+            for dna, event in self._proposer.seeds():
+                self._add(dna, event)
         else:
             for number in self._state.pending:
                 self._queue.append(self._search_run(number, self._store.dna(id, number)))
-        task = self._config.task
-        cost = task_cost(checked(self._programs[1], "the first seed program", task), task)
-        limits = Limits.relative_to(cost, spec.limits)
-        self._rules = Rules(limits, task, self._state)
-
-    def _sow(self) -> None:
-        """The seed programs are the first candidates."""
-        known: dict[str, str] = {}
-        d_model = self._config.task.model.d_model
-        for number, name in enumerate(self._config.search.seeds, 1):
-            dna = spaced(load_program(name, d_model)[1], self._config.search.every)
-            graph = checked(dna, name, self._config.task)
-            if graph.hash in known:
-                twin = known[graph.hash]
-                raise UsageError(f"search.seeds: {name} and {twin} are one program; leave one out")
-            known[graph.hash] = name
-            self._add(dna, Proposed(number, None, "seed", graph.hash, None, {}))
 
     def _plan(self) -> None:
         """Children for the free workers; the final runs, once, when the search has ended."""
@@ -186,13 +188,7 @@ class Controller:
             self._commit()  # what is told now stands in the database
             raise PrimevoError(f"no seed program could be trained; {'; '.join(self._endings())}")
         while self._may_propose() and len(self._entries) < BATCH:
-            number = self._state.candidates + 1
-            child = propose(self._rules, self._programs, Random(f"{self._campaign.seed}/{number}"))
-            event = Proposed(
-                number, child.parent_id, child.mutation, child.hash, child.original,
-                child.rejections,
-            )  # fmt: skip
-            self._add(child.dna, event)
+            self._add(*self._proposer.child())
         if self._state.searched and not self._finals_planned:
             self._finals_planned = True
             self._queue.extend(self._final_runs())
@@ -217,12 +213,11 @@ class Controller:
         text = render(dna)
         self._programs[event.id] = dna
         entries: list[Entry] = [NewCandidate(event, text)]
-        if event.duplicate_of is None:
+        end = taken_over(event, self._state)
+        if end is None or event.duplicate_of is None:
             self._queue.append(self._search_run(event.id, text))
         else:
-            twin = self._state.results[event.duplicate_of]
-            end = twin._replace(sequence=self._state.sequence + 1, id=event.id)
-            entries.append(CopiedEvaluation(end, twin.id))
+            entries.append(CopiedEvaluation(end, event.duplicate_of))
         self._entries += entries
         for entry in entries:
             self._state.apply(entry.event)
@@ -255,14 +250,16 @@ class Controller:
 
     def _job(self, run: Planned) -> Job:
         """The first of a finalist's runs keeps its weights: they are what is exported."""
-        final, weights = run.kind == "final", None
+        final, weights, budget = run.kind == "final", None, self._budget(run)
+        limit = self._config.workers.time_limit(budget)
         if final and run.seed == final_seed(self._campaign.seed, 0):
             weights = str(self._config.weights_file(self._campaign.name, run.id))
-        return Job(run.id, run.dna, self._budget(run), run.seed, test=final, weights=weights)
+        limited = replace(budget, time_limit_s=limit)
+        return Job(run.id, run.dna, limited, run.seed, test=final, weights=weights)
 
     def _budget(self, run: Planned) -> Budget:
-        """The hurdles' bars are those of the moment. A seed program is never stopped: it is what
-        children are compared with."""
+        """The hurdles' bars are those of the moment. A seed program is stopped neither by them nor
+        for its step: it is what children are compared with."""
         spec = self._config.search
         if run.kind == "final":
             amount = spec.budget.full * spec.final.budget
@@ -270,16 +267,26 @@ class Controller:
             return Budget(spec.budget.unit, float(round(amount)) if whole else amount)
         if run.id <= len(spec.seeds):
             bars = tuple(Hurdle(point) for point in spec.budget.points)
-        else:
-            bars = self._state.hurdles.bars()
-        return Budget(spec.budget.unit, spec.budget.full, bars)
+            return Budget(spec.budget.unit, spec.budget.full, bars)
+        bars = self._state.hurdles.bars()
+        return Budget(spec.budget.unit, spec.budget.full, bars, self._step_limit())
+
+    def _step_limit(self) -> StepLimit | None:
+        """The longest step that a child may take. None without a limit, and where the first seed
+        program ended before it had made a step."""
+        factor = self._config.search.limits.step_time_max
+        seed_s = self._state.results[1].step_time_s
+        if factor is None or not seed_s:
+            return None
+        return StepLimit(seed_s, factor * self._config.workers.sharers)
 
     def _collect(self, timeout_s: float) -> None:
         for report in self._evaluator.wait(timeout_s):
             job, outcome = report.job, report.outcome
             began = self._running.pop((job.id, job.seed))
             kind: Kind = "final" if job.test else "search"
-            end = Ended.of(self._state.sequence + 1, job.id, kind, job.seed, outcome)
+            sequence, goals = self._state.sequence + 1, self._state.spec.goals
+            end = Ended.of(sequence, job.id, kind, job.seed, outcome, goals)
             self._entries.append(NewEvaluation(end, job.budget, outcome, report.worker))
             self._state.apply(end)
             if end.status == "completed" and end.hurdles_passed == len(job.budget.hurdles):

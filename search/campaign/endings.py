@@ -13,7 +13,10 @@ from workers.spec.outcome import STATUSES, Status
 SHOWN = 10
 """Different reasons that are listed: a campaign may have one for each candidate."""
 
-_FAILURES: tuple[Status, ...] = tuple(status for status in STATUSES if status != "completed")
+_FAILURES: tuple[Status, ...] = tuple(
+    status for status in STATUSES if status not in ("completed", "too_slow")
+)
+"""A program whose step is too slow is stopped by a rule of the search, as by a hurdle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Failure:
     """Runs that ended in the same way for the same reason; copies for duplicates are not counted.
     `first` is the lowest id of a candidate among them."""
 
-    outcome: Status
+    outcome: str
     reason: str
     count: int
     first: int
@@ -34,6 +37,7 @@ def failures(store: Store, campaign: CampaignRow) -> tuple[Failure, ...]:
         select(Evaluation.outcome, Evaluation.reason, count, first)
         .where(
             Evaluation.campaign_id == campaign.id,
+            Evaluation.kind.in_(("search", "final")),  # so that an index leads to the outcome
             Evaluation.outcome.in_(_FAILURES),
             Evaluation.worker.is_not(None),
         )

@@ -18,9 +18,9 @@ from primitives.language.dna import DNA
 from primitives.lowering.cost import Cost
 from primitives.registry import Registry
 from search.campaign.history import State
-from search.config.programfile import BYTES
 from search.config.schema import LimitsSpec
 from workers.spec import fit
+from workers.spec.footprint import MB, footprint
 from workers.spec.task import Task
 
 
@@ -80,6 +80,11 @@ class Child:
         assert isinstance(self.built, Graph)
         return self.built
 
+    @cached_property
+    def cost(self) -> Cost:
+        """What it costs at the task's sizes."""
+        return task_cost(self.graph, self.task)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -89,11 +94,12 @@ class Limits:
     min_parameters: float = 0.0
     max_parameters: float = inf
     max_flops: float = inf
+    max_memory: float = inf  # bytes
 
     @classmethod
     def relative_to(cls, cost: Cost, spec: LimitsSpec) -> Limits:
-        """The configured limits: the length as it is, the others times the first seed program's
-        cost."""
+        """The configured limits: length and memory as they are, the others times the first seed
+        program's cost."""
 
         def times(factor: float | None, base: int, absent: float) -> float:
             return absent if factor is None else factor * base
@@ -103,6 +109,7 @@ class Limits:
             times(spec.parameters_min, cost.parameters, 0.0),
             times(spec.parameters_max, cost.parameters, inf),
             times(spec.flops_max, cost.flops_per_token, inf),
+            times(spec.memory_mb, MB, inf),
         )
 
 
@@ -159,13 +166,22 @@ def length(child: Child, rules: Rules) -> Verdict:
 
 def cost(child: Child, rules: Rules) -> Verdict:
     """The child is neither outside the parameter band nor too slow."""
-    bounds, cost = rules.limits, task_cost(child.graph, rules.task)
+    bounds, cost = rules.limits, child.cost
     if cost.parameters < bounds.min_parameters:
         return Rejected("too few parameters")
     if cost.parameters > bounds.max_parameters:
         return Rejected("too many parameters")
     if cost.flops_per_token > bounds.max_flops:
         return Rejected("too many FLOPs")
+    return PASSED
+
+
+def memory(child: Child, rules: Rules) -> Verdict:
+    """Training the child does not take more memory than a worker has, whatever a compiler finds to
+    save. One that passes may still run out of it, which is an outcome like others."""
+    estimate = footprint(child.graph, rules.task, fit.vocabulary_of(rules.task), child.cost)
+    if estimate.least > rules.limits.max_memory:
+        return Rejected("too much memory")
     return PASSED
 
 
@@ -191,6 +207,7 @@ GATES: Registry[Gate] = Registry(
         Gate("seen", seen),
         Gate("suits", suits),
         Gate("cost", cost),
+        Gate("memory", memory),
     ),
 )
 """In the order in which a child meets them: types makes the graph that the rest asks about, and
@@ -208,8 +225,7 @@ def judge(child: Child, rules: Rules) -> Verdict:
 
 def task_cost(graph: Graph, task: Task) -> Cost:
     """The static cost of a program at the task's sizes."""
-    vocabulary = BYTES if task.data.tokenizer == "bytes" else task.data.vocabulary
-    return fit.task_cost(graph, task, vocabulary)
+    return fit.task_cost(graph, task, fit.vocabulary_of(task))
 
 
 _NEUTRAL = "same function as the parent"

@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from random import Random
 
+from search.campaign.ranking import Ranking, choice
 from search.config.schema import SearchSpec
 from search.evolution.hurdles import Hurdles, spent
-from search.evolution.population import Member, Population, admit, founders
+from search.evolution.population import Member, Population, admit, founders, tournament
 from search.storage.events import Ended, Event, Proposed
 
 
@@ -29,14 +31,16 @@ class Score:
 
 
 class Tally:
-    """Running counts for the display. Budget amounts are those of completed runs, in its unit."""
+    """Running counts for the display. Budget amounts are those of completed runs, in its unit.
+    `reached` and `went_on` count at each hurdle the children that it judged."""
 
     def __init__(self, hurdles: int) -> None:
         self.outcomes: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
-        self.duplicates = 0
+        self.duplicates = self.children = 0
         self.spent = self.saved_by_duplicates = self.saved_by_hurdles = 0.0
         self.stopped_at = [0] * hurdles
+        self.reached, self.went_on = [0] * hurdles, [0] * hurdles
 
 
 class State:
@@ -56,7 +60,9 @@ class State:
         self.results: dict[int, Ended] = {}
         self.finals: dict[tuple[int, int], Ended] = {}
         self.population: Population = founders((), 0)
-        self.hurdles = Hurdles(spec.budget.points, spec.population)
+        self.ranking = Ranking(spec.goals)
+        budget = spec.budget
+        self.hurdles = Hurdles(budget.points, spec.population, budget.rule, budget.eta)
         self.best: Score | None = None
         self.tally = Tally(spec.budget.hurdles)
 
@@ -82,15 +88,25 @@ class State:
 
     @cached_property
     def finalists(self) -> tuple[int, ...]:
-        """The first seed program, then the best distinct others. To be read once `searched`."""
+        """The first seed program, then the best distinct others: those with the lowest validation
+        loss, or what `ranking.choice` takes of several objectives. To be read once `searched`."""
         if self.spec.final.top == 0 or 1 not in self.results:
             return ()
-        ranked = sorted(
-            (fitness, id)
-            for id in self.seen.values()
-            if id != 1 and (fitness := self.results[id].fitness) is not None
-        )
+        completed = [id for id in self.seen.values() if self.results[id].fitness is not None]
+        if self.spec.goals:
+            return (1, *choice(self.spec, self.results, completed))
+        ranked = sorted((self.results[id].fitness, id) for id in completed if id != 1)
         return (1, *(id for _, id in ranked[: self.spec.final.top]))
+
+    def parent(self, rng: Random) -> Member:
+        """The member of the population that breeds next: the best of a sample by fitness, or with
+        several objectives by rank and crowding among all of the population."""
+        size = self.spec.tournament
+        if not self.spec.goals:
+            return tournament(self.population, size, rng)
+        ends = (self.results[id] for id in {member.id for member in self.population})
+        standing = self.ranking.of(ends, self.sequence)
+        return tournament(self.population, size, rng, lambda member: standing[member.id])
 
     @property
     def _seed_ids(self) -> range:
@@ -130,7 +146,13 @@ class State:
             tally.saved_by_duplicates += used
             return
         tally.outcomes[event.status] += 1
-        self.hurdles.record(event.losses)
+        judged = event.id not in self._seed_ids
+        self.hurdles.record(event.hurdle_losses, event.hurdles_passed, judged)
+        if judged:
+            tally.children += 1
+            for place in range(min(len(event.hurdle_losses), len(tally.reached))):
+                tally.reached[place] += 1
+                tally.went_on[place] += place < event.hurdles_passed
         if event.status == "completed":
             tally.spent += used
             tally.saved_by_hurdles += budget.full - used

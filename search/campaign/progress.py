@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal
 
 from search.campaign.history import Score, State
+from search.config.schema import SearchSpec
 from search.storage.events import Ended
 from workers.spec.outcome import Unit
 
@@ -17,8 +18,9 @@ Phase = Literal["seeds", "search", "final", "done"]
 @dataclass(frozen=True, slots=True)
 class FinalRow:
     """One program of the final phase: losses and bits per byte, one for each completed run;
-    `failed` holds the outcomes of the other runs. The winner is chosen by the validation losses, so
-    that the test split, which all else here speaks of, stays unseen by any choice."""
+    `failed` holds the outcomes of the other runs. `goals` has the means of the campaign's
+    objectives, where it has several. The winner is chosen by the validation losses, so that the
+    test split, which all else here speaks of, stays unseen by any choice."""
 
     id: int
     is_seed: bool
@@ -27,6 +29,7 @@ class FinalRow:
     test_losses: tuple[float, ...]
     test_bpbs: tuple[float, ...]
     failed: tuple[str, ...]
+    goals: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def loss(self) -> float | None:
@@ -54,7 +57,9 @@ class Progress:
     without an outcome, `outcomes` the trained ones by how they ended (duplicates not among them).
     Budget amounts are in `unit` and count completed runs: `spent` by training, `saved_by_hurdles`
     against training each in full, `saved_by_duplicates` for outcomes taken over. `stopped_at`
-    counts the candidates that each hurdle stopped. `seed` is the first seed program.
+    counts the candidates that each hurdle stopped; `reached` and `went_on` count at each hurdle the
+    children that it judged, of `children` that were trained, and `meant` is the share that should
+    go on from one. `seed` is the first seed program.
     """
 
     phase: Phase
@@ -69,6 +74,10 @@ class Progress:
     saved_by_duplicates: float
     saved_by_hurdles: float
     stopped_at: tuple[int, ...]
+    children: int
+    reached: tuple[int, ...]
+    went_on: tuple[int, ...]
+    meant: float
     best: Score | None
     seed: Score | None
     finals_done: int
@@ -78,6 +87,14 @@ class Progress:
     def trained(self) -> int:
         """Candidates that were trained to an outcome."""
         return sum(self.outcomes.values())
+
+    @property
+    def in_full(self) -> tuple[float, float] | None:
+        """The share of trained children that went over every hurdle, and the share that was meant
+        to; None where there are no hurdles or no children."""
+        if not (self.went_on and self.children):
+            return None
+        return self.went_on[-1] / self.children, self.meant ** len(self.went_on)
 
     @property
     def gain(self) -> float | None:
@@ -105,6 +122,10 @@ def progress(state: State) -> Progress:
         saved_by_duplicates=tally.saved_by_duplicates,
         saved_by_hurdles=tally.saved_by_hurdles,
         stopped_at=tuple(tally.stopped_at),
+        children=tally.children,
+        reached=tuple(tally.reached),
+        went_on=tuple(tally.went_on),
+        meant=1 / spec.budget.eta,
         best=state.best,
         seed=_score(state.results.get(1)),
         finals_done=len(state.finals),
@@ -129,24 +150,38 @@ def finals_planned(state: State) -> int:
 
 def final_table(state: State) -> tuple[FinalRow, ...]:
     """The finalists that have ended a final run, the lowest mean test loss first."""
+    return final_rows(state.finals.values(), state.spec)
+
+
+def final_rows(ends: Iterable[Ended], spec: SearchSpec) -> tuple[FinalRow, ...]:
+    """The rows of `final_table` from the endings of final runs."""
     runs: dict[int, list[Ended]] = {}
-    for (id, _), end in sorted(state.finals.items()):
-        runs.setdefault(id, []).append(end)
-    rows = [_final_row(id, ends, state.spec.final.seeds) for id, ends in runs.items()]
+    for end in sorted(ends, key=lambda end: (end.id, end.seed)):
+        runs.setdefault(end.id, []).append(end)
+    rows = [_final_row(id, own, spec) for id, own in runs.items()]
     return tuple(sorted(rows, key=lambda row: (row.loss is None, row.loss, row.id)))
 
 
-def _final_row(id: int, ends: list[Ended], planned: int) -> FinalRow:
+def _final_row(id: int, ends: list[Ended], spec: SearchSpec) -> FinalRow:
     completed = [end for end in ends if end.status == "completed"]
     return FinalRow(
         id=id,
         is_seed=id == 1,
-        planned=planned,
+        planned=spec.final.seeds,
         val_losses=tuple(end.val_loss for end in completed if end.val_loss is not None),
         test_losses=tuple(end.test_loss for end in completed if end.test_loss is not None),
         test_bpbs=tuple(end.test_bpb for end in completed if end.test_bpb is not None),
         failed=tuple(end.status for end in ends if end.status != "completed"),
+        goals={
+            name: _mean(end.goals[place] for end in completed)
+            for place, name in enumerate(spec.goals)
+        },
     )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def _score(end: Ended | None) -> Score | None:

@@ -16,7 +16,6 @@ from primitives.language.dna import DNA
 from search.campaign.gates import Child, Parent, Rejected, Reuse, Rules, judge
 from search.errors import PrimevoError
 from search.evolution.mutation import mutate
-from search.evolution.population import tournament
 
 TRIES = 100
 """Children of one parent that are refused before another parent is drawn."""
@@ -70,10 +69,10 @@ def final_seed(seed: int, index: int) -> int:
 
 def propose(rules: Rules, programs: ProgramCache, rng: Random) -> Proposal:
     """One child from the population of `rules.state`; a PrimevoError where none can be had."""
-    spec, population = rules.state.spec, rules.state.population
+    spec = rules.state.spec
     rejections: Counter[str] = Counter()
     for _ in range(PARENTS):
-        member = tournament(population, spec.tournament, rng)
+        member = rules.state.parent(rng)
         parent = Parent(programs[member.id], rules.state.hashes[member.id])
         for _ in range(TRIES):
             mutated, mutation = mutate(parent.dna, rng, spec.mutations)

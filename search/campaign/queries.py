@@ -10,12 +10,15 @@ from sqlalchemy import ColumnElement, Row, Select, and_, func, select
 from primitives.errors import ProgramError, unknown
 from primitives.language.dna import DNA
 from primitives.language.text import parse
+from search.campaign import ranking
 from search.campaign.endings import Failure, failures, why_stopped
 from search.campaign.history import fold
-from search.campaign.progress import FinalRow, Progress, final_table, progress
+from search.campaign.progress import FinalRow, Progress
+from search.campaign.standing import standing
 from search.config.plugins import stored_config
+from search.config.schema import objective_name
 from search.errors import NotFoundError, UsageError
-from search.storage.database import StoreError
+from search.storage.address import StoreError
 from search.storage.events import Heartbeat
 from search.storage.models import Base, Candidate, Evaluation
 from search.storage.store import CampaignRow, Store
@@ -68,6 +71,7 @@ class Summary:
     progress: Progress
     heartbeat: Heartbeat | None
     final: tuple[FinalRow, ...]
+    objectives: tuple[str, ...] = ("val_loss",)
     failures: tuple[Failure, ...] = ()
     stopped: str | None = None
 
@@ -81,11 +85,11 @@ def summary(store: Store, name: str) -> Summary:
     """Raises NotFoundError where there is no such campaign."""
     campaign = store.campaign(name)
     spec = stored_config(campaign.config, name).search
-    state = fold(spec, store.events(campaign.id))
+    progress, final = standing(store, campaign.id, spec)
     seen = line(store, campaign)
     return Summary(
-        seen, progress(state), campaign.heartbeat, final_table(state), failures(store, campaign),
-        why_stopped(campaign) if seen.state == "interrupted" else None,
+        seen, progress, campaign.heartbeat, final, spec.objectives,
+        failures(store, campaign), why_stopped(campaign) if seen.state == "interrupted" else None,
     )  # fmt: skip
 
 
@@ -98,24 +102,67 @@ def top(store: Store, name: str, count: int = 10, by: str = "fitness") -> list[R
     campaign = store.campaign(name)
     value = _ranked_by(by)
     higher = by in METRICS and METRICS[by].better == "higher"
-    statement = (
-        _records(campaign.id)
+    best = (  # a run with a worker is no copy of another one: narrow rows are ranked first
+        select(Evaluation.candidate_id)
         .where(
             Evaluation.campaign_id == campaign.id,
             Evaluation.kind == "search",
             Evaluation.outcome == "completed",
-            Candidate.duplicate_of.is_(None),
+            Evaluation.worker.is_not(None),
             value.is_not(None),
         )
-        .order_by(value.desc() if higher else value, Candidate.id)
+        .order_by(value.desc() if higher else value, Evaluation.candidate_id)
         .limit(count)
     )
-    return _fetch(store, statement)
+    with store.reading() as connection:
+        ids = connection.execute(best).scalars().all()
+    found = _fetch(store, _records(campaign.id).where(Candidate.id.in_(ids)))
+    return sorted(found, key=lambda record: ids.index(int(record["id"] or 0)))
+
+
+def front(store: Store, name: str, by: str | None = None) -> tuple[tuple[str, ...], list[Record]]:
+    """The objectives, and the distinct candidates that no other beats in all of them, among those
+    that passed the most hurdles; from the best by the first objective to the worst.
+
+    The objectives are the campaign's; `by` names one more. A UsageError where that makes but one,
+    or `by` names a metric of which no value is better than another.
+    """
+    campaign = store.campaign(name)
+    spec = stored_config(campaign.config, name).search
+    if by is not None:
+        try:
+            objective_name(by)
+        except ValueError as error:
+            raise UsageError(f"--by: {error}") from None
+    goals = tuple(dict.fromkeys((*spec.objectives, *([] if by is None else [by]))))
+    if len(goals) == 1:
+        raise UsageError(
+            f"campaign '{name}' has one objective, {goals[0]}; name another one: "
+            f"primevo top {name} --pareto --by step_time_s"
+        )
+    state = fold(spec, store.events(campaign.id, goals))
+    ends = (state.results[id] for id in state.seen.values() if id in state.results)
+    ids = [end.id for end in ranking.front((e for e in ends if e.fitness is not None), goals)]
+    records = _fetch(store, _records(campaign.id).where(Candidate.id.in_(ids)))
+    return goals, sorted(records, key=lambda record: ids.index(int(record["id"] or 0)))
 
 
 def candidate(store: Store, name: str, id: int) -> Record:
     """One candidate with the keys of `record_fields`; `outcome` is None while it has none."""
     return _one(store, store.campaign(name), id)
+
+
+def records(store: Store, name: str) -> list[Record]:
+    """Every candidate as `candidate` gives it, in order of their numbers."""
+    return _fetch(store, _records(store.campaign(name).id).order_by(Candidate.id))
+
+
+def programs(store: Store, name: str) -> dict[int, str]:
+    """Every candidate's program in text form."""
+    campaign = store.campaign(name)
+    statement = select(Candidate.id, Candidate.dna).where(Candidate.campaign_id == campaign.id)
+    with store.reading() as connection:
+        return dict(connection.execute(statement).tuples().all())
 
 
 def program(store: Store, name: str, id: int) -> str:
@@ -152,7 +199,9 @@ def line(store: Store, campaign: CampaignRow) -> CampaignLine:
     """The campaign as a list shows it."""
     candidates = select(func.count()).where(Candidate.campaign_id == campaign.id)
     runs = select(func.count()).where(
-        Evaluation.campaign_id == campaign.id, Evaluation.worker.is_not(None)
+        Evaluation.campaign_id == campaign.id,
+        Evaluation.sequence > 0,  # SQLite then reads the rows as they lie in the file
+        Evaluation.worker.is_not(None),
     )
     best = (
         select(Evaluation.val_loss, Evaluation.val_bpb)
@@ -196,7 +245,7 @@ def _one(store: Store, campaign: CampaignRow, id: int) -> Record:
 def _ranked_by(field: str) -> ColumnElement[Any]:
     """The values that order candidates by a field: a metric's column orders as the metric does."""
     if field == "id":
-        return _column(Candidate, "id")
+        return _column(Evaluation, "candidate_id")
     column = METRICS["val_loss" if field == "fitness" else field].column
     if column is not None:
         return _column(Evaluation, column)

@@ -15,13 +15,19 @@ from search.cli.commands import (
     campaign,
     candidate,
     config,
+    database,
     machine,
     overview,
     program,
+    replay,
     report,
+    study,
+    tracking,
     training,
+    writing,
 )
 from search.errors import INTERRUPTED, PrimevoError
+from search.secret import without_passwords
 
 
 class Verbs(TyperGroup):
@@ -31,7 +37,7 @@ class Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except PrimevoError as error:
-            print(f"primevo: {error}", file=sys.stderr)
+            print(f"primevo: {without_passwords(str(error))}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
@@ -70,11 +76,13 @@ def _options(
 for verb in (
     config.init, campaign.launch, campaign.resume, campaign.stop, campaign.delete,
     overview.status, overview.list_campaigns, overview.top,
-    candidate.show, candidate.lineage, report.curve, report.report,
-    training.export, training.evaluate,
+    candidate.show, candidate.lineage, replay.replay, report.curve, report.report,
+    tracking.tensorboard, tracking.mlflow, training.export, writing.generate, training.evaluate,
+    study.compare, study.explain, study.simplify,
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip
     app.command({"list_campaigns": "list"}.get(verb.__name__, verb.__name__))(verb)
+app.add_typer(database.app, name="db")
 
 
 def main() -> None:

@@ -147,6 +147,14 @@ def details(progress: Progress) -> dict[str, str]:
     full = progress.spent + saved(progress)
     if saved(progress) > 0 and full > 0:
         shown["budget saved"] = f"{saved(progress) / full:.0%} of training every child in full"
+    if progress.in_full is not None:
+        real, meant = progress.in_full
+        places = zip(progress.went_on, progress.reached, strict=True)
+        shares = ", ".join(f"{on / there:.0%}" if there else "-" for on, there in places)
+        shown["hurdles"] = (
+            f"{shares} go on ({progress.meant:.0%} meant), "
+            f"{real:.1%} to the end ({meant:.1%} meant)"
+        )
     if progress.best is not None:
         shown["best"] = f"#{progress.best.id} {_score(progress.best.val_bpb)}"
     if progress.seed is not None:

@@ -124,16 +124,19 @@ def _cache() -> str:
 
 
 def _database(storage: str) -> str:
+    from search.secret import shown
     from search.storage.store import Store
 
     try:
         with Store.open(storage, create=False) as store:
-            return f"{storage}: {len(store.campaigns())} campaigns"
+            return f"{shown(storage)}: {len(store.campaigns())} campaigns"
     except NotFoundError:
         folder = os.getcwd()
         if not os.access(folder, os.W_OK):
-            raise PrimevoError(f"{storage} cannot be made: {folder} is not writable") from None
-        return f"{storage} does not exist yet; launch makes it"
+            raise PrimevoError(
+                f"{shown(storage)} cannot be made: {folder} is not writable"
+            ) from None
+        return f"{shown(storage)} does not exist yet; launch makes it"
 
 
 def _devices(plugins: Sequence[str]) -> str:

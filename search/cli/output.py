@@ -1,7 +1,9 @@
-"""Data for stdout: records as a table for a person or as JSON for a program."""
+"""Data for stdout: records as a table for a person, as JSON for a program, or as CSV for a
+spreadsheet."""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -51,6 +53,24 @@ def print_json(value: Any) -> None:
     print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
+def print_csv(records: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """All fields of the records, in the order in which they first come: a header, then a line each.
+    `columns` is the header where there is no record. What is unknown is empty; a list or a mapping
+    is JSON text."""
+    rows = list(records)
+    header = list(dict.fromkeys(key for row in rows for key in row)) or list(columns)
+    writer = csv.DictWriter(sys.stdout, header, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _csv_cell(value) for key, value in row.items()} for row in rows)
+
+
+def _csv_cell(value: Any) -> Any:
+    plain = _plain(value)
+    if isinstance(plain, bool | Mapping | list):
+        return json.dumps(plain, ensure_ascii=False)
+    return plain
+
+
 def print_records(
     records: Iterable[Mapping[str, Any]],
     columns: Sequence[str],
@@ -61,7 +81,8 @@ def print_records(
     cut: bool = False,
     wide: bool | None = None,
 ) -> None:
-    """Records under their column names: `columns` of each in the table, all of them in JSON.
+    """Records under their column names: `columns` of each in the table, all of them in JSON and
+    in CSV.
 
     A table fits the width of stdout. The column `flexible` goes on in the next line where it is too
     long, or ends in an ellipsis where `cut` says so; every other cell stays on its line. Columns
@@ -71,6 +92,9 @@ def print_records(
     rows = list(records)
     if output == "json":
         print_json(rows)
+        return
+    if output == "csv":
+        print_csv(rows, columns)
         return
     width = UNLIMITED if wide else columns_of_stdout()
     cells = {column: [_short(column, row.get(column)) for row in rows] for column in columns}
@@ -94,9 +118,12 @@ def print_records(
 
 
 def print_fields(record: Mapping[str, Any], output: str) -> None:
-    """One record, a field a line."""
+    """One record, a field a line; in CSV a column each."""
     if output == "json":
         print_json(record)
+        return
+    if output == "csv":
+        print_csv([record], ())
         return
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, GAP, 0, 0))
     table.add_column(no_wrap=True)

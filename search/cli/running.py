@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from search.campaign.controller import Controller
 from search.campaign.progress import Progress
 from search.cli.display import make_display
 from search.cli.output import stderr
+from search.cli.waiting import waiting
 from search.config.schema import CampaignConfig
 from search.errors import PrimevoError
 from search.storage.events import Heartbeat
@@ -34,6 +36,20 @@ def started(config: CampaignConfig) -> Iterator[Pool]:
         raise PrimevoError(str(error)) from None
 
 
+@contextmanager
+def on_demand(config: CampaignConfig) -> Iterator[Callable[[], Pool]]:
+    """A function that gives the config's workers, started when it is first called."""
+    with ExitStack() as stack:
+        pools: list[Pool] = []
+
+        def workers() -> Pool:
+            if not pools:
+                pools.append(stack.enter_context(started(config)))
+            return pools[0]
+
+        yield workers
+
+
 def _check_text(task: Task) -> None:
     """Before workers start, the text is made into tokens, which they would do first, and a split
     too short for a sequence is a PrimevoError. What must be downloaded is left to the workers."""
@@ -41,7 +57,9 @@ def _check_text(task: Task) -> None:
         return
     from workers.data.tokens import load_tokens, too_short
 
-    if problem := too_short(load_tokens(task.data), window_length(task)):
+    with waiting("making tokens of the text") as tell:
+        tokens = load_tokens(task.data, tell=tell)
+    if problem := too_short(tokens, window_length(task)):
         raise PrimevoError(problem)
 
 
@@ -66,7 +84,11 @@ def run(store: Store, campaign: CampaignRow, pool: Pool) -> Progress:
 
 @contextmanager
 def interruptions(drain: Callable[[], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM inside calls `drain`; the next one is a KeyboardInterrupt."""
+    """The first SIGINT or SIGTERM inside calls `drain`; the next one is a KeyboardInterrupt. Only
+    the main thread may handle signals: in another one they do what they did."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     signals = (signal.SIGINT, signal.SIGTERM)
     asked = False
 

@@ -1,4 +1,4 @@
 """A campaign's config. Read `schema` (what it says), `file` (how it is read and checked),
-`plugins` (loaded before the rest is checked), `document` (YAML that knows its lines), `programfile`
-(programs that a config names).
+`plugins` (loaded before the rest is checked), `earlier` (configs of earlier versions), `document`
+(YAML that knows its lines), `programfile` (programs that a config names).
 """

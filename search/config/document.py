@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -92,6 +92,16 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Document:
     for override in overrides:
         _override(document, override)
     return document
+
+
+def of_data(data: Mapping[str, object], source: str) -> Document:
+    """Plain data, such as a program makes, as a document; nothing is validated yet. Relative paths
+    in it count from the current folder. A UsageError where a value has no place in a config."""
+    try:
+        text = json.dumps(data, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"{source}: not a config: {error}; give plain numbers and texts") from None
+    return Document(json.loads(text), {(): source}, {(): Path()})
 
 
 def shown(value: object) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from search.config.earlier import as_launched
 from search.config.schema import CampaignConfig
 from search.errors import PrimevoError, UsageError
 from workers import plugins
@@ -31,8 +32,9 @@ def stored_config(text: str, campaign: str) -> CampaignConfig:
     loaded first. Raises a UsageError where one is missing, a PrimevoError where the text is no
     config."""
     try:
-        plugins.load(named(json.loads(text)))
-        return CampaignConfig.model_validate_json(text)
+        data = json.loads(text)
+        plugins.load(named(data))
+        return CampaignConfig.model_validate_json(json.dumps(as_launched(data)))
     except PluginError as error:
         raise UsageError(f"campaign '{campaign}' was launched with a plug-in: {error}") from None
     except (ValueError, TypeError, RecursionError) as error:

@@ -20,12 +20,10 @@ from search.errors import NotFoundError, UsageError
 from workers.spec.fit import task_graph
 from workers.spec.task import Task
 
-BYTES = 256
-"""The vocabulary of the bytes tokenizer."""
-
 
 def load_program(name: str, d_model: int, base: Path = Path()) -> tuple[str, DNA]:
-    """A seed program by name, or the program in a file (relative to `base`), type-checked.
+    """A seed program by name, or the program in a file (relative to `base`), type-checked. The
+    folder of an export stands for its card.
 
     Constants are resolved for a model of `d_model` channels. Returns the name, or the file's
     absolute path, with the program, or raises a UsageError.
@@ -34,6 +32,8 @@ def load_program(name: str, d_model: int, base: Path = Path()) -> tuple[str, DNA
         return name, load_seed(name, d_model)
     try:
         path = (base / name).resolve()
+        if (path / "card.json").is_file():
+            path /= "card.json"
         missing = not path.exists()
     except (OSError, ValueError) as error:  # too long, or with characters that no path has
         reason = error.strerror if isinstance(error, OSError) else error

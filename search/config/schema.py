@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_serializer, field_validator, model_validator
 
+from primitives.errors import unknown
+from search.evolution.hurdles import Rule
 from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS
+from search.secret import shown
+from workers.machine.backends import BACKENDS
+from workers.spec.metrics import METRICS
 from workers.spec.outcome import Unit
-from workers.spec.pool import PoolSpec
-from workers.spec.task import Spec, Task
+from workers.spec.pool import PoolSpec, cannot
+from workers.spec.task import Spec, Task, clash
 
 
 def _mutation_name(name: str) -> str:
@@ -23,37 +28,75 @@ MutationName = Annotated[str, AfterValidator(_mutation_name)]
 Weight = Annotated[float, Field(ge=0)]
 
 
-class BudgetSpec(Spec):
-    """The training a candidate may get: `hurdles` halvings on the way to `full`.
+def objective_name(name: str) -> str:
+    """The name of a metric that a run of the search has, and of which one value is better than
+    another; a ValueError for any other."""
+    allowed = [row.name for row in METRICS.values() if row.where != "test" and row.better != "none"]
+    if name not in allowed:
+        raise ValueError(unknown("objective", name, allowed))
+    return name
 
-    Band k is base * 2^k long, so hurdle k stands at base * (2^(k+1) - 1) and half of the
-    candidates are meant to end in each band (Primer, section "hurdles").
+
+ObjectiveName = Annotated[str, AfterValidator(objective_name)]
+
+
+class BudgetSpec(Spec):
+    """The training a candidate may get: `hurdles` hurdles on the way to `full`.
+
+    Band k is base * eta^k long, so hurdle k stands at base * (1 + eta + ... + eta^k), and 1 in eta
+    of those that reach a hurdle are meant to go on (Primer, section "hurdles", has eta 2).
     """
 
     unit: Unit = Field(description="seconds (of training), steps, tokens or flops")
     base: float = Field(gt=0, description="up to the first hurdle, in `unit`")
     hurdles: int = Field(0, ge=0, le=16)
+    eta: int = Field(
+        2, ge=2, le=16, description="1 in eta goes on from a hurdle, into a band eta times as long "
+        "as the one before"
+    )  # fmt: skip
+    rule: Rule = Field(
+        "top", description="who goes on from a hurdle: the top 1/eta of all that reached it; or, "
+        "as in earlier versions, those at or under the median of the latest"
+    )  # fmt: skip
 
     @property
     def points(self) -> tuple[float, ...]:
         """Where the hurdles stand, in `unit` from the start of training."""
-        return tuple(self.base * (2 ** (k + 1) - 1) for k in range(self.hurdles))
+        return tuple(self.base * self._bands(k + 1) for k in range(self.hurdles))
 
     @property
     def full(self) -> float:
         """What a candidate that passes every hurdle gets, in `unit`."""
-        return float(self.base * (2 ** (self.hurdles + 1) - 1))
+        return float(self.base * self._bands(self.hurdles + 1))
+
+    def _bands(self, count: int) -> int:
+        """How long the first bands are together, times the first one."""
+        return sum(self.eta**band for band in range(count))
+
+    @property
+    def full_share(self) -> float:
+        """The share of children that are meant to get all of it."""
+        return float(self.eta) ** -self.hurdles
+
+    @model_validator(mode="after")
+    def _half(self) -> Self:
+        if self.rule == "median" and self.eta != 2:
+            raise clash(
+                f"a median lets half go on, and eta is {self.eta}; set rule to top", "rule", "eta"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.unit in ("steps", "tokens") and self.base != int(self.base):
-            raise ValueError(f"base {self.base} must be a whole number of {self.unit}")
+            raise clash(f"base {self.base} must be a whole number of {self.unit}", "base", "unit")
         return self
 
 
 class LimitsSpec(Spec):
-    """What a child may cost before it is trained; null switches a limit off. Parameters and FLOPs
-    are limited in multiples of the first seed program's, instructions in plain numbers."""
+    """What a child may cost; null switches a limit off. Parameters, FLOPs and the time of a step
+    are limited in multiples of the first seed program's, instructions in plain numbers. All but the
+    time of a step are judged before the child is trained."""
 
     max_instructions: int = Field(
         120, ge=1, description="of the whole program, unused ones counted; a plain number"
@@ -61,12 +104,23 @@ class LimitsSpec(Spec):
     parameters_min: float | None = Field(0.5, ge=0, description="times the first seed program's")
     parameters_max: float | None = Field(2.0, gt=0, description="times the first seed program's")
     flops_max: float | None = Field(None, gt=0, description="times the first seed program's")
+    step_time_max: float | None = Field(
+        3.0, gt=0, description="times the first seed program's, measured in training; a candidate "
+        "whose step takes longer is stopped after its first steps"
+    )  # fmt: skip
+    memory_mb: float | None = Field(
+        None, gt=0, description="that training takes at the least; null: what a worker has on the "
+        "machine where the campaign is launched, no limit with workers.address"
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         low, high = self.parameters_min, self.parameters_max
         if low is not None and high is not None and low > high:
-            raise ValueError(f"parameters_min {low} is above parameters_max {high}")
+            raise clash(
+                f"parameters_min {low} is above parameters_max {high}",
+                "parameters_min", "parameters_max",
+            )  # fmt: skip
         return self
 
 
@@ -96,15 +150,32 @@ class SearchSpec(Spec):
         default_factory=lambda: dict(DEFAULT_PROBABILITIES),
         description="relative weights; a mutation that is left out is off",
     )
+    objectives: tuple[ObjectiveName, ...] = Field(
+        ("val_loss",), min_length=1, description="metrics that decide who breeds, each in its own "
+        "direction; more than one are weighed by non-dominated rank and crowding (NSGA-II)"
+    )  # fmt: skip
     budget: BudgetSpec
     limits: LimitsSpec = LimitsSpec()
     final: FinalSpec = FinalSpec()
+
+    @property
+    def goals(self) -> tuple[str, ...]:
+        """The objectives where they are not the validation loss alone, else none."""
+        return () if self.objectives == ("val_loss",) else self.objectives
 
     @property
     def final_amount(self) -> float:
         """What a run of the final phase gets, in the budget's unit."""
         amount = self.budget.full * self.final.budget
         return float(round(amount)) if self.budget.unit in ("steps", "tokens") else amount
+
+    @field_validator("objectives")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if value.count(name) > 1:
+                raise ValueError(f"{name} is named twice; name each objective once")
+        return value
 
     @field_validator("mutations")
     @classmethod
@@ -116,13 +187,15 @@ class SearchSpec(Spec):
     @model_validator(mode="after")
     def _sizes(self) -> Self:
         if self.tournament > self.population:
-            raise ValueError(
-                f"tournament {self.tournament} is larger than population {self.population}"
-            )
+            raise clash(
+                f"tournament {self.tournament} is larger than population {self.population}",
+                "tournament", "population",
+            )  # fmt: skip
         if self.candidates < len(self.seeds):
-            raise ValueError(
-                f"candidates {self.candidates} is below the {len(self.seeds)} seed programs"
-            )
+            raise clash(
+                f"candidates {self.candidates} is below the {len(self.seeds)} seed programs",
+                "candidates", "seeds",
+            )  # fmt: skip
         return self
 
 
@@ -145,10 +218,24 @@ class CampaignConfig(Spec):
     task: Task = Task()
     search: SearchSpec
     workers: PoolSpec = PoolSpec()
-    storage: str = Field("sqlite:///primevo.db", description="SQLAlchemy URL")
+    storage: str = Field(
+        "sqlite:///primevo.db",
+        description="database URL; a password in it is used, and neither shown nor stored",
+    )
     weights: str = Field(
         "primevo-weights", description="folder where the finalists' trained weights are kept"
     )
+
+    @field_serializer("storage")
+    def _without_password(self, url: str) -> str:
+        return shown(url)
+
+    @model_validator(mode="after")
+    def _compiled_ahead(self) -> Self:
+        backend = self.task.training.backend
+        if problem := cannot(self.workers, BACKENDS[backend]):
+            raise clash(problem, "workers.ahead", "task.training.backend")
+        return self
 
     def weights_file(self, campaign: str, id: int) -> Path:
         """Where the weights of a finalist's first run are kept, by the worker that ran it."""

@@ -167,8 +167,14 @@ def _without_one(subroutine: Subroutine, rng: random.Random) -> Subroutine:
     if len(rows) < 2:
         return subroutine
     position = rng.randrange(len(rows))
-    gone = INPUTS + position
     instead = getattr(rows[position], rng.choice(_edges(rows[position])))
+    return without(subroutine, position, instead)
+
+
+def without(subroutine: Subroutine, position: int, instead: int) -> Subroutine:
+    """The subroutine without one of its instructions: what read its state reads the state
+    `instead`, which is an earlier one."""
+    rows, gone = subroutine.instructions, INPUTS + position
 
     def moved(state: int) -> int:
         return instead if state == gone else state - (state > gone)

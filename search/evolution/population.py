@@ -7,10 +7,10 @@ for being bad, only for being old.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Member(NamedTuple):
@@ -33,6 +33,16 @@ def admit(population: Population, member: Member) -> None:
     population.append(member)
 
 
-def tournament(population: Population, size: int, rng: Random) -> Member:
-    """The fittest of `size` members drawn with replacement; ties go to the first drawn."""
-    return min(rng.choices(population, k=size), key=lambda member: member.fitness)
+def by_fitness(member: Member) -> float:
+    return member.fitness
+
+
+def tournament(
+    population: Population,
+    size: int,
+    rng: Random,
+    standing: Callable[[Member], Any] = by_fitness,
+) -> Member:
+    """The member of the lowest standing among `size` drawn with replacement; ties go to the first
+    drawn."""
+    return min(rng.choices(population, k=size), key=standing)

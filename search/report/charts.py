@@ -1,5 +1,4 @@
-"""Plotly figures of a campaign, without a theme: the page gives each the one of the reader's
-system.
+"""Plotly figures of a campaign. They have no theme: the page gives each the reader's.
 
 Plotly reads a little HTML in its texts, so whatever comes from the database goes through `plain`.
 """
@@ -304,6 +303,7 @@ _ENDING_COLOURS: dict[str, str] = {
     "diverged": RED,
     "out of memory": VIOLET,
     "timed out": YELLOW,
+    "too slow": "#7ea63b",
     "invalid": TEAL,
     "crashed": "#7a3b2e",
 }

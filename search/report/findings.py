@@ -57,7 +57,7 @@ def findings(summary: Summary) -> Findings:
     own = next((each for each in finalists if each.row.id == chosen), None)
     comparison = own.against_seed if own else None
     word = comparison.word if comparison else "cannot tell"
-    sentence = _sentence(summary, chosen, comparison, unit)
+    sentence = _sentence(summary, chosen, comparison, unit) + _others(summary)
     return Findings(unit, finalists, chosen, word, sentence)
 
 
@@ -74,6 +74,17 @@ def _chosen(summary: Summary) -> int | None:
         return min(found, key=lambda row: fmean(row.val_losses)).id
     best = summary.progress.best
     return best.id if best and best.id != 1 else None
+
+
+def _others(summary: Summary) -> str:
+    """That the verdict weighs one objective, where the campaign has more."""
+    others = [name for name in summary.objectives if name != "val_loss"]
+    if not others:
+        return ""
+    return (
+        f" This speaks of the loss alone; the campaign also weighed {', '.join(others)}: see "
+        f"primevo top {summary.line.name} --pareto."
+    )
 
 
 def _sentence(

@@ -62,6 +62,9 @@ def _tiles(view: View) -> list[tuple[str, str]]:
         ("refused", f"{sum(now.rejected.values()):,}"),
         ("budget saved", f"{saved / full:.0%}" if full else "-"),
     ]
+    if now.in_full is not None:
+        real, meant = now.in_full
+        tiles.append(("trained in full", f"{real:.1%} ({meant:.1%} meant)"))
     for title, score in (("best score", now.best), ("seed program", now.seed)):
         if score is not None:
             tiles.append((title, f"{quality.of(score.fitness):.4f}"))

@@ -82,7 +82,8 @@ def _endings(view: View) -> list[Chart]:
     made = [
         Chart(
             "outcomes", "How candidates ended", "A duplicate costs nothing: it takes over the "
-            "outcome of the earlier candidate with the same program.", charts.outcomes(pieces),
+            f"outcome of the earlier candidate with the same program.{_hurdles(view)}",
+            charts.outcomes(pieces),
         ),
         Chart(
             "budget", "Budget spent and saved", "Against training every candidate in full.",
@@ -93,6 +94,16 @@ def _endings(view: View) -> list[Chart]:
         caption = "Children that were turned away before training, by reason."
         made.insert(1, Chart("refusals", "Refusals", caption, charts.refusals(pieces)))
     return made
+
+
+def _hurdles(view: View) -> str:
+    """How many went on at each hurdle, and how many were meant to."""
+    now = view.summary.progress
+    if not now.reached:
+        return ""
+    counts = zip(now.went_on, now.reached, strict=True)
+    told = ", ".join(f"{on} of {there}" for on, there in counts)
+    return f" At the hurdles {told} children went on; {now.meant:.0%} are meant to at each."
 
 
 def _mutations(view: View) -> list[Chart]:

@@ -8,7 +8,8 @@ from functools import cached_property
 
 from search.campaign import queries as campaign_queries
 from search.campaign.queries import Record, Summary
-from search.config.schema import BudgetSpec, CampaignConfig
+from search.config.plugins import stored_config
+from search.config.schema import BudgetSpec
 from search.report import queries
 from search.report.data import MutationRow, Quality, mutation_rows, quality
 from search.report.findings import Findings, findings
@@ -60,7 +61,7 @@ class View:
 def read(store: Store, name: str) -> View:
     """A NotFoundError where there is no such campaign."""
     summary = campaign_queries.summary(store, name)
-    config = CampaignConfig.model_validate_json(store.campaign(name).config)
+    config = stored_config(store.campaign(name).config, name)
     runs, found = queries.runs(store, name), findings(summary)
     top = campaign_queries.top(store, name, ROUTED)
     first = [1] if found.chosen is None else [1, found.chosen]

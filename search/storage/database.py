@@ -1,56 +1,91 @@
 """A database by URL: opened, checked, brought to the newest schema; errors say what to do.
 
-SQLite runs in WAL mode, so that readers never wait for the writer; PostgreSQL works by URL.
+SQLite runs in WAL mode, so that readers never wait for the writer, and PostgreSQL's sessions end
+soon after the machine that they came from. A SQLite file in a folder that cannot be written is
+opened for reading alone.
 """
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from search.errors import NotFoundError, PrimevoError, UsageError
-
-HEAD = "0003"
-"""The newest revision in `migrations`; a database that has it is opened without Alembic."""
+from search.secret import without_passwords
+from search.storage import schema
+from search.storage.address import StoreError as StoreError
+from search.storage.address import name, parse
 
 BUSY_TIMEOUT_S = 30.0
-_MIGRATION_LOCK = 0x5072_696D
+
+CONNECT_TIMEOUT_S = 10
+"""How long a PostgreSQL server is waited for, unless the URL says `connect_timeout`."""
+
+KEEPALIVE_S = 10
+"""Either side of a session asks a silent other one as often, and ends it after three questions.
+Without it a server would keep the lease of a machine that lost its power for two hours."""
+
 _NOT_UNDERSTOOD = (
     ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError,
     RecursionError,
 )  # fmt: skip
-_EXAMPLES = "sqlite:///primevo.db or postgresql://user@host/database"
-
-
-class StoreError(PrimevoError):
-    """The database cannot be opened, read or written."""
 
 
 def open_engine(url: str, create: bool) -> Engine:
-    """An engine on a database with the newest schema. Without `create` a missing SQLite file is a
-    NotFoundError. A database of another program, or of a newer version, is left as it is."""
-    address = _parse(url, create)
-    try:
-        engine = create_engine(address, connect_args=_connect_args(address))
-    except (ModuleNotFoundError, NoSuchModuleError) as error:
-        raise StoreError(
-            f"storage {url}: its driver is missing ({error}); for PostgreSQL, pip install psycopg"
-        ) from None
-    if address.get_backend_name() == "sqlite":
-        event.listen(engine, "connect", _configure_sqlite)
+    """An engine on a database with the newest schema. Without `create` an empty database is a
+    NotFoundError, as a missing SQLite file is. A database of another program, or of a newer
+    version, is left as it is."""
+    engine = connect(url, create)
     try:
         with clear_errors(engine), understanding(engine):
-            _prepare(engine)
+            schema.prepare(engine, create)
     except BaseException:
         engine.dispose()
         raise
     return engine
+
+
+def connect(url: str, create: bool) -> Engine:
+    """An engine on a database whatever its schema is, which is not looked at."""
+    address = parse(url, create)
+    sqlite = address.get_backend_name() == "sqlite"
+    try:
+        if sqlite and not create and _unwritable(address):
+            return _reading_alone(address)
+        engine = create_engine(
+            address.set(query={}) if sqlite else address, connect_args=_connect_args(address)
+        )
+    except (ImportError, NoSuchModuleError) as error:
+        raise StoreError(
+            f"storage {name(address)}: PostgreSQL's driver is missing ({_line(error)}); install it "
+            "by: pip install 'primevo[postgres]'"
+        ) from None
+    if sqlite:
+        synchronous = str(address.query.get("synchronous", "normal"))
+        event.listen(engine, "connect", partial(_configure_sqlite, synchronous))
+    else:
+        event.listen(engine, "connect", _configure_postgresql)
+    return engine
+
+
+@contextmanager
+def connecting(url: str) -> Iterator[Engine]:
+    """The engine of `connect` on a database that is there, for as long as the block lasts."""
+    engine = connect(url, create=False)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def sqlite_path(engine: Engine) -> Path | None:
@@ -61,13 +96,24 @@ def sqlite_path(engine: Engine) -> Path | None:
 
 
 @contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A connection that reads one moment of the database, whatever others write meanwhile."""
+    with engine.connect() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN")
+        else:
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield connection
+
+
+@contextmanager
 def clear_errors(engine: Engine) -> Iterator[None]:
     """Database failures inside become one StoreError that names the database."""
     try:
         yield
     except (SQLAlchemyError, engine.dialect.loaded_dbapi.Error) as error:
         reason = error.orig if isinstance(error, DBAPIError) else error
-        raise StoreError(f"storage {_name(engine.url)}: {_explain(reason)}") from error
+        raise StoreError(f"storage {name(engine.url)}: {_explain(reason)}") from error
 
 
 @contextmanager
@@ -79,7 +125,7 @@ def understanding(engine: Engine) -> Iterator[None]:
     except _NOT_UNDERSTOOD as error:
         reason = f"{type(error).__name__}: {_line(error)}"
         raise StoreError(
-            f"storage {_name(engine.url)}: its content is damaged ({reason}); restore a copy of it"
+            f"storage {name(engine.url)}: its content is damaged ({reason}); restore a copy of it"
         ) from error
 
 
@@ -89,109 +135,90 @@ def _line(error: BaseException | None) -> str:
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
-def _parse(url: str, create: bool) -> URL:
-    try:
-        address = make_url(url)
-    except ArgumentError:
-        raise UsageError(f"storage {url!r} is not a database URL; write e.g. {_EXAMPLES}") from None
-    if address.get_backend_name() != "sqlite":
-        return address
-    if address.database in (None, "", ":memory:"):
-        raise UsageError(f"storage {url!r} keeps nothing; name a file, e.g. sqlite:///primevo.db")
-    path = Path(str(address.database))
-    try:
-        path.exists()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"storage {str(path)[:80]!r} cannot be a file: {reason}") from None
-    if not path.parent.is_dir():
-        raise StoreError(f"storage {path}: the folder {path.parent} does not exist; create it")
-    if not create and not path.exists():
-        raise NotFoundError(f"storage {path}: no such file; launch a campaign, or name another")
-    return address
-
-
 def _connect_args(address: URL) -> dict[str, object]:
     if address.get_backend_name() == "sqlite":
         return {"timeout": BUSY_TIMEOUT_S}
-    return {}
+    ours = {
+        "connect_timeout": CONNECT_TIMEOUT_S, "application_name": "primevo",
+        "keepalives_idle": KEEPALIVE_S, "keepalives_interval": KEEPALIVE_S, "keepalives_count": 3,
+        "tcp_user_timeout": 4000 * KEEPALIVE_S,
+    }  # fmt: skip
+    return {key: value for key, value in ours.items() if key not in address.query}
 
 
-def _configure_sqlite(connection: object, record: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()  # type: ignore[attr-defined]
+def _configure_sqlite(synchronous: str, connection: Any, record: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute(f"PRAGMA synchronous={synchronous.upper()}")
     cursor.close()
 
 
-def _prepare(engine: Engine) -> None:
-    with engine.connect() as connection:
-        if _revision(connection) == HEAD:
-            return
-    with engine.connect() as connection:
-        sqlite = connection.dialect.name == "sqlite"
-        if sqlite:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        revision = _revision(connection)  # another process may have been first
-        if revision != HEAD:
-            _migrate(connection, revision)
-        connection.commit()
+def _configure_postgresql(connection: Any, record: ConnectionPoolEntry) -> None:
+    """The server's side of the keep-alive; a Unix socket has none and takes no notice."""
+    with connection.cursor() as cursor:
+        for setting, value in (
+            ("tcp_keepalives_idle", KEEPALIVE_S), ("tcp_keepalives_interval", KEEPALIVE_S),
+            ("tcp_keepalives_count", 3), ("tcp_user_timeout", 4000 * KEEPALIVE_S),
+        ):  # fmt: skip
+            cursor.execute(f"SET {setting} = {value}")
+    connection.commit()
 
 
-def _revision(connection: Connection) -> str | None:
-    """The schema's revision; None for an empty database; a StoreError for a foreign one."""
-    tables = inspect(connection).get_table_names()
-    if not tables:
-        return None
-    revision: str | None = None
-    if "alembic_version" in tables:
-        revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-    if revision is None or "campaigns" not in tables:
+def _unwritable(address: URL) -> bool:
+    """Whether SQLite can make no file beside the database, which WAL mode needs even to read."""
+    return not os.access(Path(str(address.database)).parent, os.W_OK)
+
+
+def _reading_alone(address: URL) -> Engine:
+    """Nobody can write there, so the file is taken as it is. Where a controller died, or another
+    machine's is at work, what was recorded last is in a write-ahead log beside it; SQLite reads it
+    by an index file, which it cannot make there."""
+    path = Path(str(address.database)).absolute()
+    log, index = (path.with_name(f"{path.name}-{end}") for end in ("wal", "shm"))
+    logged = log.exists() and log.stat().st_size > 0
+    if logged and not index.exists():
         raise StoreError(
-            f"storage {_name(connection.engine.url)}: not a Primevo database (it has the tables "
-            f"{', '.join(sorted(tables)[:5])}); name another"
+            f"storage {name(address)}: what was recorded last is in {log.name}, and its folder "
+            "cannot be written, which reading that needs; copy both files to a folder that can"
         )
-    return revision
+    mode = "mode=ro" if logged else "immutable=1"
+
+    def opened() -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"file:{quote(str(path))}?{mode}", uri=True, timeout=BUSY_TIMEOUT_S,
+            check_same_thread=False,
+        )  # fmt: skip
+
+    return create_engine(
+        address.set(query={}), creator=opened, execution_options={schema.READ_ONLY: True}
+    )
 
 
-def _migrate(connection: Connection, revision: str | None) -> None:
-    """Alembic is imported here only: most runs find the newest schema."""
-    from alembic import command
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    config.set_main_option("script_location", "search.storage:migrations")
-    known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
-    if revision is not None and revision not in known:
-        raise StoreError(
-            f"storage {_name(connection.engine.url)}: its schema is revision {revision}, and this "
-            f"version of Primevo knows up to {HEAD}; upgrade Primevo, or name another database"
-        )
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-
-
-def _name(address: URL) -> str:
-    if address.get_backend_name() == "sqlite":
-        return str(address.database)
-    return address.render_as_string(hide_password=True)
+_MEANINGS = (
+    ("is locked", f"locked by another program for {BUSY_TIMEOUT_S:.0f} s; end that program"),
+    ("not a database", "not a SQLite database; name another file"),
+    ("unable to open", "cannot be opened; look at the path and its permissions"),
+    ("readonly", "cannot be written; look at the permissions of the file and its folder"),
+    ("disk is full", "the disk is full; free some space, then resume"),
+    ("malformed", "damaged; restore a copy of it"),
+    ("decode to UTF-8", "damaged; restore a copy of it"),
+    ("password authentication failed", "the server refuses the user or the password"),
+    ("no password supplied", "the server asks for a password, and the URL has none"),
+    ("failed to resolve host", "there is no such host; look at the URL"),
+    ("could not translate host name", "there is no such host; look at the URL"),
+    ("Connection refused", "no server takes connections there; look at host and port"),
+    ("timeout expired", f"no server answered in {CONNECT_TIMEOUT_S} s; look at host and port"),
+    ("timed out", "no server answers there; look at host, port and the network"),
+    ("permission denied", "the server does not let this user do that; ask whoever runs it"),
+    ("No space left on device", "the server's disk is full; free some space, then resume"),
+)
 
 
 def _explain(error: BaseException | None) -> str:
-    reason = _line(error)
-    for sign, meaning in (
-        ("is locked", f"locked by another program for {BUSY_TIMEOUT_S:.0f} s; end that program"),
-        ("not a database", "not a SQLite database; name another file"),
-        ("unable to open", "cannot be opened; look at the path and its permissions"),
-        ("readonly", "cannot be written; look at the permissions of the file and its folder"),
-        ("disk is full", "the disk is full; free some space, then resume"),
-        ("malformed", "damaged; restore a copy of it"),
-        ("decode to UTF-8", "damaged; restore a copy of it"),
-    ):
+    reason = without_passwords(_line(error))
+    if 'database "' in reason and "does not exist" in reason:
+        return f"the server has no such database; make it by createdb ({reason})"
+    for sign, meaning in _MEANINGS:
         if sign in reason:
             return f"{meaning} ({reason})"
     return reason

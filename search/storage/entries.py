@@ -60,6 +60,16 @@ class Insert:
             cursor.execute(self._sql, [values[name] for name in self._order])
 
 
+def storable(text: str) -> str:
+    r"""A text that every database takes. What ended a run is quoted from anywhere: NUL, for which
+    PostgreSQL has no place, and halves of surrogate pairs, which UTF-8 has not, are written out.
+
+    >>> storable("a\0b\ud800")
+    'a\\x00b\\ud800'
+    """
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def candidate_values(campaign_id: int, event: Proposed, dna: str, now: float) -> dict[str, Any]:
     return {
         "campaign_id": campaign_id,
@@ -83,7 +93,7 @@ def evaluation_values(campaign_id: int, entry: NewEvaluation, now: float) -> dic
         "hurdles": json.dumps([[hurdle.at, hurdle.threshold] for hurdle in budget.hurdles]),
         "hurdles_passed": event.hurdles_passed,
         "outcome": event.status,
-        "reason": outcome.reason,
+        "reason": storable(outcome.reason),
         "val_loss": event.val_loss,
         "val_bpb": event.val_bpb,
         "test_loss": event.test_loss,
@@ -103,6 +113,6 @@ def evaluation_values(campaign_id: int, entry: NewEvaluation, now: float) -> dic
             ]
         ),
         "metrics": json.dumps({name: finite(value) for name, value in outcome.metrics.items()}),
-        "worker": entry.worker,
+        "worker": storable(entry.worker)[:200],
         "finished_at": now,
     }

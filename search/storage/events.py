@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Literal, NamedTuple
 
+from workers.spec.metrics import METRICS
 from workers.spec.outcome import Outcome, Status
 
 Kind = Literal["search", "final"]
@@ -14,7 +15,9 @@ Kind = Literal["search", "final"]
 
 class Proposed(NamedTuple):
     """A candidate that passed the gates. `rejections` counts, by reason, the children that were
-    refused before it; `duplicate_of` is the earlier candidate whose outcome it takes over."""
+    refused before it; `duplicate_of` is the earlier candidate whose outcome it takes over.
+    `endings` is how many runs had ended when it was proposed: with them the order in which
+    everything happened is known. It is None in rows of the first versions."""
 
     id: int
     parent_id: int | None
@@ -22,13 +25,16 @@ class Proposed(NamedTuple):
     hash: str
     duplicate_of: int | None
     rejections: Mapping[str, int]
+    endings: int | None = None
 
 
 class Ended(NamedTuple):
     """A training run that has ended, or was taken over from the original of a duplicate.
 
     `sequence` counts the campaign's endings from 1. `losses` are the validation losses along the
-    run, one for each hurdle that was reached and one for the end; None where not finite."""
+    run, one for each hurdle that was reached and one for the end; None where not finite. The last
+    one of a run that was stopped for its pace is that of no hurdle. `goals` holds the values of the
+    metrics that were asked for; a campaign asks for its objectives (SearchSpec.goals)."""
 
     sequence: int
     id: int
@@ -41,20 +47,36 @@ class Ended(NamedTuple):
     test_bpb: float | None
     hurdles_passed: int
     losses: tuple[float | None, ...]
+    step_time_s: float | None = None
+    goals: tuple[float | None, ...] = ()
+
+    @property
+    def hurdle_losses(self) -> tuple[float | None, ...]:
+        """The losses at hurdles; where the last hurdle was passed, one more."""
+        return self.losses if self.status == "completed" else self.losses[: self.hurdles_passed]
 
     @property
     def fitness(self) -> float | None:
         return self.val_loss if self.status == "completed" else None
 
     @classmethod
-    def of(cls, sequence: int, id: int, kind: Kind, seed: int, outcome: Outcome) -> Ended:
-        """The ending that `outcome` makes."""
+    def of(
+        cls,
+        sequence: int,
+        id: int,
+        kind: Kind,
+        seed: int,
+        outcome: Outcome,
+        goals: Sequence[str] = (),
+    ) -> Ended:
+        """The ending that `outcome` makes, with its values of the metrics `goals`."""
         losses = tuple(finite(point.val_loss) for point in outcome.curve)
         return cls(
             sequence, id, kind, seed, outcome.status,
             finite(outcome.val_loss), finite(outcome.val_bpb),
             finite(outcome.test_loss), finite(outcome.test_bpb),
-            outcome.hurdles_passed, losses,
+            outcome.hurdles_passed, losses, finite(outcome.step_time_s),
+            tuple(finite(METRICS[name].of(outcome)) for name in goals),
         )  # fmt: skip
 
 

@@ -13,15 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
-from search.storage.database import StoreError, sqlite_path
+from search.storage.address import StoreError
+from search.storage.database import sqlite_path
 
 _PROBE_S = 0.5
 """A probe holds the lock for an instant; taking it waits that long before giving up."""
 
 _NAMESPACE = 0x5072_696D
 _TAKE = text("SELECT pg_try_advisory_lock(:space, :id)")
+_GIVE_BACK = text("SELECT pg_advisory_unlock(:space, :id)")
 _HELD = text("""
     SELECT count(*) FROM pg_locks
     WHERE locktype = 'advisory' AND granted AND classid = :space AND objid = :id
@@ -30,24 +33,47 @@ _HELD = text("""
 
 
 @contextmanager
-def lease(engine: Engine, campaign_id: int) -> Iterator[bool]:
-    """True inside if this process now holds the campaign; False if another controller does."""
-    path = _lock_file(engine, campaign_id)
+def lease(writer: Connection, campaign_id: int) -> Iterator[bool]:
+    """True inside if this process now holds the campaign; False if another controller does.
+
+    `writer` is the connection that the holder records with. In PostgreSQL the lock belongs to its
+    session: whoever lost the one has lost the other, and cannot record beside a new holder."""
+    path = _lock_file(writer.engine, campaign_id)
     if path is not None:
-        try:
-            descriptor = _take_file(path)
-        except OSError as error:
-            raise StoreError(f"the lock file {path} cannot be used: {error.strerror}") from None
-        try:
-            yield descriptor is not None
-        finally:
-            if descriptor is not None:
-                path.unlink(missing_ok=True)
-                os.close(descriptor)
+        with _file_lease(path) as mine:
+            yield mine
         return
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        yield bool(connection.execute(_TAKE, {"space": _NAMESPACE, "id": campaign_id}).scalar())
-        connection.invalidate()  # ends the session, and with it the lock
+    with _session_lease(writer, {"space": _NAMESPACE, "id": campaign_id}) as mine:
+        yield mine
+
+
+@contextmanager
+def _file_lease(path: Path) -> Iterator[bool]:
+    try:
+        descriptor = _take_file(path)
+    except OSError as error:
+        raise StoreError(f"the lock file {path} cannot be written: {error.strerror}") from None
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+@contextmanager
+def _session_lease(writer: Connection, key: dict[str, int]) -> Iterator[bool]:
+    with writer.begin():
+        mine = bool(writer.execute(_TAKE, key).scalar())
+    try:
+        yield mine
+    finally:
+        if mine and not writer.invalidated:
+            try:
+                with writer.begin():
+                    writer.execute(_GIVE_BACK, key)
+            except SQLAlchemyError:
+                writer.invalidate()  # ends the session, and with it the lock
 
 
 def held(engine: Engine, campaign_id: int) -> bool:

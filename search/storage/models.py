@@ -1,8 +1,9 @@
-"""The database: campaigns, their candidates, and what training them gave.
+"""The database: campaigns, their candidates, and what training them gave; runs of studies.
 
 Only the controller of a campaign writes; rows are added, never changed, except for the campaign's
-own (stop flag, heartbeat, end). All of a campaign's rows go when it is deleted. Times are seconds
-since the epoch, UTC. A change here needs a migration beside it (a test compares the two).
+own (stop flag, heartbeat, versions, end). All of a campaign's rows go when it is deleted. Runs of
+studies belong to no campaign. Times are seconds since the epoch, UTC. A change here needs a
+migration beside it (a test compares the two).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     String,
+    Table,
     Text,
     UniqueConstraint,
 )
@@ -38,10 +40,19 @@ class Base(DeclarativeBase):
     )
 
 
+def table_of(model: type[Base]) -> Table:
+    """The model's table, for statements that name its columns one by one."""
+    table = model.__table__
+    assert isinstance(table, Table)
+    return table
+
+
 class Campaign(Base):
     """`config` is the checked config as JSON, `plugins` the name and version of each of its
     plug-ins, null in campaigns of the first versions. `stop_requested` asks the controller to
-    drain; `heartbeat` is what it last said (search.storage.events.Heartbeat)."""
+    drain; `heartbeat` is what it last said (search.storage.events.Heartbeat). `versions` holds an
+    entry for each version of the code and its settings that proposed candidates, with the first of
+    these (search.campaign.version); it is null in campaigns of the first versions."""
 
     __tablename__ = "campaigns"
 
@@ -54,12 +65,15 @@ class Campaign(Base):
     stop_requested: Mapped[bool] = mapped_column(default=False)
     heartbeat: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True))
     plugins: Mapped[list[dict[str, str]] | None] = mapped_column(JSON(none_as_null=True))
+    versions: Mapped[list[dict[str, object]] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class Candidate(Base):
     """A program that passed the gates, or a seed program (no parent). `id` counts from 1 in its
     campaign. `duplicate_of` is the earlier candidate with the same canonical graph, whose outcome
-    this one took over. `rejections` counts, by reason, the children refused before this one."""
+    this one took over. `rejections` counts, by reason, the children refused before this one.
+    `endings` is how many evaluations the campaign had when this one was proposed; it is null in
+    rows of the first versions."""
 
     __tablename__ = "candidates"
     __table_args__ = (
@@ -80,6 +94,7 @@ class Candidate(Base):
     hash: Mapped[str] = mapped_column(String(64))
     duplicate_of: Mapped[int | None]
     rejections: Mapped[dict[str, int]] = mapped_column(JSON)
+    endings: Mapped[int | None]
     dna: Mapped[str] = mapped_column(Text)
     created_at: Mapped[float] = mapped_column(Float)
 
@@ -129,4 +144,27 @@ class Evaluation(Base):
     curve: Mapped[list[list[float | None]]] = mapped_column(JSON)
     metrics: Mapped[dict[str, float | None] | None] = mapped_column(JSON(none_as_null=True))
     worker: Mapped[str | None] = mapped_column(String(200))
+    finished_at: Mapped[float] = mapped_column(Float)
+
+
+class StudyRun(Base):
+    """One training run outside a campaign, for comparing programs. It is found by what decides it:
+    `key` is a digest of task, plug-ins, budget, points at which it was scored, program and seed
+    (search.study.runs). `study` says what it was first made for. `result` is the whole outcome;
+    `val_loss` stands apart for people who look with SQL."""
+
+    __tablename__ = "study_runs"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    study: Mapped[str] = mapped_column(String(200))
+    task: Mapped[str] = mapped_column(Text)
+    hash: Mapped[str] = mapped_column(String(64))
+    dna: Mapped[str] = mapped_column(Text)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    unit: Mapped[str] = mapped_column(String(8))
+    amount: Mapped[float] = mapped_column(Float)
+    outcome: Mapped[str] = mapped_column(String(16))
+    val_loss: Mapped[float | None] = mapped_column(Float)
+    result: Mapped[dict[str, object]] = mapped_column(JSON)
+    worker: Mapped[str] = mapped_column(String(200))
     finished_at: Mapped[float] = mapped_column(Float)

@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     Row,
@@ -43,7 +44,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from search.errors import NotFoundError, UsageError, did_you_mean
-from search.storage.database import StoreError, clear_errors, open_engine, understanding
+from search.storage.address import StoreError
+from search.storage.database import clear_errors, open_engine, snapshot, understanding
 from search.storage.entries import (
     CopiedEvaluation,
     Entry,
@@ -56,12 +58,14 @@ from search.storage.entries import (
 from search.storage.events import Ended, Event, Heartbeat, Proposed
 from search.storage.lease import held, lease
 from search.storage.models import Campaign, Candidate, Evaluation
+from workers.spec.metrics import METRICS, Metric
 
 
 @dataclass(frozen=True, slots=True)
 class CampaignRow:
     """A campaign as recorded. `config` is the checked config as JSON; `plugins` are the plug-ins
-    that it was launched with, {"name": ..., "version": ...} each."""
+    that it was launched with, {"name": ..., "version": ...} each; `versions` are the entries of
+    `note_versions`."""
 
     id: int
     name: str
@@ -72,6 +76,7 @@ class CampaignRow:
     stop_requested: bool
     heartbeat: Heartbeat | None
     plugins: Sequence[Mapping[str, str]] = ()
+    versions: Sequence[Mapping[str, Any]] = ()
 
 
 class Store:
@@ -80,6 +85,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writer: Connection | None = None
+        self._held: str | None = None
         self._insert_candidate = Insert(Candidate, engine.dialect)
         self._insert_evaluation = Insert(Evaluation, engine.dialect)
 
@@ -112,6 +118,16 @@ class Store:
             yield connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection to read one moment of the database from."""
+        with (
+            clear_errors(self._engine),
+            understanding(self._engine),
+            snapshot(self._engine) as connection,
+        ):
+            yield connection
+
+    @contextmanager
     def understanding(self) -> Iterator[None]:
         """For work on rows that were read: where they hold what no campaign records, as after
         damage to the file, a StoreError tells so."""
@@ -119,13 +135,25 @@ class Store:
             yield
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        """A transaction, on a connection that is kept: a controller writes at every step."""
+    def writing(self) -> Iterator[Connection]:
+        """A transaction, on a connection that is kept: a controller writes at every step. The rows
+        of a campaign are written by `record` alone. The lease goes with that connection, so that no
+        other one may take its place."""
         with clear_errors(self._engine):
-            if self._writer is None:
-                self._writer = self._engine.connect()
-            with self._writer.begin():
-                yield self._writer
+            writer = self._kept()
+            if self._held is not None and writer.invalidated:
+                raise StoreError(
+                    f"the connection to the database was lost, and with it the right to run "
+                    f"campaign '{self._held}'; go on by: primevo resume {self._held}"
+                )
+            with writer.begin():
+                yield writer
+
+    def _kept(self) -> Connection:
+        """The connection to write with."""
+        if self._writer is None:
+            self._writer = self._engine.connect()
+        return self._writer
 
     def create_campaign(
         self, name: str, config: str, seed: int, plugins: Sequence[Mapping[str, str]] = ()
@@ -136,7 +164,7 @@ class Store:
             "plugins": list(plugins),
         }  # fmt: skip
         try:
-            with self._writing() as connection:
+            with self.writing() as connection:
                 connection.execute(insert(Campaign), row)
         except StoreError as error:
             if not isinstance(error.__cause__, IntegrityError):
@@ -165,17 +193,23 @@ class Store:
     @contextmanager
     def holding(self, campaign: CampaignRow) -> Iterator[None]:
         """The right to record in the campaign, as the only process; a StoreError where another has
-        it. An earlier request to stop is forgotten."""
-        with clear_errors(self._engine), lease(self._engine, campaign.id) as mine:
+        it, or this Store holds any. An earlier request to stop is forgotten."""
+        if self._held is not None:
+            raise StoreError(f"this process is running campaign '{self._held}'; end that first")
+        with clear_errors(self._engine), lease(self._kept(), campaign.id) as mine:
             if not mine:
                 raise StoreError(_held_by_another(self.campaign(campaign.name)))
-            self._update(campaign.id, stop_requested=False)
-            yield
+            self._held = campaign.name
+            try:
+                self._update(campaign.id, stop_requested=False)
+                yield
+            finally:
+                self._held = None
 
     def delete(self, campaign: CampaignRow) -> None:
         """Removes the campaign and all that was recorded in it, in one transaction; a StoreError
         where a controller holds it."""
-        with self.holding(campaign), self._writing() as connection:
+        with self.holding(campaign), self.writing() as connection:
             for model in (Evaluation, Candidate):  # an evaluation refers to its candidate
                 connection.execute(delete(model).where(model.campaign_id == campaign.id))
             connection.execute(delete(Campaign).where(Campaign.id == campaign.id))
@@ -202,19 +236,29 @@ class Store:
         """Leaves what only the controller knows for other processes to show."""
         self._update(campaign_id, heartbeat=asdict(heartbeat))
 
+    def note_versions(self, campaign_id: int, first: int, versions: Mapping[str, str]) -> None:
+        """Notes what proposes the candidates from number `first` on: {"first": ..., "versions":
+        ...}. Nothing is added where the last entry says the same."""
+        statement = select(Campaign.versions).where(Campaign.id == campaign_id)
+        with self.reading() as connection:
+            noted = connection.execute(statement).scalar_one() or []
+        if not noted or noted[-1].get("versions") != versions:
+            entry = {"first": first, "versions": dict(versions)}
+            self._update(campaign_id, versions=[*noted, entry])
+
     def finish(self, campaign_id: int) -> None:
         """Notes that the campaign has come to its end, and when."""
         self._update(campaign_id, finished_at=time.time())
 
     def _update(self, campaign_id: int, **values: object) -> None:
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute(update(Campaign).where(Campaign.id == campaign_id).values(values))
 
     def record(self, campaign_id: int, entries: Iterable[Entry]) -> None:
         """Writes the entries, in order, in one transaction. A StoreError where one cannot be
         written (it is recorded already, or its candidate is not): then none of them is."""
         now = time.time()
-        with self._writing() as connection:
+        with self.writing() as connection:
             cursor = connection.connection.cursor()
             for entry in entries:
                 match entry:
@@ -243,28 +287,41 @@ class Store:
         with self.reading() as connection:
             return str(connection.execute(_REASON, parameters).scalar_one())
 
-    def events(self, campaign_id: int) -> Iterator[Event]:
-        """What was recorded: every proposal, then every ending, each in order."""
+    def events(self, campaign_id: int, goals: Sequence[str] = ()) -> Iterator[Event]:
+        """What was recorded: every proposal, then every ending, each in order. Endings carry the
+        values of the metrics `goals`."""
         parameters = {"campaign": campaign_id}
         with self.reading() as connection:
             # Endings are read first, so that each one's proposal is there while another writes.
-            endings = connection.execute(_ENDINGS, parameters).all()
+            endings = connection.execute(
+                _ENDINGS.add_columns(*map(_value, goals)), parameters
+            ).all()
             for row in connection.execute(_PROPOSALS, parameters):
                 yield Proposed._make(row)
+        rows = [METRICS[name] for name in goals]
         for ending in endings:
-            losses = tuple(point[-1] for point in ending.curve)
-            yield Ended._make((*ending[:-1], losses))
+            yield _ended(ending, rows)
+
+    def finals(
+        self, campaign_id: int, connection: Connection, goals: Sequence[str] = ()
+    ) -> list[Ended]:
+        """The endings of the final phase, in order, as `connection` sees them."""
+        statement = _ENDINGS.where(Evaluation.kind == "final").add_columns(*map(_value, goals))
+        rows = [METRICS[name] for name in goals]
+        found = connection.execute(statement, {"campaign": campaign_id})
+        return [_ended(ending, rows) for ending in found]
 
 
 _CAMPAIGNS = select(
     Campaign.id, Campaign.name, Campaign.config, Campaign.seed, Campaign.created_at,
     Campaign.finished_at, Campaign.stop_requested, Campaign.heartbeat, Campaign.plugins,
+    Campaign.versions,
 ).order_by(Campaign.id)  # fmt: skip
 
 _PROPOSALS = (
     select(
         Candidate.id, Candidate.parent_id, Candidate.mutation, Candidate.hash,
-        Candidate.duplicate_of, Candidate.rejections,
+        Candidate.duplicate_of, Candidate.rejections, Candidate.endings,
     )
     .where(Candidate.campaign_id == bindparam("campaign"))
     .order_by(Candidate.id)
@@ -274,11 +331,26 @@ _ENDINGS = (
     select(
         Evaluation.sequence, Evaluation.candidate_id, Evaluation.kind, Evaluation.seed,
         Evaluation.outcome, Evaluation.val_loss, Evaluation.val_bpb, Evaluation.test_loss,
-        Evaluation.test_bpb, Evaluation.hurdles_passed, Evaluation.curve,
+        Evaluation.test_bpb, Evaluation.hurdles_passed,
+        Evaluation.step_time_s, Evaluation.curve,
     )
     .where(Evaluation.campaign_id == bindparam("campaign"))
     .order_by(Evaluation.sequence)
 )  # fmt: skip
+
+_KNOWN = len(_ENDINGS.selected_columns) - 2
+"""Columns of an ending before its step time and its curve."""
+
+
+def _value(name: str) -> ColumnElement[Any]:
+    """What is stored of a metric: in its column, or in the one that holds those without."""
+    column = METRICS[name].column
+    if column is None:
+        kept: ColumnElement[Any] = Evaluation.metrics[name].as_float()
+        return kept.label(f"goal_{name}")
+    found: ColumnElement[Any] = Evaluation.__table__.c[column]
+    return found.label(f"goal_{name}")
+
 
 _DNA = select(Candidate.dna).where(
     Candidate.campaign_id == bindparam("campaign"), Candidate.id == bindparam("id")
@@ -304,11 +376,19 @@ _COPY_EVALUATION = insert(Evaluation).from_select(
 )
 
 
+def _ended(row: Row[*tuple[Any, ...]], goals: Sequence[Metric]) -> Ended:
+    *values, step_time_s, curve = row[: _KNOWN + 2]
+    losses = tuple(point[-1] for point in curve)
+    found = zip(goals, row[_KNOWN + 2 :], strict=True)
+    known = tuple(goal.formed(value) for goal, value in found)
+    return Ended._make((*values, losses, step_time_s, known))
+
+
 def _campaign_row(row: Row[*tuple[Any, ...]]) -> CampaignRow:
     beat = Heartbeat(**row.heartbeat) if row.heartbeat else None
     return CampaignRow(
         row.id, row.name, row.config, row.seed, row.created_at, row.finished_at,
-        row.stop_requested, beat, row.plugins or (),
+        row.stop_requested, beat, row.plugins or (), row.versions or (),
     )  # fmt: skip
 
 

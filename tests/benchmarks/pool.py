@@ -56,7 +56,7 @@ class SimulatedCluster:
     def answer(self, call: Future[Any], place: object) -> Any:
         return call.result()
 
-    def memory_share_mb(self) -> float:
+    def memory_share_mb(self, processes: int) -> float:
         return 1.0
 
     def lost(self) -> None:
@@ -76,7 +76,7 @@ def bookkeeping_us(workers: int) -> float:
         for index in range(workers):
             pool.submit(job(index))
         pool.wait(0.5)
-        assert len(pool._running) == workers
+        assert pool._trainers.busy == workers
         began = time.process_time()
         for index in range(JOBS):
             cluster.end_one()
@@ -89,7 +89,7 @@ def sleeping(workers: int) -> dict[str, float]:
     """Real workers on a real Ray, which are warm before the clock starts."""
     spec = PoolSpec(count=workers, cpus_per_worker=1)
     with Pool(Task(), spec, f"{ENTRIES}:obey", f"{ENTRIES}:warm_up") as pool:
-        while len(pool._idle) < workers:
+        while len(pool._trainers.idle) < workers:
             run(pool, workers)
         began, cpu = time.monotonic(), time.process_time()
         run(pool, ROUNDS * workers)

@@ -30,7 +30,9 @@ from tests.cli.instant import InstantPool
 
 VERBS = (
     "init", "launch", "resume", "stop", "delete", "status", "list", "top", "show", "lineage",
-    "curve", "report", "export", "evaluate", "check", "validate", "seeds", "primitives", "doctor",
+    "replay", "curve", "report", "tensorboard", "mlflow", "export", "generate", "evaluate",
+    "compare", "explain", "simplify", "check", "validate", "seeds", "primitives", "doctor",
+    "db",
 )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import random
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -162,12 +161,3 @@ print(model(keras.ops.zeros((1, 16), "int32")).shape)
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
     assert "16, 256" in run.stdout
-
-
-def test_the_documentation_shows_what_is_tested() -> None:
-    sources = "\n".join(path.read_text() for path in sorted(EXAMPLE.rglob("*.*")))
-    page = (ROOT / "docs" / "plugins.md").read_text()
-    blocks = re.findall(r"```(?:python|toml)\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) > 6
-    for block in blocks:
-        assert block.strip() in sources, block

@@ -53,6 +53,14 @@ def store(tmp_path: Path) -> Store:
     return Store.open(f"sqlite:///{tmp_path}/primevo.db")
 
 
+def test_the_page_says_who_went_on_at_hurdles_and_who_was_meant_to(played: Store) -> None:
+    now = campaign_queries.summary(played, "test").progress
+    page = Elements(render(played, "test")).text
+    first, last = (f"{on} of {there}" for on, there in zip(now.went_on, now.reached, strict=True))
+    assert f"At the hurdles {first}, {last} children went on; 50% are meant to at each." in page
+    assert f"{now.went_on[1] / now.children:.1%} (25.0% meant)" in page
+
+
 def test_a_played_campaign_has_every_section(played: Store) -> None:
     page = Elements(render(played, "test"))
     assert page.charts() == [

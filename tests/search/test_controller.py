@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -19,43 +18,37 @@ from search.campaign.controller import Controller
 from search.campaign.gates import Rules
 from search.campaign.progress import Progress
 from search.campaign.proposal import ProgramCache, Proposal, propose
+from search.config.schema import BudgetSpec
 from search.errors import PrimevoError, UsageError
-from search.storage.database import StoreError
+from search.storage.address import StoreError
 from search.storage.events import Heartbeat
 from search.storage.store import Store
 from tests.search.instant import InstantEvaluator, launch, outcome_of
+from tests.search.recorded import Row, ask, evaluations, rows
 from workers.spec.outcome import Job, Outcome, Report
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "primevo.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Store:
-    return Store.open(f"sqlite:///{path}")
 
 
 def run(store: Store, evaluator: InstantEvaluator | None = None, **settings: Any) -> Progress:
     return Controller(store, launch(store, **settings), evaluator or InstantEvaluator()).run()
 
 
-def rows(path: Path) -> list[tuple[object, ...]]:
-    """All that was recorded, but for when."""
-    connection = sqlite3.connect(path)
-    found = connection.execute(
-        "SELECT id, parent_id, mutation, hash, duplicate_of, rejections, dna FROM candidates "
-        "ORDER BY id"
-    ).fetchall()
-    found += connection.execute(
-        "SELECT sequence, candidate_id, kind, seed, amount, hurdles, outcome, val_loss, test_loss, "
-        "curve, worker FROM evaluations ORDER BY sequence"
-    ).fetchall()
-    connection.close()
-    return found
+Rows = list[Row]
+
+on_sqlite_and_with_faults_on_postgresql = pytest.mark.parametrize(
+    "url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.faults)], indirect=True
+)
+"""For tests that start processes, which takes seconds."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    """What one worker records of the campaign when nothing interrupts it."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('whole')}/whole.db"
+    with Store.open(url) as store:
+        run(store)
+    return rows(url)
 
 
 def test_a_campaign_from_seed_to_final_table(store: Store) -> None:
@@ -96,67 +89,68 @@ def test_the_final_phase(store: Store) -> None:
     assert all(outcome.test_loss is None for outcome in map(outcome_of, evaluator.submitted[:30]))
 
 
-def test_one_worker_gives_the_same_campaign_again(tmp_path: Path) -> None:
-    found = []
-    for name in ("a", "b"):
-        with Store.open(f"sqlite:///{tmp_path}/{name}.db") as store:
-            run(store, candidates=60, seed=7)
-        found.append(rows(tmp_path / f"{name}.db"))
-    assert found[0] == found[1]
-    with Store.open(f"sqlite:///{tmp_path}/c.db") as store:
-        run(store, candidates=60, seed=8)
-    assert rows(tmp_path / "c.db") != found[0]
+def test_one_worker_gives_the_same_campaign_again(store: Store, url: str, tmp_path: Path) -> None:
+    run(store, candidates=60, seed=7)
+    for name, seed in (("a", 7), ("b", 8)):
+        other = f"sqlite:///{tmp_path}/{name}.db"
+        with Store.open(other) as again:
+            run(again, candidates=60, seed=seed)
+        assert (rows(other) == rows(url)) == (seed == 7)
 
 
-def test_duplicates_are_not_trained(store: Store, path: Path) -> None:
+def test_duplicates_are_not_trained(store: Store, url: str) -> None:
     evaluator = InstantEvaluator()
     shown = run(store, evaluator, candidates=120, mutations={"delete": 1.0})
     assert shown.duplicates > 10
     assert len({job.dna for job in evaluator.submitted if not job.test}) == shown.trained
-    connection = sqlite3.connect(path)
-    twins = connection.execute(
-        "SELECT c.hash = o.hash, d.outcome = e.outcome, d.val_loss IS e.val_loss, d.worker "
-        "FROM candidates c JOIN candidates o ON o.id = c.duplicate_of "
+    twins = ask(
+        url,
+        "SELECT c.hash = o.hash, d.outcome = e.outcome, d.val_loss IS NOT DISTINCT FROM e.val_loss,"
+        " d.worker FROM candidates c JOIN candidates o ON o.id = c.duplicate_of "
         "JOIN evaluations d ON d.candidate_id = c.id AND d.kind = 'search' "
-        "JOIN evaluations e ON e.candidate_id = o.id AND e.kind = 'search'"
-    ).fetchall()
+        "JOIN evaluations e ON e.candidate_id = o.id AND e.kind = 'search'",
+    )
     assert twins == [(1, 1, 1, None)] * shown.duplicates
     assert shown.saved_by_duplicates > 0
 
 
-def test_hurdles_are_set_by_what_was_seen_and_never_stop_a_seed(store: Store) -> None:
+@pytest.mark.parametrize(("rule", "free", "judged"), [("median", 5, 8), ("top", 2, 2)])
+def test_hurdles_are_set_by_what_was_seen_and_never_stop_a_seed(
+    store: Store, rule: Any, free: int, judged: int
+) -> None:
     evaluator = InstantEvaluator()
-    shown = run(store, evaluator, candidates=60, seeds=("transformer", "primer_ez"))
+    budget = BudgetSpec(unit="steps", base=25.0, hurdles=2, rule=rule)
+    seeds = ("transformer", "primer_ez")
+    shown = run(store, evaluator, candidates=60, seeds=seeds, budget=budget)
     search = [job for job in evaluator.submitted if not job.test]
     assert all(len(job.budget.hurdles) == 2 for job in search)
-    assert all(bar.threshold is None for job in search[:5] for bar in job.budget.hurdles)
-    assert all(job.budget.hurdles[0].threshold is not None for job in search[8:])
+    assert all(bar.threshold is None for job in search[:free] for bar in job.budget.hurdles)
+    assert all(job.budget.hurdles[0].threshold is not None for job in search[judged:])
     assert shown.stopped_at[0] > 10 and shown.stopped_at[1] > 3
     full = 175.0 * shown.outcomes["completed"]
     assert shown.spent + shown.saved_by_hurdles == full
     assert shown.saved_by_hurdles > 0.3 * full
+    assert shown.children == shown.trained - 2
+    assert shown.reached[0] == shown.children - shown.outcomes["diverged"]
+    assert shown.reached[1] == shown.went_on[0] == shown.reached[0] - shown.stopped_at[0]
+    assert shown.in_full == (shown.went_on[1] / shown.children, 0.25)
 
 
 class Watched(InstantEvaluator):
     """Looks into the database, as another process would, when it is given a job."""
 
-    def __init__(self, path: Path, check: Callable[[sqlite3.Connection, Job], None]) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__(capacity=2)
-        self.path, self.check = path, check
+        self.url = url
 
     def submit(self, job: Job) -> None:
-        connection = sqlite3.connect(self.path)
-        self.check(connection, job)
-        connection.close()
+        found = ask(self.url, "SELECT dna FROM candidates WHERE id = :id", id=job.id)
+        assert found == [(job.dna,)]
         super().submit(job)
 
 
-def test_a_candidate_is_recorded_before_it_is_dispatched(store: Store, path: Path) -> None:
-    def check(connection: sqlite3.Connection, job: Job) -> None:
-        found = connection.execute("SELECT dna FROM candidates WHERE id = ?", (job.id,)).fetchall()
-        assert found == [(job.dna,)]
-
-    run(store, Watched(path, check), candidates=25)
+def test_a_candidate_is_recorded_before_it_is_dispatched(store: Store, url: str) -> None:
+    run(store, Watched(url), candidates=25)
 
 
 class Breaking(InstantEvaluator):
@@ -168,15 +162,15 @@ class Breaking(InstantEvaluator):
         return super().wait(timeout_s)
 
 
-def test_an_error_loses_nothing_that_came_back(store: Store, path: Path) -> None:
+def test_an_error_loses_nothing_that_came_back(store: Store, url: str) -> None:
     campaign = launch(store)
     with pytest.raises(RuntimeError, match="the cluster is gone"):
         Controller(store, campaign, Breaking(capacity=3)).run()
-    before = rows(path)
+    before = rows(url)
     assert queries.summary(store, "test").progress.pending == 3
     shown = Controller(store, campaign, InstantEvaluator(3)).run()
     assert (shown.phase, shown.recorded) == ("done", 60)
-    assert set(before) <= set(rows(path))
+    assert set(before) <= set(rows(url))
 
 
 def test_what_was_collected_is_kept_when_no_child_can_be_proposed(
@@ -187,97 +181,89 @@ def test_what_was_collected_is_kept_when_no_child_can_be_proposed(
             raise PrimevoError("no child passed the gates")
         return propose(rules, programs, rng)
 
-    monkeypatch.setattr("search.campaign.controller.propose", stuck)
+    monkeypatch.setattr("search.campaign.proposer.propose", stuck)
     with pytest.raises(PrimevoError, match="no child"):
         run(store)
     assert queries.summary(store, "test").progress.trained == 10
 
 
-def test_drained_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
-    with Store.open(f"sqlite:///{tmp_path}/whole.db") as store:
-        run(store)
-    path = tmp_path / "parts.db"
-    stops = [3, 17, 61]
-    with Store.open(f"sqlite:///{path}") as store:
-        campaign = launch(store)
-        for stop in stops:
-            evaluator = InstantEvaluator()
-            controller = Controller(store, campaign, evaluator)
-            outcome = evaluator._outcome
+def test_drained_and_resumed_equals_uninterrupted(store: Store, url: str, whole: Rows) -> None:
+    campaign = launch(store)
+    for stop in (3, 17, 61):
+        evaluator = InstantEvaluator()
+        controller = Controller(store, campaign, evaluator)
+        outcome = evaluator._outcome
 
-            def drain_at(job: Job, stop: int = stop, inner: Any = outcome) -> Outcome:
-                if job.id >= stop or job.test:
-                    controller.drain()  # noqa: B023
-                return inner(job)  # type: ignore[no-any-return]
+        def drain_at(job: Job, stop: int = stop, inner: Any = outcome) -> Outcome:
+            if job.id >= stop or job.test:
+                controller.drain()  # noqa: B023
+            return inner(job)  # type: ignore[no-any-return]
 
-            evaluator._outcome = drain_at
-            shown = controller.run()
-            assert shown.pending == 0 and shown.phase != "done"
-            assert queries.campaigns(store)[0].state == "interrupted"
-        assert Controller(store, campaign, InstantEvaluator()).run().phase == "done"
-        assert queries.campaigns(store)[0].state == "finished"
-    assert rows(path) == rows(tmp_path / "whole.db")
+        evaluator._outcome = drain_at
+        shown = controller.run()
+        assert shown.pending == 0 and shown.phase != "done"
+        assert queries.campaigns(store)[0].state == "interrupted"
+    assert Controller(store, campaign, InstantEvaluator()).run().phase == "done"
+    assert queries.campaigns(store)[0].state == "finished"
+    assert rows(url) == whole
 
 
-def test_a_finished_campaign_has_nothing_left_to_do(store: Store, path: Path) -> None:
+def test_a_finished_campaign_has_nothing_left_to_do(store: Store, url: str) -> None:
     campaign = launch(store, candidates=10)
     Controller(store, campaign, InstantEvaluator()).run()
-    before, evaluator = rows(path), InstantEvaluator()
+    before, evaluator = rows(url), InstantEvaluator()
     assert Controller(store, campaign, evaluator).run().phase == "done"
-    assert (rows(path), evaluator.submitted) == (before, [])
+    assert (rows(url), evaluator.submitted) == (before, [])
 
 
-def start(path: Path, capacity: int, delay_s: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.search.instant", f"sqlite:///{path}", "test"]
+def start(url: str, capacity: int, delay_s: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.search.instant", url, "test"]
     return subprocess.Popen(
         [*command, str(capacity), str(delay_s)],
         cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def recorded(path: Path) -> int:
-    return len([row for row in rows(path) if len(row) == 11])
+def recorded(url: str) -> int:
+    return len(evaluations(url))
 
 
+@on_sqlite_and_with_faults_on_postgresql
 @pytest.mark.parametrize("capacity", [1, 3])
-def test_kill_9_loses_nothing_that_was_recorded(tmp_path: Path, capacity: int) -> None:
+def test_kill_9_loses_nothing_that_was_recorded(
+    store: Store, url: str, whole: Rows, capacity: int
+) -> None:
     """Killed three times at random moments, then resumed to the end."""
-    path = tmp_path / "killed.db"
-    with Store.open(f"sqlite:///{path}") as store:
-        launch(store)
+    launch(store)
     for stop in (5, 25, 62):
-        process = start(path, capacity, delay_s=0.02)
-        wait_for(lambda stop=stop: recorded(path) >= stop)  # type: ignore[misc]
+        process = start(url, capacity, delay_s=0.02)
+        wait_for(lambda stop=stop: recorded(url) >= stop)  # type: ignore[misc]
         time.sleep(random.random() * 0.02)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        before = rows(path)
-        with Store.open(f"sqlite:///{path}") as store:
-            assert queries.campaigns(store)[0].state != "running"
-            pending = queries.summary(store, "test").progress.pending
-            assert 0 <= pending <= capacity
-    with Store.open(f"sqlite:///{path}") as store:
-        evaluator = InstantEvaluator(capacity)
-        shown = Controller(store, store.campaign("test"), evaluator).run()
+        wait_for(lambda: queries.campaigns(store)[0].state != "running", 10)
+        before = rows(url)
+        pending = queries.summary(store, "test").progress.pending
+        assert 0 <= pending <= capacity
+    evaluator = InstantEvaluator(capacity)
+    shown = Controller(store, store.campaign("test"), evaluator).run()
     assert (shown.phase, shown.recorded, shown.pending) == ("done", 60, 0)
-    after = rows(path)
+    after = rows(url)
     assert set(before) <= set(after)
-    runs = [(row[1], row[2], row[3]) for row in after if len(row) == 11]
+    runs = ask(url, "SELECT candidate_id, kind, seed FROM evaluations")
     assert len(runs) == len(set(runs)) == 60 + 6
     if capacity == 1:
-        with Store.open(f"sqlite:///{tmp_path}/whole.db") as store:
-            run(store)
-        assert after == rows(tmp_path / "whole.db")
+        assert after == whole
 
 
-def test_what_was_running_runs_again_under_the_same_id(store: Store, path: Path) -> None:
+def test_what_was_running_runs_again_under_the_same_id(store: Store, url: str) -> None:
     campaign = launch(store)
     with pytest.raises(RuntimeError):
         Controller(store, campaign, Breaking(capacity=3)).run()
@@ -286,7 +272,7 @@ def test_what_was_running_runs_again_under_the_same_id(store: Store, path: Path)
     Controller(store, campaign, evaluator).run()
     again = evaluator.submitted[:3]
     assert [job.id for job in again] == lost
-    known = dict(sqlite3.connect(path).execute("SELECT id, dna FROM candidates"))
+    known = dict(ask(url, "SELECT id, dna FROM candidates"))  # type: ignore[arg-type]
     assert all(known[job.id] == job.dna for job in again)
 
 
@@ -296,14 +282,15 @@ def pending(store: Store) -> list[int]:
     return [int(record["id"] or 0) for record in records if record["outcome"] is None]
 
 
-def test_a_second_controller_is_refused_and_stop_drains_the_first(store: Store, path: Path) -> None:
+@on_sqlite_and_with_faults_on_postgresql
+def test_a_second_controller_is_refused_and_stop_drains_the_first(store: Store, url: str) -> None:
     campaign = launch(store, candidates=5000)
-    process = start(path, capacity=2, delay_s=0.02)
-    wait_for(lambda: recorded(path) >= 3)
+    process = start(url, capacity=2, delay_s=0.02)
+    wait_for(lambda: recorded(url) >= 3)
     with pytest.raises(StoreError, match=f"'test' is being run by process {process.pid} on "):
         Controller(store, campaign, InstantEvaluator()).run()
     assert queries.campaigns(store)[0].state == "running"
-    assert start(path, 1, 0.0).wait(60) == 1
+    assert start(url, 1, 0.0).wait(60) == 1
     assert store.request_stop(campaign.id)
     output, errors = process.communicate(timeout=30)
     assert (process.returncode, output, errors) == (0, "search\n", "")

@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,22 +17,22 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import event, text
+from sqlalchemy import event
 
 from search.campaign import queries
 from search.errors import NotFoundError, PrimevoError, UsageError
 from search.storage import database
-from search.storage.database import HEAD, StoreError
+from search.storage.address import StoreError
 from search.storage.entries import CopiedEvaluation, Entry, NewCandidate, NewEvaluation
 from search.storage.events import Ended, Event, Heartbeat, Proposed
 from search.storage.models import Base
+from search.storage.schema import HEAD
 from search.storage.store import Store
 from tests.search.instant import launch, make_config
+from tests.search.recorded import ask
 from workers.spec.outcome import Budget, Hurdle, Measurement, Outcome
 
 ROOT = Path(__file__).parents[2]
-POSTGRESQL = os.environ.get("PRIMEVO_TEST_POSTGRESQL")
-"""URL of an empty PostgreSQL database to run this suite on as well; its tables are dropped."""
 
 BUDGET = Budget("steps", 175.0, (Hurdle(25.0, 3.5), Hurdle(75.0)))
 OUTCOME = Outcome(
@@ -45,24 +44,6 @@ OUTCOME = Outcome(
         "experts_max_violation": 1.5, "experts_dropped": 0.1,
     },
 )  # fmt: skip
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/primevo.db"
-    if POSTGRESQL is None:
-        pytest.skip("PRIMEVO_TEST_POSTGRESQL is not set")
-    with Store.open(POSTGRESQL) as store, store._engine.begin() as connection:
-        Base.metadata.drop_all(connection)
-        connection.execute(text("DROP TABLE alembic_version"))
-    return POSTGRESQL
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    with Store.open(url) as opened:
-        yield opened
 
 
 def candidate(id: int, twin: int | None = None) -> NewCandidate:
@@ -137,6 +118,16 @@ def test_numbers_that_json_has_no_place_for(store: Store) -> None:
     assert queries.top(store, "test", by="experts_dropped") == []
 
 
+def test_texts_that_a_database_has_no_place_for(store: Store) -> None:
+    campaign = launch(store)
+    outcome = Outcome("crashed", "it said \0 and \ud800 and ü and \U0001f600")
+    run = replace(evaluation(1, 1, outcome), worker="host\0" + "x" * 300)
+    store.record(campaign.id, [candidate(1), run])
+    assert store.reason(campaign.id, 1) == "it said \\x00 and \\ud800 and ü and \U0001f600"
+    worker = str(queries.candidate(store, "test", 1)["worker"])
+    assert worker.startswith("host\\x00xxx") and len(worker) == 200
+
+
 def test_a_campaign_keeps_the_versions_of_its_plug_ins(store: Store) -> None:
     plugins = [{"name": "mine", "version": "1.2"}]
     made = store.create_campaign("a", make_config().model_dump_json(), 1, plugins)
@@ -193,6 +184,37 @@ def test_a_killed_holder_holds_nothing(store: Store, url: str) -> None:
         assert store.running(campaign.id)
 
 
+def test_whoever_loses_the_connection_cannot_record(postgresql_url: str) -> None:
+    """The server ends the holder's session, as a cut in the network does; another one goes on."""
+    end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+    with Store.open(postgresql_url) as first, Store.open(postgresql_url) as second:
+        campaign = launch(first)
+        with first.holding(campaign):
+            first.record(campaign.id, HISTORY[:1])
+            assert ask(postgresql_url, end) == [(True,)]
+            with pytest.raises(StoreError, match="connection"):
+                first.record(campaign.id, HISTORY[1:2])
+            with second.holding(campaign):
+                second.record(campaign.id, HISTORY[1:2])
+            with pytest.raises(StoreError, match="run campaign 'test'; go on by: primevo resume"):
+                first.record(campaign.id, HISTORY[2:3])
+        assert list(first.events(campaign.id)) == in_order(HISTORY[:2])
+        with first.holding(campaign):
+            first.record(campaign.id, HISTORY[2:3])
+
+
+def test_a_failure_inside_gives_the_lease_back(store: Store) -> None:
+    campaign = launch(store)
+    with pytest.raises(ZeroDivisionError), store.holding(campaign):
+        _ = 1 / 0
+    assert not store.running(campaign.id)
+    with store.holding(campaign):
+        with pytest.raises(StoreError, match="this process is running campaign 'test'"):
+            store.holding(campaign).__enter__()
+        assert store.running(campaign.id)
+    assert not store.running(campaign.id)
+
+
 def test_stop_is_asked_for_and_forgotten(store: Store) -> None:
     campaign = launch(store)
     assert not store.request_stop(campaign.id)
@@ -231,16 +253,15 @@ def open_and_launch(url: str, number: int) -> None:
         launch(store, f"campaign-{number}")
 
 
-def test_processes_may_open_a_new_database_at_once(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/new.db"
+def test_processes_may_open_a_new_database_at_once(new_url: str) -> None:
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=open_and_launch, args=(url, n)) for n in range(6)]
+    processes = [context.Process(target=open_and_launch, args=(new_url, n)) for n in range(6)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 6
-    with Store.open(url) as store:
+    with Store.open(new_url) as store:
         assert len(store.campaigns()) == 6
 
 
@@ -312,7 +333,18 @@ def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("sqlite://", UsageError, "keeps nothing"),
         ("sqlite:///:memory:", UsageError, "keeps nothing"),
         ("primevo.db", UsageError, "not a database URL"),
-        ("nosuch://host/db", StoreError, "driver is missing"),
+        ("nosuch://host/db", UsageError, "in SQLite or PostgreSQL, not in nosuch; write e.g."),
+        ("postgres://host/db", UsageError, "not in postgres; write e.g. .*postgresql://user@host"),
+        (
+            "mysql+pymysql://me:secret@host/db",
+            UsageError,
+            r"mysql\+pymysql://me:\*\*\*@host/db: camp",
+        ),
+        ("postgresql+psycopg2://host/db", UsageError, "write postgresql:// in place of"),
+        ("sqlite+aiosqlite:///a.db", UsageError, "write sqlite:// in place of"),
+        ("postgresql://host", UsageError, "names no database"),
+        ("sqlite:///a.db?mode=ro", UsageError, "'mode' is not an option; there is: synchronous"),
+        ("sqlite:///a.db?synchronous=off", UsageError, "off is not one of normal, full, extra"),
     ],
 )
 def test_urls_that_do_not_work(

@@ -8,11 +8,12 @@ import os
 import signal
 import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 from workers.pool.worker import Setup
-from workers.spec.outcome import Job, Outcome
+from workers.spec.outcome import Compiled, Job, Outcome
 from workers.spec.task import Task
 from workers.training.evaluate import run_job
 
@@ -45,7 +46,7 @@ def warm_up_hangs_once(setup: Setup) -> None:
 
 def obey(job: Job, task: Task) -> Outcome:
     """Does what the job says, and ends with the worker's process id in `reason` if it can."""
-    command, *arguments = job.dna.split()
+    command, *arguments = job.dna.split() or ["ok"]
     if command == "sleep":
         time.sleep(float(arguments[0]))
     elif command == "leak":
@@ -65,6 +66,29 @@ def obey(job: Job, task: Task) -> Outcome:
     elif command == "raise":
         raise ValueError("weights are " + "\n".join(arguments))
     return Outcome("completed", reason=str(os.getpid()), val_loss=float(job.seed))
+
+
+def compile_job(job: Job, task: Task) -> Compiled | Outcome:
+    """Obeys the first of three commands, which semicolons divide, and says who it was."""
+    first, _, _ = job.dna.partition(";")
+    if first.strip() == "invalid":
+        return Outcome("invalid", "no program")
+    obey(replace(job, dna=first), task)
+    return Compiled(str(os.getpid()).encode(), seconds=0.25)
+
+
+def train_compiled(
+    job: Job, task: Task, compiled: Compiled, device: AbstractContextManager[None]
+) -> Outcome:
+    """The second command is obeyed before the device is taken, the third one on it. In the reason
+    are the two processes, and from when to when the device was used."""
+    _, load, work = job.dna.split(";")
+    obey(replace(job, dna=load), task)
+    with device:
+        began = time.monotonic()
+        outcome = obey(replace(job, dna=work), task)
+        used = f"{began} {time.monotonic()}"
+    return replace(outcome, reason=f"{compiled.steps.decode()} {os.getpid()} {used}")
 
 
 def train(job: Job, task: Task) -> Outcome:

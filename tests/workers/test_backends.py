@@ -104,9 +104,11 @@ def test_lowering_follows_the_row(monkeypatch, tiny_task):
     assert [(options.fused, options.flash) for options in asked] == [(True, True), (True, False)]
 
 
-def test_reading_a_task_imports_no_framework():
+def test_neither_reading_a_task_nor_the_evaluator_imports_a_framework():
+    """Keras chooses its backend when it is imported, so the task must come first."""
     code = f"""if True:
         import sys
+        import workers.training.evaluate
         from workers.spec.task import Task
         Task.model_validate_json({Task().model_dump_json()!r})
         assert not {{"keras", "tensorflow", "jax"}} & set(sys.modules)

@@ -173,8 +173,8 @@ def test_memory_is_shared_among_workers(ray_session: None) -> None:
 def test_after_a_death_a_spare_is_warm_but_not_used_beyond_capacity(make_pool: MakePool) -> None:
     pool = make_pool(timeout_s=1.5)
     run(pool, "hang", "ok")
-    assert wait_until(lambda: bool(run(pool, "ok")) and len(pool._idle) == 2, 30)
-    warm = {member.name for member in pool._idle}
+    assert wait_until(lambda: bool(run(pool, "ok")) and len(pool._trainers.idle) == 2, 30)
+    warm = {member.name for member in pool._trainers.idle}
     hung, after = run(pool, "hang", "ok")
     assert {hung.worker, after.worker} == warm  # nobody waited for a new process
     started = time.monotonic()

@@ -63,9 +63,29 @@ class Engine(Protocol):
         """The weights as they stand, float32, in the model's order and shapes."""
 
 
-def make_engine(graph: Graph, values: Sequence[Array], task: Task, seed: int = 0) -> Engine:
+class Ahead(Protocol):
+    """What an engine's class has beside, where its backend's row says `ahead`: a candidate is
+    compiled in one process and trained in another, which has the same kind of device and the same
+    versions. Engine(graph, values, task, seed, compiled) then compiles nothing, and gives the same
+    numbers as without `compiled`."""
+
+    @staticmethod
+    def compile(graph: Graph, shapes: Sequence[tuple[int, ...]], task: Task) -> bytes:
+        """Compiles all that an engine runs. `shapes` are those of the weights, `task` is settled.
+        Takes no memory of the device that a model of these sizes would feel."""
+
+    @staticmethod
+    def load(data: bytes) -> Any:
+        """The argument `compiled`, from those bytes. It may be called while another thread trains,
+        and puts no weights on the device."""
+
+
+def make_engine(
+    graph: Graph, values: Sequence[Array], task: Task, seed: int = 0, compiled: Any = None
+) -> Engine:
     """The engine of the task's backend; see `Engine`. RuntimeError where this process runs Keras on
-    another one."""
-    backend = use_backend(task.training.backend)
-    engine: Engine = backend.load_engine()(graph, values, task, seed)
+    another one. `compiled` is what `Ahead.load` has given; None compiles here."""
+    made = use_backend(task.training.backend).load_engine()
+    more = () if compiled is None else (compiled,)
+    engine: Engine = made(graph, values, task, seed, *more)
     return engine

@@ -41,7 +41,6 @@ class Passes:
     Attributes:
         layers: the model's blocks.
         task: what it is trained for.
-        seed: from which all noise of the run follows.
         experts: how many each routed call of the model has, layer by layer.
         integer: the type of random seeds on the backend.
         outer: the functions outside the blocks.
@@ -49,7 +48,6 @@ class Passes:
 
     layers: Sequence[Layer]
     task: Task
-    seed: int
     experts: Sequence[int]
     integer: str
     outer: EmbeddingAndHead = EMBEDDING_AND_HEAD
@@ -60,11 +58,11 @@ class Passes:
         return self.task.training.batch_size, window_length(self.task)
 
     def train(
-        self, weights: Sequence[Any], windows: Any, step: Any
+        self, weights: Sequence[Any], windows: Any, step: Any, run: Any
     ) -> tuple[Any, Any, dict[int, Any]]:
-        """See `model.training_loss`; `step` counts those before it."""
-        run = ops.convert_to_tensor(self.seed & 0x7FFFFFFF, self.integer)
-        seed = ops.stack([ops.cast(step, self.integer), run])
+        """See `model.training_loss`; `step` counts those before it, and all noise follows from
+        `run`, a number of 31 bits."""
+        seed = ops.stack([ops.cast(part, self.integer) for part in (step, run)])
         objective = OBJECTIVES[self.task.training.objective]
         return training_loss(self.layers, weights, windows, seed, objective, self.outer)
 

@@ -35,7 +35,7 @@ class TensorFlowEngine:
     """One candidate in training; see `engine.Engine`."""
 
     def __init__(self, graph: Graph, values: Sequence[Array], task: Task, seed: int) -> None:
-        self._task = task
+        self._task, self._run = task, seed & 0x7FFFFFFF
         self._jit = task.training.jit == "on"
         layers: Sequence[Layer] = model_layers(graph, task)
         self._packing = packing_of(layers, task, values, compiled=self._jit)
@@ -49,7 +49,7 @@ class TensorFlowEngine:
         elif not (self._jit or tables):
             layers = wrapped(layers, _traced_once)
         outer = EMBEDDING_AND_HEAD if self._jit else _TRACED
-        self._passes = Passes(layers, task, seed, experts_of(graph, task), "int32", outer)
+        self._passes = Passes(layers, task, experts_of(graph, task), "int32", outer)
         self._variables = self._packing.variables(values)
         self._states = [tf.Variable(value) for value in self._packing.of("state", values)]
         self._lazy = LazyAdamW(tables, task.optimizer)
@@ -100,7 +100,7 @@ class TensorFlowEngine:
             tape.watch(weights)
             tables = [Rows(table, tape) for table in self._lazy.tables]
             everything = self._packing.all(weights, states, tables)
-            total, loss, updates = self._passes.train(everything, windows, step)
+            total, loss, updates = self._passes.train(everything, windows, step, self._run)
         taken = [row for table in tables for _, row in table.taken]
         gradients = tape.gradient(total, [*weights, *taken], unconnected_gradients="zero")
         if tables:

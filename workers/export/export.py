@@ -27,9 +27,11 @@ from primitives.language.dna import DNA
 from primitives.language.jsonform import to_json
 from primitives.language.text import render
 from workers.data.tokens import load_tokens
+from workers.export.generation import how_it_generates
 from workers.export.score import exported_score
 from workers.export.source import Names, example_source, module_source, names, plain, readme
 from workers.machine.backends import BACKENDS
+from workers.machine.progress import Tell, silent
 from workers.spec.fit import refused, task_cost, task_graph
 from workers.spec.metrics import METRICS
 from workers.spec.outcome import Budget, Outcome
@@ -55,15 +57,17 @@ def export_candidate(
     seed: int,
     card: Mapping[str, Any],
     weights: Path | None = None,
+    tell: Tell = silent,
 ) -> list[Path]:
     """`export` with the weights of a file that `evaluate` kept, or, where `weights` is None, with
-    those of a training run made for it now; its scores then stand in the card under `weights`."""
+    those of a training run made for it now; its scores then stand in the card under `weights`.
+    `tell` counts the budget that the run has used."""
     check_free(directory)
     if weights is not None:
         return export(dna, directory, task=task, weights=weights, card=card)
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder, "weights.npz")
-        outcome = evaluate(dna, task, budget, seed, test=True, weights=str(kept))
+        outcome = evaluate(dna, task, budget, seed, test=True, weights=str(kept), tell=tell)
         if outcome.status != "completed":
             raise ExportError(
                 f"there are no weights to export: training ended as {outcome.status} "
@@ -90,6 +94,28 @@ def export(
     has no type in the task, and where the weights are not its weights.
     """
     check_free(directory)
+    graph, arrays, trained_in = _checked_program(dna, task, weights)
+
+    def write(draft: Path) -> None:
+        _write(draft, dna, graph, task, arrays, {**card, "trained_in": trained_in})
+
+    _whole_or_not(directory, write)
+    return sorted(directory.iterdir())
+
+
+def trained_model(dna: DNA, task: Task, weights: Path) -> Any:
+    """The exported model with the weights of a file, without a folder; it can write text if the
+    objective's models do. Raises ExportError as `export` does."""
+    graph, arrays, _ = _checked_program(dna, task, weights)
+    called = names("candidate")
+    source = module_source(dna, graph, task, len(arrays["embedding"]), called, {})
+    folder = _tokenizer_file(task).parent if task.data.tokenizer == "bpe" else Path()
+    return _model(source, called, arrays, folder)
+
+
+def _checked_program(dna: DNA, task: Task, weights: Weights | Path) -> tuple[Graph, Weights, str]:
+    """The program's graph, its weights in order, and the precision in which they were trained;
+    ExportError where the program has no type in the task or these are not its weights."""
     graph = task_graph(dna, task)
     if isinstance(graph, IllTyped):
         raise ExportError(f"the program does not type-check in this task: {graph}")
@@ -97,13 +123,7 @@ def export(
         raise ExportError(f"the task cannot have this program: {reason}")
     arrays = dict(_loaded(weights) if isinstance(weights, Path) else weights)
     trained_in = str(arrays.pop(PRECISION, _precision(task)))
-    arrays = dict(_in_order(arrays, graph, task.model))
-
-    def write(draft: Path) -> None:
-        _write(draft, dna, graph, task, arrays, {**card, "trained_in": trained_in})
-
-    _whole_or_not(directory, write)
-    return sorted(directory.iterdir())
+    return graph, dict(_in_order(arrays, graph, task.model)), trained_in
 
 
 def _precision(task: Task) -> str:
@@ -150,7 +170,7 @@ def _write(
     for name, content in (
         (f"{called.module}.py", module_source(dna, graph, task, rows, called, facts)),
         ("example.py", example_source(called, task)),
-        ("README.md", readme(graph, task, called, facts, whole["versions"])),
+        ("README.md", readme(graph, task, called, whole, facts)),
         ("card.json", json.dumps(whole, indent=2) + "\n"),
     ):
         (folder / name).write_text(content, encoding="utf-8")
@@ -171,6 +191,7 @@ def _whole_card(
     return {
         **card,
         "hash": graph.hash,
+        "generates": how_it_generates(graph, task),
         "static_cost": {**asdict(cost), "vocabulary": vocabulary},
         "task": task.model_dump(mode="json"),
         "versions": {
@@ -184,11 +205,12 @@ def _whole_card(
     }
 
 
-def _model(source: str, called: Names, weights: Weights) -> Any:
-    """The exported module's model, holding the weights."""
+def _model(source: str, called: Names, weights: Weights, folder: Path = Path()) -> Any:
+    """The exported module's model, holding the weights; a tokenizer's file lies in the folder."""
     from workers.model.model import OUTER
 
     module = ModuleType(called.module)
+    module.__file__ = str(folder / f"{called.module}.py")
     exec(compile(source, f"{called.module}.py", "exec"), module.__dict__)
     model = module.build_model(name=called.module)
     around = [model.embedding.embeddings, model.positions.embeddings, *model.norm.weights]

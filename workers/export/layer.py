@@ -26,6 +26,7 @@ from primitives.lowering.expression import (
 )
 from primitives.lowering.render import lines, source
 from primitives.lowering.rewrite import lowered
+from primitives.lowering.stepwise import Kept, Step, emit_step, not_stepwise
 from primitives.lowering.weights import WeightSpec, weight_specs
 from primitives.ops.table import PRIMITIVES
 from primitives.ops.types import CHANNELS, ENTRIES, KEYS, UNITS_PER_WIDTH, StateType, buffer
@@ -39,16 +40,20 @@ from workers.spec.task import Task
 @dataclass(frozen=True, slots=True)
 class Block:
     """One of the module's layers; `pass_attributes` are those attributes of the pass `run` that its
-    lines, and the functions that they call, read or change, such as `training` and `losses`."""
+    lines, and the functions that they call, read or change, such as `training` and `losses`. `step`
+    is its code for a few new positions, where the model generates text by that."""
 
     name: str
     graph: Graph
     body: Body
     pass_attributes: frozenset[str]
+    step: Step | None = None
 
     @property
-    def calls(self) -> tuple[str, ...]:
-        return (*self.body.mentioned.functions, *["Run"] * self.body.runs)
+    def calls(self) -> set[str]:
+        """Names of the functions that its lines call."""
+        called = {*self.body.mentioned.functions, *["Run"] * self.body.runs}
+        return called | (self.step.body.mentioned.functions if self.step else set())
 
     def uses(self, what: str) -> bool:
         """Whether a pass reads or leaves this attribute of `balancing.Run`."""
@@ -65,12 +70,23 @@ def blocks_of(graph: Graph, task: Task, block: str, other: str) -> list[Block]:
     graphs = {block: graph}
     if graph.every != 1:
         graphs[other] = other_graph(task.model.other, task.model.d_model)
+    steps = OBJECTIVES[task.training.objective].continues and not why_not_stepwise(graph, task)
     blocks = []
     for name, each in graphs.items():
         body = emit(each, task.model.d_model, owner="self.", options=lowering_options(task))
         called = functions(body.mentioned.functions, body.row_functions)
-        blocks.append(Block(name, each, body, _attributes_of("run", [*body.lines, *called])))
+        attributes = _attributes_of("run", [*body.lines, *called])
+        step = emit_step(each, task.model.d_model, owner="self.") if steps else None
+        blocks.append(Block(name, each, body, attributes, step))
     return blocks
+
+
+def why_not_stepwise(graph: Graph, task: Task) -> str:
+    """Why the model cannot be run a few positions at a time; empty where it can."""
+    graphs = [graph]
+    if graph.every != 1:
+        graphs.append(other_graph(task.model.other, task.model.d_model))
+    return next(filter(None, map(not_stepwise, graphs)), "")
 
 
 def _attributes_of(variable: str, sources: Sequence[str]) -> frozenset[str]:
@@ -92,7 +108,7 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
     made = [text for pair in weights for text in lines(_weight(*pair), INDENT, LINE)]
     if block.uses("seed"):
         made.append("        self.seeds = keras.random.SeedGenerator()")
-    code = _body(block)
+    code = _body(body, graph)
     if body.runs:
         given = {"training": "training", "tokens": "tokens", "seed": "self.seeds"}
         read = ", ".join(f"{name}={it}" for name, it in given.items() if block.uses(name))
@@ -108,9 +124,12 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
         block=block.name,
         about="\n\n".join(paragraph(text) for text in paragraphs if text),
         weights="".join(f"\n{each}" for each in made),
-        inputs=inputs,
+        inputs=inputs + _TAKES * (block.step is not None),
+        gives="Any" if block.step else "Tensor",
+        cached=_CACHED.format(", tokens" * ("tokens" in inputs)) if block.step else "",
         body="\n".join(code),
         result=body.result,
+        step="" if block.step is None else step_source(block.step, graph, inputs),
     )
 
 
@@ -204,12 +223,58 @@ def _widths(share: Fraction) -> Expression:
     return made if share.denominator == 1 else Operation("//", made, Literal(share.denominator))
 
 
-def _body(block: Block) -> list[str]:
-    """The lines of `call`, each with the shape that it gives where that is not the shape before."""
+def step_source(step: Step, graph: Graph, inputs: str) -> str:
+    """The source of a layer's methods for a few new positions, and for what is kept of others."""
+    made = Assignment("kept", Tuple(tuple(_empty(kept) for kept in step.kept)))
+    empty = lines(made, INDENT, LINE)
+    if any("d_model" in line for line in empty):
+        empty.insert(0, f"{' ' * INDENT}d_model = self.d_model")
+    kept = Assignment("kept", Tuple(tuple(each.value for each in step.kept)))
+    code = [*_body(step.body, graph, (kept,)), *lines(kept, INDENT, LINE)]
+    tokens = "tokens" in inputs
+    if step.body.runs:
+        code.insert(0, f"{' ' * INDENT}run = Run({'tokens=tokens' * tokens})")
+    return template("layer_step.py").substitute(
+        empty="\n".join([*empty, f"{' ' * INDENT}return kept"]),
+        inputs=", tokens: Tensor = None" * tokens,
+        body="\n".join(code),
+        result=step.body.result,
+    )
+
+
+_TAKES = ", cache: Any = None, start: Tensor = 0"
+
+_CACHED = """\
+        if cache is not None:
+            return self.step(x, cache, start{})
+"""
+
+
+def _empty(kept: Kept) -> Expression:
+    """`ops.zeros((batch, 8, length, d_model // 8), self.compute_dtype)`."""
+    state, dtype = kept.type, Name("self.compute_dtype")
+    feature: Expression = Literal(state.size)
+    if state.axis == CHANNELS:
+        feature = _widths(Fraction(state.size, UNITS_PER_WIDTH))
+    elif state.axis == KEYS:
+        feature = Name("length")
+    rows = Name("length") if kept.rows is None else Literal(kept.rows)
+    shape = Tuple((Name("batch"), *map(Literal, state.branches), rows, feature))
+    if kept.start in (0.0, 1.0):
+        return call("ops.ones" if kept.start else "ops.zeros", shape, dtype)
+    return call("ops.full", shape, kept.start, dtype)
+
+
+def _body(body: Body, graph: Graph, more: Sequence[Assignment] = ()) -> list[str]:
+    """The lines of a body, each with the shape that it gives where that is not the shape before;
+    `more` are statements that follow them."""
     result: list[str] = []
-    nodes, before = lowered(block.graph), ""
-    for statement in _without_unread(block.body):
+    nodes, before = lowered(graph), ""
+    for statement in _without_unread(body, more):
         broken = lines(statement, INDENT, LINE)
+        if not statement.nodes:
+            result += broken
+            continue
         shape = _shape(nodes[statement.nodes[0]].type)
         commented = f"{broken[-1]}  # {shape}"
         if shape != before and len(commented) <= LINE:
@@ -218,10 +283,10 @@ def _body(block: Block) -> list[str]:
     return result
 
 
-def _without_unread(body: Body) -> list[Assignment]:
+def _without_unread(body: Body, more: Sequence[Assignment]) -> list[Assignment]:
     """The statements, with _ for each of several targets that no later statement reads."""
     kept: list[Assignment] = []
-    read = {body.result}
+    read = {body.result, *mentioned(*(each.value for each in more)).variables}
     for statement in reversed(body.statements):
         kept.append(statement.without(frozenset(statement.names) - read))
         read |= mentioned(statement.value).variables

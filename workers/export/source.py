@@ -6,22 +6,30 @@ in `templates/`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from textwrap import fill, indent
+from typing import Any
 
 from primitives.graph.build import Graph
 from primitives.graph.live import live_program
 from primitives.language.dna import DNA, MIDDLE
 from primitives.language.text import render
 from primitives.programs.seeds import other_program
-from workers.export.code import LINE, functions, imported, template
+from workers.export.code import LINE, functions, imported, plain, template
+from workers.export.generation import generation_parts, how_it_generates
 from workers.export.layer import CAUSAL_TAPS, blocks_of, layer_source, notes, paragraph
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.task import Task
 
+__all__ = ["Names", "example_source", "metadata", "module_source", "names", "plain", "readme"]
+
 _LONGEST_NAME = 60
+
+Facts = Mapping[str, str]
+"""What a reader is told first, by its label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +67,10 @@ def module_source(
     runs, tokens = (any(block.uses(what) for block in blocks) for what in ("training", "tokens"))
     inputs = ", training: bool = False" * runs
     passed = ", tokens=tokens" * tokens + ", training=training" * runs
-    layers = [layer_source(block, called.module, ", tokens: Tensor = None" * tokens + inputs, task)
-              for block in blocks]  # fmt: skip
+    own_inputs = ", tokens: Tensor = None" * tokens + inputs
+    layers = [layer_source(block, called.module, own_inputs, task) for block in blocks]
     typing = ", ".join(sorted({"Any", *needed} - {"math"}))
+    bpe = task.data.tokenizer == "bpe"
     return template("block.py").substitute(
         module=called.module,
         block=called.block,
@@ -72,7 +81,10 @@ def module_source(
         ),
         tokens=", tokens=tokens" * blocks[0].uses("tokens"),
         registered="both" if len(blocks) == 1 else "all three",
-        imports="import math\n" * ("math" in needed) + f"from typing import {typing}",
+        imports="import functools\n" * bpe
+        + "import math\n" * ("math" in needed)
+        + "from pathlib import Path\n" * bpe
+        + f"from typing import {typing}",
         definitions="\n\n\n".join(source.rstrip() for source in [*sources, *layers]),
         model=paragraph(" ".join(_about_model(graph.every, task, called))),
         blocks=_made_blocks(graph.every, called),
@@ -83,44 +95,71 @@ def module_source(
         layers=task.model.layers,
         sequence_length=task.model.sequence_length,
         program=_programs(dna, task),
+        **generation_parts(graph, blocks, task),
     )
 
 
 def example_source(called: Names, task: Task) -> str:
     """A script that loads the model, scores a text, continues it or fills it in, and trains a
     step."""
-    bpe = task.data.tokenizer == "bpe"
+    continues, ends = OBJECTIVES[task.training.objective].continues, _ends(task)
     return template(OBJECTIVES[task.training.objective].example).substitute(
         module=called.module,
-        imports="from tokenizers import Tokenizer\n" if bpe else "",
-        codec=_BPE if bpe else _BYTES,
+        codec="encode" if continues or not ends else "decode, encode",
+        goes_on=f" {ends}," * bool(ends),
+        continued=_CONTINUED if continues else "",
     )
 
 
-def readme(
-    graph: Graph, task: Task, called: Names, facts: Mapping[str, str], versions: Mapping[str, str]
-) -> str:
-    """What is in the folder, for people."""
+def _ends(task: Task) -> str:
+    """What the example script does with a text at last, if anything."""
+    objective = OBJECTIVES[task.training.objective]
+    return objective.example_ends or ("continues it" if objective.continues else "")
+
+
+def readme(graph: Graph, task: Task, called: Names, card: Mapping[str, Any], facts: Facts) -> str:
+    """What is in the folder, for people and, in its first lines, for the Hugging Face Hub."""
     bpe = task.data.tokenizer == "bpe"
     blocks = blocks_of(graph, task, called.block, called.other)
     said = [f"`{block.name}`: {note}" for block in blocks for note in notes(block, task)]
+    if how := how_it_generates(graph, task):
+        said.append(f"`generate`: {how}")
+    continues = OBJECTIVES[task.training.objective].continues
     return template("README.md").substitute(
+        metadata=metadata(task, called, card),
         module=called.module,
         block=called.block,
         title=_title(called, task),
         facts="\n".join(f"- {label}: {text}" for label, text in facts.items()),
         tokenizer=_TOKENIZER_ROW if bpe else "",
-        goes_on=OBJECTIVES[task.training.objective].example_ends,
+        goes_on=f"{_ends(task)}, " if _ends(task) else "",
+        use=_WRITE
+        if continues
+        else "logits = model(tokens)  # [batch, T] -> [batch, T, vocabulary]",
         extra=" tokenizers" if bpe else "",
         notes="".join(["\n"] * bool(said) + [f"{_bullet(note)}\n" for note in said]),
-        **versions,
+        **card["versions"],
     )
 
 
-def plain(text: str) -> str:
-    """Text in one line that means nothing special in a docstring or in Markdown."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    return " ".join(re.sub(r'[\\"`|<>]', "'", printable).split())
+def metadata(task: Task, called: Names, card: Mapping[str, Any]) -> str:
+    """The YAML with which the Hugging Face Hub files a model: its library, its task, its scores.
+    Strings are written as JSON, which YAML reads."""
+    writes = OBJECTIVES[task.training.objective].continues
+    kind = "text-generation" if writes else "fill-mask"
+    data = task.data.name if task.data.source == "tfds" else task.data.source
+    found = card.get("exported", {}).get("test_bpb")
+    about: dict[str, Any] = {"library_name": "keras", "tags": ["primevo", "keras", kind]}
+    if writes or OBJECTIVES[task.training.objective].bidirectional:
+        about["pipeline_tag"] = kind
+    if found is not None:
+        result = {
+            "task": {"type": kind},
+            "dataset": {"type": plain(data), "name": plain(data), "split": "test"},
+            "metrics": [{"type": "bits_per_byte", "name": "bits a byte", "value": round(found, 4)}],
+        }
+        about["model-index"] = [{"name": called.module, "results": [result]}]
+    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in about.items())
 
 
 def _title(called: Names, task: Task) -> str:
@@ -186,26 +225,13 @@ def _comment(program: str) -> str:
     )
 
 
-_BYTES = '''
-def encode(text: str) -> np.ndarray:
-    """Tokens are bytes."""
-    return np.frombuffer(text.encode(), np.uint8).astype("int32")
+_WRITE = """\
+print(model.generate("The old house", 50, temperature=0.8, top_p=0.95, sliding=True))"""
 
+_CONTINUED = """\
+text = model.generate(TEXT[: length // 2], 40, temperature=0.8, top_p=0.95, sliding=True)
+print(f"continued: {text!r}")
 
-def decode(tokens: np.ndarray) -> str:
-    return bytes(tokens.tolist()).decode(errors="replace")
-'''
-
-_BPE = """\
-TOKENIZER = Tokenizer.from_file(str(HERE / "tokenizer.json"))
-
-
-def encode(text: str) -> np.ndarray:
-    return np.array(TOKENIZER.encode(text).ids, "int32")
-
-
-def decode(tokens: np.ndarray) -> str:
-    return TOKENIZER.decode(tokens.tolist())
 """
 
 _TOKENIZER_ROW = "| `tokenizer.json` | text to tokens, for the package `tokenizers` |\n"

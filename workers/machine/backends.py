@@ -51,6 +51,8 @@ class Backend:
         flash: the kinds of devices, such as gpu, on which it has a kernel for attention of
             bfloat16 operands that never writes the scores to memory.
         bfloat16: the kinds of devices on which products in bfloat16 pay however short the budget.
+        ahead: whether its engine is an `engines.engine.Ahead`, too: what one process has compiled,
+            another can train.
         packages: distributions whose versions decide what it computes.
         extra: the extra of this distribution that installs it, or nothing.
     """
@@ -62,6 +64,7 @@ class Backend:
     fuses: bool = False
     flash: frozenset[str] = frozenset()
     bfloat16: frozenset[str] = frozenset()
+    ahead: bool = False
     packages: tuple[str, ...] = ()
     extra: str = ""
 
@@ -177,6 +180,7 @@ JAX = Backend(
     fuses=True,
     flash=frozenset({"gpu"}),
     bfloat16=frozenset({"gpu"}),
+    ahead=True,
     packages=("keras", "jax", "jaxlib"),
     extra="jax",
 )

@@ -86,12 +86,15 @@ class Cluster:
     def start_worker(self, setup: Setup) -> Any:
         """Starts a worker and returns its actor at once. On a cluster Ray places it where CPUs and
         GPUs are free; on this machine the layout has counted them, and Ray hands out GPUs only."""
-        cpus = self.layout.cpus if self.folder is None else 0
-        return (
-            ray.remote(Worker)
-            .options(num_cpus=cpus, num_gpus=self.layout.gpus, max_restarts=0, max_task_retries=0)
-            .remote(setup)
-        )
+        options: dict[str, Any] = {
+            "num_cpus": setup.layout.cpus if self.folder is None else 0,
+            "num_gpus": setup.layout.gpus,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        if setup.jobs > 1:  # else its main thread runs them
+            options["max_concurrency"] = setup.jobs
+        return ray.remote(Worker).options(**options).remote(setup)
 
     def shortage(self) -> str:
         """Says what a worker asks of a cluster that has not placed it yet, and what is free there.
@@ -104,14 +107,15 @@ class Cluster:
             f"free are {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs in all"
         )
 
-    def memory_share_mb(self) -> float:
-        """Returns what a worker may hold for all of them to fit, with some left for others."""
+    def memory_share_mb(self, processes: int = 1) -> float:
+        """Returns what a process may hold for all of them to fit, with some left for others, where
+        each worker of the layout is so many."""
         if self.session is not None:
             total = total_mb()
         else:
             resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
             total = resources.get("memory", math.inf) / MB
-        return max(SMALLEST_SHARE_MB, HEADROOM * total / self.layout.count)
+        return max(SMALLEST_SHARE_MB, HEADROOM * total / (self.layout.count * processes))
 
     def call(self, method: Any, *arguments: Any) -> Future[Any]:
         """Calls a worker's method. Callbacks of the future run in a thread of Ray; see `answer`."""

@@ -24,7 +24,7 @@ from typing import Any
 import ray
 from ray._private import ray_constants, services
 from ray._private import worker as ray_worker
-from ray._raylet import Config
+from ray._raylet import Config  # type: ignore[attr-defined]
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Near Ray's minimum: jobs and outcomes are small, tokens are shared through files."""

@@ -2,64 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
 from workers.data.corpora import fingerprint
+from workers.machine.backends import BACKENDS
 from workers.plugins import load, search_path, sources
-from workers.pool.cluster import Place, PoolError, WorkerDied, join
+from workers.pool.cluster import PoolError, join
+from workers.pool.crew import Crew, Ticket
+from workers.pool.roles import roles
+from workers.pool.twins import Twins
 from workers.pool.worker import Setup
-from workers.spec.outcome import Job, Outcome, Report, Status
-from workers.spec.pool import PoolSpec
+from workers.spec.outcome import Compiled, Job, Outcome, Report
+from workers.spec.pool import PoolSpec, ahead
 from workers.spec.task import Task
 
 ENTRY = "workers.training.evaluate:run_job"
 WARM_UP = "workers.pool.worker:warm_up"
-
-ATTEMPTS = 2
-"""How often a job may lose its worker before it is reported as crashed."""
-
-FAILED_STARTS = 3
-"""How many workers in a row may fail to start before the pool gives up."""
+COMPILER = "workers.training.evaluate:compile_job", "workers.pool.worker:warm_up_compiler"
 
 LOOK_S = 2.0
 """Seconds between two looks at Ray's servers while no worker answers."""
-
-
-@dataclass(slots=True)
-class _Ticket:
-    """A submitted job and how many workers it has lost."""
-
-    job: Job
-    lost: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Member:
-    """A worker. Its place is known once its process runs. While it is busy it has a ticket. `since`
-    is when it started to warm up or to run the ticket; past its deadline it is killed (monotonic
-    seconds)."""
-
-    actor: Any
-    since: float
-    place: Place | None = None
-    ticket: _Ticket | None = None
-    deadline: float = math.inf
-    jobs: int = 0
-
-    @property
-    def name(self) -> str:
-        return "{}/{}".format(*self.place) if self.place else "starting"
-
-
-_Calls = dict["Future[Any]", _Member]
 
 
 class Pool:
@@ -78,6 +46,14 @@ class Pool:
     **Workers.** A worker that was lost is replaced. So is one that needs more than
     `start_timeout_s` to warm up (waiting for room on a cluster does not count), that has run
     `jobs_per_worker` jobs, or that holds more than `memory_per_worker_mb` after one.
+
+    **Ahead.** With `PoolSpec.ahead` a job passes through two workers: one compiles it, another one,
+    which has the device to itself, trains it. A device then trains one job after the other, in the
+    order in which they were compiled; of the next one everything but its weights is loaded
+    meanwhile. Both workers' deaths count. The time limit runs from when the device is free for the
+    job; `PoolSpec.compile_limit` holds for its compilation. Where a worker that trains is killed or
+    dies, the job that it had made ready runs again, with no loss counted. Jobs of one program and
+    budget wait for one compilation.
 
     **Ray.** If a Ray that the pool started loses one of its servers, the pool starts it again,
     once, and runs the unfinished jobs anew. Then `wait` takes some 20 s longer than it was told.
@@ -108,6 +84,7 @@ class Pool:
         entry: str = ENTRY,
         warm_up: str = WARM_UP,
         plugins: Sequence[str] = (),
+        compiler: tuple[str, str] = COMPILER,
     ) -> None:
         """Starts Ray, or joins the cluster, and starts the workers without awaiting them.
 
@@ -117,6 +94,7 @@ class Pool:
             entry: What a worker calls for a job, see `worker.Setup`.
             warm_up: What a worker calls before its first job, see `worker.Setup`.
             plugins: Names of plug-ins, see `workers.plugins`.
+            compiler: Entry and warm-up of the workers that compile ahead.
 
         Raises:
             PluginError: a plug-in cannot be loaded.
@@ -127,23 +105,30 @@ class Pool:
         fingerprint(task.data)
         self._spec = spec or PoolSpec()
         self._cluster = join(self._spec, sources(loaded))
-        self._capacity = self._cluster.layout.count
-        self._size = self._capacity
-        limit = self._spec.memory_limit_mb
-        path = search_path() if loaded else ()
-        self._setup = Setup(task, self._cluster.layout, limit, entry, warm_up, tuple(plugins), path)
-        self._memory_mb = self._spec.memory_per_worker_mb or self._cluster.memory_share_mb()
-        self._queue: deque[_Ticket] = deque()
-        self._idle: list[_Member] = []
-        self._starting: _Calls = {}  # by the call that is to end
-        self._running: _Calls = {}
-        self._ended: SimpleQueue[Future[Any]] = SimpleQueue()  # Ray's thread fills it
-        self._next_deadline = math.inf  # nobody's is earlier
-        self._restarted = False
+        self._answered: SimpleQueue[Future[Any]] = SimpleQueue()  # Ray's thread fills it
+        self._queue: deque[Ticket] = deque()  # as they were submitted
+        self._ready: deque[Ticket] = deque()  # to be trained
         self._reports: list[Report] = []
-        self._failed_starts = 0
-        for _ in range(self._size):
-            self._start()
+        self._restarted = False
+        self._twins = Twins(task)
+        path = search_path() if loaded else ()
+        setup = Setup(
+            task, self._cluster.layout, self._spec.memory_limit_mb, entry, warm_up,
+            tuple(plugins), path,
+        )  # fmt: skip
+        self._ahead = self._compiled_ahead(task)
+        train, compile = roles(self._spec, setup, self._cluster, self._ahead, compiler)
+        self._trainers = Crew(train, self._cluster, self._answered)
+        self._compilers: Crew | None = None
+        if compile is not None:
+            self._compilers = Crew(compile, self._cluster, self._answered)
+
+    def _compiled_ahead(self, task: Task) -> int:
+        try:
+            return ahead(self._spec, self._cluster.layout, BACKENDS[task.training.backend])
+        except ValueError as error:
+            self._cluster.leave()
+            raise PoolError(str(error)) from error
 
     def __enter__(self) -> Self:
         return self
@@ -157,35 +142,37 @@ class Pool:
         self.close()
 
     def capacity(self) -> int:
-        """Returns how many jobs run side by side."""
-        return self._capacity
+        """Returns how many jobs are in training or made ready for it side by side."""
+        return self._trainers.role.count * (1 + self._ahead)
 
     def submit(self, job: Job) -> None:
         """Queues the job; it starts at once where a worker is idle."""
-        self._queue.append(_Ticket(job))
+        (self._queue if self._compilers else self._ready).append(Ticket(job))
         self._dispatch()
 
     def wait(self, timeout_s: float) -> list[Report]:
         """Returns as soon as a job has ended, with all that have; empty when the time is up or no
         job is left. Raises PoolError where no worker can be kept alive."""
         end = time.monotonic() + timeout_s
-        while not self._reports and (self._queue or self._running):
+        while not self._reports and (self._queue or self._ready or self._at_work()):
             left = end - time.monotonic()
             if left < 0:
                 break
-            for call in self._answered(left):
-                self._take(call)
+            for call in self._calls(left):
+                any(crew.take(call) for crew in self._crews)
             self._restart_if_lost()
-            self._kill_overdue()
+            for crew in self._crews:
+                crew.kill_overdue()
+            self._hear()
             self._dispatch()
         reports, self._reports = self._reports, []
         return reports
 
     def why_waiting(self) -> str | None:
         """Says in one line why no submitted job is running; None if one is, or there is none."""
-        if not self._queue or self._running:
+        starting = [member for crew in self._crews for member in crew.starting.values()]
+        if not (self._queue or self._ready) or self._at_work() or not starting:
             return None
-        starting = self._starting.values()
         seconds = time.monotonic() - min(member.since for member in starting)
         what = "a worker is" if len(starting) == 1 else f"{len(starting)} workers are"
         unplaced = any(member.place is None for member in starting)
@@ -193,157 +180,62 @@ class Pool:
 
     def close(self) -> None:
         """Kills every worker, and ends Ray if the pool started it. Unfinished jobs are lost."""
-        if not self._cluster.lost():
-            for member in [*self._idle, *self._starting.values(), *self._running.values()]:
-                self._cluster.kill(member.actor)
-        self._forget()
+        lost = self._cluster.lost()
+        for crew in self._crews:
+            crew.drop() if lost else crew.kill()
+            crew.news()
         self._queue.clear()
+        self._ready.clear()
         self._cluster.leave()
 
-    def _forget(self) -> None:
-        """Drops all workers. Whatever their calls still answer is ignored."""
-        self._idle.clear()
-        self._starting.clear()
-        self._running.clear()
+    @property
+    def _crews(self) -> tuple[Crew, ...]:
+        return (self._trainers, self._compilers) if self._compilers else (self._trainers,)
 
-    def _start(self) -> None:
-        """Starts a worker; on a cluster it gets its place when there is room, however late."""
-        member = _Member(self._cluster.start_worker(self._setup), time.monotonic())
-        limit = math.inf if self._cluster.session is None else self._spec.start_timeout_s
-        self._call(self._starting, member, limit, member.actor.place)
+    def _at_work(self) -> int:
+        return sum(crew.busy for crew in self._crews)
 
     def _dispatch(self) -> None:
-        """Gives queued jobs to idle workers, of which a spare may be one: no more than `capacity`
-        jobs run at a time."""
-        while self._queue and self._idle and len(self._running) < self._capacity:
-            member, ticket = self._idle.pop(), self._queue.popleft()
-            member.ticket, member.since = ticket, time.monotonic()
-            limit = self._spec.time_limit(ticket.job.budget)
-            self._call(self._running, member, limit, member.actor.run, ticket.job)
+        """Gives queued jobs to idle workers. No more is compiled than will soon be trained."""
+        compilers = self._compilers
+        while compilers and compilers.free and self._queue and len(self._ready) < self.capacity():
+            ticket = self._queue.popleft()
+            if self._twins.must_compile(ticket):
+                compilers.give(ticket)
+            elif ticket.compiled:
+                self._ready.append(ticket)
+        while self._ready and self._trainers.give(self._ready[0]):
+            self._ready.popleft()
 
-    def _call(
-        self, calls: _Calls, member: _Member, limit: float, method: Any, *arguments: Any
-    ) -> None:
-        """Calls the worker, which has `limit` seconds to answer."""
-        member.deadline = time.monotonic() + limit
-        self._next_deadline = min(self._next_deadline, member.deadline)
-        call = self._cluster.call(method, *arguments)
-        calls[call] = member
-        call.add_done_callback(self._ended.put)
+    def _hear(self) -> None:
+        """Takes in what became of the jobs: they go on from compiling to training, are reported, or
+        run again, before all that queue."""
+        ended, again = self._trainers.news()
+        self._reports += [Report(end.ticket.job, _outcome(end.answer), end.worker) for end in ended]
+        self._ready.extendleft(reversed(again))
+        if self._compilers is None:
+            return
+        ended, again = self._compilers.news()
+        self._queue.extendleft(reversed(again))
+        for ticket, made, worker in ended:
+            if isinstance(made, Compiled):
+                self._ready += self._twins.made(ticket, made)
+            else:
+                self._reports.append(Report(ticket.job, made, worker))
+                self._queue.extendleft(reversed(self._twins.failed(ticket)))
 
-    def _answered(self, timeout_s: float) -> list[Future[Any]]:
+    def _calls(self, timeout_s: float) -> list[Future[Any]]:
         """The calls that have ended: waits for a first one until somebody's time is up or Ray's
         servers are to be looked at."""
-        timeout_s = min(timeout_s, LOOK_S, self._next_deadline - time.monotonic())
+        deadline = min(crew.next_deadline for crew in self._crews)
+        timeout_s = min(timeout_s, LOOK_S, deadline - time.monotonic())
         calls = []
         try:
-            calls.append(self._ended.get(timeout=max(0.0, timeout_s)))
+            calls.append(self._answered.get(timeout=max(0.0, timeout_s)))
             while True:
-                calls.append(self._ended.get_nowait())
+                calls.append(self._answered.get_nowait())
         except Empty:
             return calls
-
-    def _take(self, call: Future[Any]) -> None:
-        """Takes in the answer or the death of a worker, unless it was killed meanwhile."""
-        calls = self._running if call in self._running else self._starting
-        member = calls.get(call)
-        if member is None:
-            return
-        try:
-            answer = self._cluster.answer(call, member.place)
-        except WorkerDied as death:
-            if self._cluster.lost():
-                return  # as all the others have: see _restart_if_lost
-            del calls[call]
-            self._cluster.kill(member.actor)  # it may be alive where only the network failed
-            self._mourn(member, death)
-        else:
-            del calls[call]
-            self._welcome(member, answer)
-
-    def _welcome(self, member: _Member, answer: Any) -> None:
-        """A worker runs, has warmed up, or brings an outcome. The latter two make it idle."""
-        if member.place is None:
-            member.place = answer
-            limit = self._spec.start_timeout_s
-            self._call(self._starting, member, limit, member.actor.prepare)
-            return
-        if member.ticket is None:
-            self._failed_starts = 0
-            if self._alive() + 1 < self._size:
-                self._start()
-        else:
-            outcome, held_mb = answer
-            self._reports.append(Report(member.ticket.job, outcome, member.name))
-            member.ticket = None
-            member.jobs += 1
-            if member.jobs == self._spec.jobs_per_worker or held_mb > self._memory_mb:
-                self._cluster.kill(member.actor)
-                self._start()
-                return
-        self._idle.append(member)
-
-    def _mourn(self, member: _Member, death: WorkerDied) -> None:
-        """A worker died by itself: its job gets another chance, once."""
-        if member.ticket is None and death.lost:
-            pass  # Ray starts workers on a lost machine until it has noticed
-        elif member.ticket is None:
-            self._count_failed_start(f"the last one died: {death}")
-        elif member.ticket.lost + 1 < ATTEMPTS:
-            member.ticket.lost += 1
-            self._queue.appendleft(member.ticket)
-        else:
-            status: Status = "out_of_memory" if death.starved else "crashed"
-            self._fail(member, status, f"its worker died {ATTEMPTS} times: {death}")
-        self._replace()
-
-    def _kill_overdue(self) -> None:
-        """Kills the workers whose time is up. Looks at all of them only when the earliest deadline
-        that there was has passed, which with time limits far above durations is seldom."""
-        now = time.monotonic()
-        if now < self._next_deadline:
-            return
-        for calls in (self._starting, self._running):
-            for call, member in list(calls.items()):
-                if member.deadline <= now:
-                    del calls[call]
-                    self._cluster.kill(member.actor)
-                    self._blame(member)
-                    self._replace()
-        waiting = (*self._starting.values(), *self._running.values())
-        self._next_deadline = min((member.deadline for member in waiting), default=math.inf)
-
-    def _blame(self, member: _Member) -> None:
-        if member.ticket is None:
-            limit = self._spec.start_timeout_s
-            self._count_failed_start(
-                f"the last one took more than {limit:g} s, which is workers.start_timeout_s"
-            )
-        else:
-            limit = self._spec.time_limit(member.ticket.job.budget)
-            self._fail(member, "timed_out", f"killed at its time limit of {limit:g} s")
-
-    def _fail(self, member: _Member, status: Status, reason: str) -> None:
-        assert member.ticket is not None
-        seconds = time.monotonic() - member.since
-        outcome = Outcome(status, reason, setup_seconds=seconds)
-        self._reports.append(Report(member.ticket.job, outcome, member.name))
-
-    def _count_failed_start(self, reason: str) -> None:
-        self._failed_starts += 1
-        if self._failed_starts >= FAILED_STARTS:
-            raise PoolError(f"{FAILED_STARTS} workers in a row did not start: {reason}")
-
-    def _replace(self) -> None:
-        """Makes up for a lost worker. Where one dies, more will: from then on, CPU pools keep one
-        warm in reserve. (It starts when the replacement is warm, see `_welcome`.)"""
-        if self._spec.spare and not self._cluster.layout.gpus:
-            self._size = self._capacity + 1
-        if self._alive() < self._size:
-            self._start()
-
-    def _alive(self) -> int:
-        return len(self._idle) + len(self._starting) + len(self._running)
 
     def _restart_if_lost(self) -> None:
         """If Ray has died, and its workers with it, starts it anew, once. Unfinished jobs come
@@ -355,13 +247,17 @@ class Pool:
         if self._restarted:
             raise PoolError(f"Ray's {server} has died twice, perhaps for want of memory: {go_on}")
         self._restarted = True
-        tickets = [member.ticket for member in self._running.values() if member.ticket]
-        self._queue.extendleft(reversed(tickets))
-        self._forget()
+        for crew in self._crews:
+            crew.drop()
         self._cluster.leave()
         try:
             self._cluster = join(self._spec)
         except PoolError as error:
             raise PoolError(f"Ray's {server} has died, and {error}: {go_on}") from error
-        for _ in range(self._size):
-            self._start()
+        for crew in self._crews:
+            crew.fill(self._cluster)
+
+
+def _outcome(answer: Outcome | Compiled) -> Outcome:
+    assert isinstance(answer, Outcome), "a worker that trains has compiled instead"
+    return answer

@@ -13,7 +13,8 @@ from pkgutil import resolve_name
 from workers import plugins
 from workers.machine.devices import Layout
 from workers.machine.memory import resident_mb
-from workers.spec.outcome import Budget, Job, Outcome
+from workers.pool.line import Line
+from workers.spec.outcome import Budget, Compiled, Job, Outcome
 from workers.spec.task import ModelSpec, Task
 
 
@@ -26,11 +27,16 @@ class Setup:
         layout: The share of the machine that the worker may use.
         memory_limit_mb: The GPU memory that it may use; None lets it grow.
         entry: The path `module:name` of a function (job: Job, task: Task) -> Outcome, which is
-            called for every job. What it expects to go wrong it turns into an outcome itself.
+            called for every job. What it expects to go wrong it turns into an outcome itself. Where
+            a job is compiled by one worker and trained by another, the former's gives an Outcome
+            only if there is nothing to train, else a Compiled; the latter's takes two more
+            arguments, that and a context to hold while it uses the device.
         warm_up: The path of a function (setup: Setup) -> None, called once before the first job.
         plugins: Names of the plug-ins that are loaded before anything else.
         search_path: Folders where the driver looks for modules. The worker looks there, too, after
             all the places that it knows itself, so that it finds the plug-ins that the driver has.
+        jobs: How many it may be given at once. It makes the later ones ready while the first one
+            has the device.
     """
 
     task: Task
@@ -40,7 +46,11 @@ class Setup:
     warm_up: str
     plugins: tuple[str, ...] = ()
     search_path: tuple[str, ...] = ()
+    jobs: int = 1
 
+
+NICE = 10
+"""By so much lower is the priority of a worker that compiles for others (see nice(2))."""
 
 TIDY_EVERY = 8
 """Jobs between two searches for garbage on a CPU: each leaves some megabytes."""
@@ -48,12 +58,13 @@ TIDY_EVERY = 8
 
 class Worker:
     """Runs jobs in a process of its own, as a Ray actor. Call `prepare` once, then `run` for each
-    job, one at a time."""
+    job, no more at a time than its setup says."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._entry: Callable[[Job, Task], Outcome] | None = None
+        self._entry: Callable[..., Outcome | Compiled] | None = None
         self._jobs = 0
+        self._line = Line()
 
     def place(self) -> tuple[str, int]:
         """Returns where the worker is: host name, process id."""
@@ -66,17 +77,28 @@ class Worker:
         resolve_name(self._setup.warm_up)(self._setup)
         self._entry = resolve_name(self._setup.entry)
         gc.disable()  # see _tidy
+        if self._setup.jobs > 1:
+            gc.collect()
+            gc.freeze()  # a search for garbage holds up the job that trains: it shall be short
 
-    def run(self, job: Job) -> tuple[Outcome, float]:
-        """Returns the job's outcome, and the memory in MB that this process holds after it."""
-        return self._outcome(job), resident_mb()
+    def run(
+        self, job: Job, compiled: Compiled | None = None, number: int = 0
+    ) -> tuple[Outcome | Compiled, float]:
+        """Returns what the entry gives, and the memory in MB that this process holds after it. A
+        job that comes `compiled` also says which one it is, from 0, of those that this worker is
+        given: they get the device in that order."""
+        more = () if compiled is None else (compiled, self._line.turn(number))
+        try:
+            return self._outcome(job, *more), resident_mb()
+        finally:
+            self._line.leave(number)
 
-    def _outcome(self, job: Job) -> Outcome:
+    def _outcome(self, job: Job, *more: object) -> Outcome | Compiled:
         """An exception that the entry lets through becomes the outcome `crashed`; the worker lives
         on."""
         assert self._entry is not None, "prepare() comes first"
         try:
-            return self._entry(job, self._setup.task)
+            return self._entry(job, self._setup.task, *more)
         except Exception as error:
             return Outcome("crashed", reason=one_line(error))
         finally:
@@ -100,17 +122,44 @@ def one_line(error: BaseException) -> str:
 
 def warm_up(setup: Setup) -> None:
     """Binds the framework to the worker's device, makes the tokens if nobody has yet, and trains a
-    small model for a step: where that fails, the machine is at fault and no candidate."""
-    from primitives.programs.seeds import load_seed
-    from workers.machine.backends import configure
-    from workers.training.evaluate import evaluate
+    small model for a step: where that fails, the machine is at fault and no candidate. A worker
+    that will train what others have compiled does so with this one, too."""
+    from workers.training.evaluate import compile_job, run_job
 
-    configure(setup.task.training.backend, setup.layout, setup.memory_limit_mb)
+    _bind(setup)
     task = _small(setup.task)
-    dna = load_seed("transformer", task.model.d_model)
-    outcome = evaluate(dna, task, Budget("steps", 1), seed=0)
+    job = _first_job(task)
+    made = compile_job(job, task) if setup.jobs > 1 else None
+    outcome = made if isinstance(made, Outcome) else run_job(job, task, made)
     if outcome.status != "completed":
         raise RuntimeError(f"a first training step ended as {outcome.status}: {outcome.reason}")
+
+
+def warm_up_compiler(setup: Setup) -> None:
+    """The same for a worker that compiles for others, up to the training. It stands back where the
+    one that trains wants a processor."""
+    from workers.training.evaluate import compile_job
+
+    os.nice(NICE)
+    _bind(setup)
+    task = _small(setup.task)
+    made = compile_job(_first_job(task), task)
+    if isinstance(made, Outcome):
+        raise RuntimeError(f"a first program cannot be compiled: {made.status}: {made.reason}")
+
+
+def _bind(setup: Setup) -> None:
+    from workers.machine.backends import configure
+
+    configure(setup.task.training.backend, setup.layout, setup.memory_limit_mb)
+
+
+def _first_job(task: Task) -> Job:
+    from primitives.language.text import render
+    from primitives.programs.seeds import load_seed
+
+    dna = load_seed("transformer", task.model.d_model)
+    return Job(0, render(dna), Budget("steps", 1), seed=0)
 
 
 def _small(task: Task) -> Task:

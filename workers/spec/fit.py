@@ -13,6 +13,9 @@ from primitives.programs.seeds import other_graph
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.task import Task
 
+BYTES = 256
+"""The vocabulary of the bytes tokenizer."""
+
 
 def task_graph(dna: DNA, task: Task) -> Graph | IllTyped:
     """The canonical graph of a program under the task's objective, or why it has no type there."""
@@ -40,6 +43,11 @@ def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
         lowering_options(task),
         other,
     )
+
+
+def vocabulary_of(task: Task) -> int:
+    """How many tokens the corpus has, as far as the task says: a BPE may find fewer."""
+    return BYTES if task.data.tokenizer == "bytes" else task.data.vocabulary
 
 
 def window_length(task: Task) -> int:

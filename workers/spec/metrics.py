@@ -140,8 +140,9 @@ METRICS: Registry[Metric] = Registry(
         Metric("steps", "steps", "none", "optimiser steps", "training", "steps"),
         Metric("tokens", "tokens", "none", "tokens trained on", "training", "tokens"),
         Metric(
-            "activation_bytes", "bytes", "lower", "kept for one sequence until its gradient",
-            "static", measure=lambda run: run.cost.activation_bytes,
+            "activation_bytes", "bytes a sequence", "lower",
+            "float32 activations that the backward pass reads, of all layers", "static",
+            measure=lambda run: run.cost.activation_bytes,
         ),
         Metric(
             "experts_used", "share", "higher", "experts that any token went to", "routing",

@@ -89,7 +89,8 @@ class Objective:
             by its `counts`; a score is the mean over all positions of the slice so weighed.
         example: the template of the exported example script.
         block: what an exported block is.
-        example_ends: what the example script does with a text at last.
+        example_ends: what the example script does with a text at last; empty where that follows
+            from `continues`.
         about_model: what an exported model's docstring adds.
     """
 
@@ -104,8 +105,14 @@ class Objective:
     losses: Callable[[Any, Batch, Head], Any] = cross_entropy
     example: str = "example.py"
     block: str = "a causal decoder block"
-    example_ends: str = "continues it"
+    example_ends: str = ""
     about_model: str = ""
+
+    @property
+    def continues(self) -> bool:
+        """Whether a model that was trained for it writes a text on, token by token: each position
+        is asked for the very next token."""
+        return not self.bidirectional and self.lookahead == 1 and not self.extra_rows
 
 
 def _next_token(windows: Any, vocabulary: int, random: Any) -> Batch:

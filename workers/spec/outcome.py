@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Status = Literal["completed", "diverged", "out_of_memory", "timed_out", "invalid", "crashed"]
+Status = Literal[
+    "completed", "diverged", "out_of_memory", "too_slow", "timed_out", "invalid", "crashed"
+]
 STATUSES: tuple[Status, ...] = (
-    "completed", "diverged", "out_of_memory", "timed_out", "invalid", "crashed",
+    "completed", "diverged", "out_of_memory", "too_slow", "timed_out", "invalid", "crashed",
 )  # fmt: skip
 Unit = Literal["seconds", "steps", "tokens", "flops"]
 
@@ -27,13 +29,29 @@ class Hurdle:
 
 
 @dataclass(frozen=True, slots=True)
+class StepLimit:
+    """The longest step that a candidate may take: `factor` times the seed program's, which takes
+    `seed_s` seconds."""
+
+    seed_s: float
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """How long a candidate may train: `amount` of `unit` (device seconds without compilation,
-    optimiser steps, training tokens, or training FLOPs), with hurdles on the way."""
+    optimiser steps, training tokens, or training FLOPs), with hurdles on the way.
+
+    A candidate whose step is longer than `step_limit` allows ends as too_slow. One that would need
+    more than `time_limit_s` seconds for all of its job, compilation and scores included, ends as
+    timed_out. Both end as soon as their pace is known. None sets no limit.
+    """
 
     unit: Unit
     amount: float
     hurdles: tuple[Hurdle, ...] = ()
+    step_limit: StepLimit | None = None
+    time_limit_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +70,7 @@ class Outcome:
 
     `completed` covers runs that a hurdle stopped: `hurdles_passed` counts those it went over and
     `curve` holds one measurement for each point where it was scored, the last one being the result.
+    The curve of a run that was stopped for its pace ends in a point that is no hurdle.
     `train_seconds` is device time without compilation; `setup_seconds` is everything else.
     `metrics` holds what else was measured, by name. `workers.spec.metrics` says what each number
     means, these fields' among them.
@@ -102,6 +121,15 @@ class Job:
     seed: int
     test: bool = False
     weights: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A job's training steps as one worker has compiled them for another, and how long that took.
+    Jobs of one program and budget share them, whatever their seeds."""
+
+    steps: bytes
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from workers.machine.backends import BACKENDS, Backend
 from workers.machine.devices import Layout
 from workers.spec.outcome import Budget
 from workers.spec.task import Spec
@@ -27,6 +28,11 @@ class PoolSpec(Spec):
     address: str | None = Field(
         None, description="Ray cluster, 'auto' or host:port; null starts Ray on this machine"
     )
+    ahead: int | None = Field(
+        None, ge=0, le=64, description="candidates that are compiled beside the one in training, "
+        "by as many processes for each worker; null: with a backend that can (jax), where a worker "
+        "has a GPU of this machine to itself, one less than its CPUs, 8 at most; else 0"
+    )  # fmt: skip
     timeout_factor: float = Field(
         3.0, ge=1, description="budgets in seconds: killed after amount * factor + allowance"
     )
@@ -41,7 +47,8 @@ class PoolSpec(Spec):
     )
     jobs_per_worker: int = Field(
         200, ge=1, description="a worker is replaced by a fresh process after so many candidates: "
-        "frameworks do not give back all the memory of what they compiled"
+        "frameworks do not give back all the memory of what they compiled (with workers.ahead: "
+        "those that compile)"
     )  # fmt: skip
     memory_per_worker_mb: int | None = Field(
         None, ge=64, description="a worker that holds more memory than this after a candidate is "
@@ -51,11 +58,49 @@ class PoolSpec(Spec):
         True, description="without GPUs: once a worker has died, keep a warm one in reserve"
     )
 
+    @property
+    def sharers(self) -> int:
+        """Workers that may take turns on one device: a step may take so many times as long."""
+        share = self.gpus_per_worker
+        return int(1 / share + 1e-9) if share else 1
+
     def time_limit(self, budget: Budget) -> float:
-        """Seconds from dispatch after which a job with this budget is killed."""
+        """Seconds from dispatch after which a job with this budget is killed; where it was compiled
+        ahead, from when the device was free for it."""
         if budget.unit == "seconds":
             return budget.amount * self.timeout_factor + self.setup_allowance_s
         return self.timeout_s
+
+    def compile_limit(self, budget: Budget) -> float:
+        """Seconds after which a job that is compiled ahead is killed before its training."""
+        return self.setup_allowance_s if budget.unit == "seconds" else self.timeout_s
+
+
+AHEAD = 8
+"""So many candidates are compiled ahead at most unless a config says another number. On an H200 one
+took 10 s to compile and half as long to train: a few would do, the others keep the line filled."""
+
+
+def cannot(spec: PoolSpec, backend: Backend) -> str:
+    """Why the backend cannot compile ahead as it is told to, with the remedy; empty if it can."""
+    if not spec.ahead or backend.ahead:
+        return ""
+    able = ", ".join(row.name for row in BACKENDS.values() if row.ahead)
+    return (
+        f"workers.ahead is {spec.ahead}, but backend {backend.name} cannot train what another "
+        f"process has compiled: set it to 0 or null, or task.training.backend to one of: {able}"
+    )
+
+
+def ahead(spec: PoolSpec, planned: Layout, backend: Backend) -> int:
+    """How many candidates each worker has compiled beside the one that it trains. Raises ValueError
+    where the backend cannot."""
+    if problem := cannot(spec, backend):
+        raise ValueError(problem)
+    if spec.ahead is not None:
+        return spec.ahead
+    alone = planned.gpus == 1 and spec.address is None
+    return min(planned.cpus - 1, AHEAD) if backend.ahead and alone else 0
 
 
 def layout(spec: PoolSpec, cpus: int, gpus: int) -> Layout:

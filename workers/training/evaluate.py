@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,12 +23,22 @@ from primitives.language.dna import DNA
 from primitives.language.text import parse
 from primitives.lowering.cost import Cost
 from workers.data.tokens import TokenSplits, load_tokens, too_short
-from workers.machine.backends import use_backend
+from workers.machine.backends import BACKENDS, use_backend
+from workers.machine.progress import Tell, silent
 from workers.spec.fit import refused, task_cost, task_graph, window_length
 from workers.spec.metrics import measured
 from workers.spec.objectives import OBJECTIVES, Objective
-from workers.spec.outcome import Budget, Job, Measurement, Outcome
+from workers.spec.outcome import Budget, Compiled, Job, Measurement, Outcome
 from workers.spec.task import Task
+from workers.training.tempo import Tempo
+
+if TYPE_CHECKING:  # they import Keras
+    from primitives.lowering.layer import Array
+    from workers.engines.engine import Ahead
+    from workers.model.model import ModelShape
+
+Device = AbstractContextManager[Any]
+"""What is entered to have the device to oneself."""
 
 CALL_SECONDS = 0.5
 """What one call of the engine should take at most under a budget in seconds: the overshoot."""
@@ -37,22 +49,83 @@ BACKWARD = 3
 """Training FLOPs over forward FLOPs: the backward pass costs about two forward passes."""
 
 
-def run_job(job: Job, task: Task) -> Outcome:
-    """A worker's entry: the job's program from its text, evaluated."""
+def run_job(
+    job: Job, task: Task, compiled: Compiled | None = None, device: Device | None = None
+) -> Outcome:
+    """A worker's entry: the job's program from its text, evaluated. A worker that trains what
+    others have compiled passes both of the optional arguments."""
     try:
         dna = parse(job.dna, source=f"candidate {job.id}")
     except ProgramError as fault:
         return Outcome("invalid", str(fault))
-    return evaluate(dna, task, job.budget, job.seed, test=job.test, weights=job.weights)
+    return evaluate(
+        dna, task, job.budget, job.seed, job.test, job.weights, compiled=compiled, device=device
+    )
+
+
+def compile_job(job: Job, task: Task) -> Compiled | Outcome:
+    """The entry of a worker that compiles for others: what `run_job` needs to train the job without
+    compiling, or the outcome where that cannot be."""
+    start = time.perf_counter()
+    try:
+        run = _begun(parse(job.dna, source=f"candidate {job.id}"), task, job.budget, job.seed)
+    except ProgramError as fault:
+        return Outcome("invalid", str(fault))
+    if isinstance(run, Outcome):
+        return run
+    try:
+        return Compiled(run.compiled(), time.perf_counter() - start)
+    except Exception as fault:
+        if not _out_of_memory(fault):
+            raise
+        reason = str(fault).splitlines()[0]
+        return run.outcome("out_of_memory", reason, time.perf_counter() - start)
 
 
 def evaluate(
-    dna: DNA, task: Task, budget: Budget, seed: int, test: bool = False, weights: str | None = None
+    dna: DNA,
+    task: Task,
+    budget: Budget,
+    seed: int,
+    test: bool = False,
+    weights: str | None = None,
+    compiled: Compiled | None = None,
+    device: Device | None = None,
+    tell: Tell = silent,
 ) -> Outcome:
     """Trains `dna` for `budget`, scores it on the fixed validation slice at each hurdle and at the
     end, and on the test split if `test`. The same seed, task and step budget on the same machine
-    give the same numbers. `weights` names an .npz file to keep the trained weights in."""
+    give the same numbers. `weights` names an .npz file to keep the trained weights in.
+
+    `compiled` is what `compile_job` made of the same program, task and budget. `device` is entered
+    for as long as the device is used; the time that entering takes is counted nowhere, and a time
+    limit runs from then on. `tell` counts the budget that is used, in its unit."""
     start = time.perf_counter()
+    run = _begun(dna, task, budget, seed)
+    if isinstance(run, Outcome):
+        return run
+    run.tell = tell
+    try:
+        run.get_ready(compiled)
+        asked = time.perf_counter()
+        with device or nullcontext():
+            taken = time.perf_counter()
+            start += taken - asked
+            status, reason = run.train(start if device is None else taken)
+            if status == "completed" and test:
+                run.test_loss = run.score("test")
+            if status == "completed" and weights is not None:
+                run.save(Path(weights))
+    except Exception as fault:
+        if not _out_of_memory(fault):
+            raise
+        status, reason = "out_of_memory", str(fault).splitlines()[0]
+    before = compiled.seconds if compiled else 0.0
+    return run.outcome(status, reason, before + time.perf_counter() - start)
+
+
+def _begun(dna: DNA, task: Task, budget: Budget, seed: int) -> _Run | Outcome:
+    """A run before its first step, or why there is none."""
     use_backend(task.training.backend)
     graph = task_graph(dna, task)
     if isinstance(graph, IllTyped):
@@ -63,18 +136,7 @@ def evaluate(
     if reason := too_short(tokens, window_length(task)):
         return Outcome("invalid", reason)
     cost = task_cost(graph, task, tokens.vocabulary)
-    run = _Run(graph, cost, task, budget, seed, tokens)
-    try:
-        status, reason = run.train()
-        if status == "completed" and test:
-            run.test_loss = run.score("test")
-        if status == "completed" and weights is not None:
-            run.save(Path(weights))
-    except Exception as fault:
-        if not _out_of_memory(fault):
-            raise
-        status, reason = "out_of_memory", str(fault).splitlines()[0]
-    return run.outcome(status, reason, time.perf_counter() - start)
+    return _Run(graph, cost, task, budget, seed, tokens)
 
 
 @dataclass
@@ -87,6 +149,9 @@ class _Run:
     budget: Budget
     seed: int
     tokens: TokenSplits
+    tell: Tell = silent
+    values: Sequence[Array] = ()
+    steps_ready: Any = None
     engine: Any = None
     steps: int = 0
     train_seconds: float = 0.0
@@ -95,39 +160,91 @@ class _Run:
     curve: list[Measurement] = field(default_factory=list)
     usage: Mapping[str, float] = field(default_factory=dict)
     precision: str = "float32"
+    tempo: Tempo = field(init=False)
 
-    def train(self) -> tuple[Any, str]:
-        """Runs to the end of the budget, to a hurdle that it does not pass, or to a bad loss."""
-        from workers.engines.compilation import settled
-        from workers.engines.engine import make_engine
-        from workers.model.model import embedding_rows, initial_model, model_shape
-        from workers.training.usage import usage
+    def compiled(self) -> bytes:
+        """The run's steps, for another process; see `engine.Ahead`."""
+        ahead: type[Ahead] = BACKENDS[self.task.training.backend].load_engine()
+        return ahead.compile(self.graph, self._shape.shapes, self._settled)
+
+    def get_ready(self, compiled: Compiled | None) -> None:
+        """Does what can be done without the device."""
+        from workers.model.model import initial_model
+
+        self.values = initial_model(self._shape, self.seed)
+        if compiled is not None:
+            ahead: type[Ahead] = BACKENDS[self.task.training.backend].load_engine()
+            self.steps_ready = ahead.load(compiled.steps)
+
+    @cached_property
+    def _shape(self) -> ModelShape:
+        from workers.model.model import embedding_rows, model_shape
 
         rows = embedding_rows(self.task, self.tokens.vocabulary)
-        shape = model_shape(self.graph, self.task.model, rows)
-        values = initial_model(shape, self.seed)
-        task = settled(self.task, self.budget, self._flops(), self._tokens(1))
-        self.precision = task.training.precision
-        self.engine = make_engine(self.graph, values, task, self.seed)
+        return model_shape(self.graph, self.task.model, rows)
+
+    @cached_property
+    def _settled(self) -> Task:
+        from workers.engines.compilation import settled
+
+        return settled(self.task, self.budget, self._flops(), self._tokens(1))
+
+    def train(self, began: float) -> tuple[Any, str]:
+        """Runs to the end of the budget, to a hurdle that it does not pass, to a bad loss, or until
+        its pace is seen to be too slow. `began` is when its time limit began to run."""
+        from workers.engines.engine import make_engine
+
+        self.tempo = Tempo(self.budget, began)
+        self.precision = self._settled.training.precision
+        settled, ready = self._settled, self.steps_ready
+        self.engine = make_engine(self.graph, self.values, settled, self.seed, ready)
+        self.values, self.steps_ready = (), None
         rng = np.random.default_rng([self.seed, 1])
         for limit, threshold in self._stretches():
             while steps := self._next_steps(limit):
-                started = time.perf_counter()
-                loss = self.engine.train(self._windows(rng, steps))
-                self.train_seconds += time.perf_counter() - started
-                self.steps += steps
-                if not math.isfinite(loss):
-                    return "diverged", f"training loss is {loss} by step {self.steps}"
-            loss = self.score("validation")
-            if not math.isfinite(loss):
-                return "diverged", f"validation loss is {loss} at step {self.steps}"
-            self.usage = usage(self.engine.loads)
-            self.curve.append(Measurement(self.steps, self._tokens(), self.train_seconds, loss))
+                for windows in self.tempo.calls(self._windows(rng, steps)):
+                    loss = self._call(windows)
+                    if not math.isfinite(loss):
+                        return "diverged", f"training loss is {loss} by step {self.steps}"
+                    if objection := self.tempo.objection(self._seconds_left()):
+                        return self._measure() or objection
+            if diverged := self._measure():
+                return diverged
+            loss = self.curve[-1].val_loss
             if threshold is not None and loss > threshold:
                 break
             if limit < self.budget.amount:
                 self.hurdles_passed += 1
         return "completed", ""
+
+    def _call(self, windows: Any) -> float:
+        """Trains for one step on each of the windows; their mean loss."""
+        started = time.perf_counter()
+        loss: float = self.engine.train(windows)
+        seconds = time.perf_counter() - started
+        self.train_seconds += seconds
+        self.steps += len(windows)
+        self.tempo.took(len(windows), seconds)
+        self.tell(self._used(), self.budget.amount)
+        return loss
+
+    def _measure(self) -> tuple[Any, str] | None:
+        """Adds a point to the curve; how the run ends where the loss there is not finite."""
+        from workers.training.usage import usage
+
+        loss = self.score("validation")
+        if not math.isfinite(loss):
+            return "diverged", f"validation loss is {loss} at step {self.steps}"
+        self.usage = usage(self.engine.loads)
+        self.curve.append(Measurement(self.steps, self._tokens(), self.train_seconds, loss))
+        return None
+
+    def _seconds_left(self) -> float:
+        """How long training to the end of the budget still takes at the run's pace."""
+        if self.budget.unit == "seconds":
+            return self.budget.amount - self.train_seconds
+        steps = math.ceil(self.budget.amount / self._of_a_step()) - self.steps
+        return steps * (self.tempo.pace or 0.0)
 
     def _stretches(self) -> Iterator[tuple[float, float | None]]:
         """Each point at which the run is scored, with the loss that it must not exceed there."""
@@ -143,8 +260,16 @@ class _Run:
                 return 0
             pace = self.train_seconds / self.steps if self.steps else math.inf
             return max(1, min(int(min(left, CALL_SECONDS) / pace), MAX_CALL_STEPS))
-        each = {"steps": 1.0, "tokens": self._tokens(1), "flops": self._flops()}[unit]
-        return min(math.ceil(limit / each) - self.steps, MAX_CALL_STEPS)
+        return min(math.ceil(limit / self._of_a_step()) - self.steps, MAX_CALL_STEPS)
+
+    def _used(self) -> float:
+        """What training took of the budget so far, in its unit."""
+        in_seconds = self.budget.unit == "seconds"
+        return self.train_seconds if in_seconds else self.steps * self._of_a_step()
+
+    def _of_a_step(self) -> float:
+        """What one step takes of a budget that is not in seconds."""
+        return {"steps": 1.0, "tokens": self._tokens(1), "flops": self._flops()}[self.budget.unit]
 
     def _tokens(self, steps: int | None = None) -> int:
         a_step = self.task.training.batch_size * self.task.model.sequence_length
@@ -174,10 +299,7 @@ class _Run:
     def save(self, path: Path) -> None:
         """Keeps the trained weights and the precision that they were trained in, whole or not at
         all."""
-        from workers.model.model import embedding_rows, model_shape
-
-        rows = embedding_rows(self.task, self.tokens.vocabulary)
-        names = model_shape(self.graph, self.task.model, rows).names
+        names = self._shape.names
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npz")
         weights = dict(zip(names, self.engine.weights(), strict=True))

@@ -30,12 +30,15 @@ def launch(
 ) -> None:
     """Run a campaign. It ends in a table of the best against the seed program, and a verdict."""
     from search.config.file import load
+    from search.config.memory import with_memory_limit
     from search.config.plugins import versions
     from search.storage.store import Store
 
-    checked = load(
-        config, [*(overrides or ()), *([] if name is None else [f"name={json.dumps(name)}"])]
+    checked, warnings = with_memory_limit(
+        load(config, [*(overrides or ()), *([] if name is None else [f"name={json.dumps(name)}"])])
     )
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     chosen = checked.name or _name_of(config)
     url = storage or checked.storage
     with Store.open(url) as store:
@@ -181,6 +184,10 @@ def print_ending(summary: Summary, name: str, storage: str | None, output: str) 
     if output == "json":
         verdict = {"verdict": found.word, "finding": found.sentence, "chosen": found.chosen}
         print_json({**status_record(summary), **verdict, "export_command": command})
+        return
+    if output == "csv":
+        print_final(summary.final, output)
+        print(f"{found.word}: {found.sentence}", file=sys.stderr)
         return
     if summary.final:
         print_final(summary.final, output)

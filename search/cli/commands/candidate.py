@@ -32,13 +32,13 @@ def show(
     ] = False,
     storage: Storage = None,
     output: Annotated[
-        Literal["text", "json", "dot", "svg"],
+        Literal["text", "json", "csv", "dot", "svg"],
         typer.Option("--output", "-o", help="How it is printed."),
     ] = "text",
 ) -> None:
     """Print a candidate. Its record, static cost, ancestry and live program."""
     from search.campaign import queries
-    from search.cli.output import print_json
+    from search.cli.output import print_fields, print_json
     from search.config.programfile import checked
 
     with reading(storage) as store:
@@ -47,9 +47,9 @@ def show(
         dna = candidate_program(store, name, id)
         size = size_of(dna, stored_config(store, name).task)
         change = _diff(store, name, ancestry, diff, genome) if diff else None
+    if diff and output not in ("text", "json"):
+        raise UsageError(f"--diff has no {output} form; use -o text or -o json")
     if output in ("dot", "svg"):
-        if diff:
-            raise UsageError(f"--diff has no {output} form; use -o text or -o json")
         from search.cli import drawing
 
         draw = drawing.dot if output == "dot" else drawing.svg
@@ -60,6 +60,8 @@ def show(
         whole: dict[str, Any] = {**record, "static_cost": size, "ancestry": ancestry}
         whole |= {"program": _text(dna, genome), "dna": to_json(dna)}
         print_json({**whole, "diff": change} if diff else whole)
+    elif output == "csv":
+        print_fields({**record, **size, "program": _text(dna, genome)}, output)
     elif change is not None:
         _print_diff(change)
     else:

@@ -36,13 +36,19 @@ def init(
 
 def validate(config: ConfigFile, overrides: Overrides = None, output: Output = "table") -> None:
     """Check a config. Prints it whole, with the defaults filled in."""
-    from search.cli.output import print_fields, print_json
+    from search.cli.output import print_fields, print_json, print_records
     from search.config.file import load
+    from search.config.memory import with_memory_limit
 
     checked = load(config, overrides or ())
+    for warning in with_memory_limit(checked)[1]:
+        print(f"warning: {warning}", file=sys.stderr)
     data = checked.model_dump(mode="json")
     if output == "json":
         print_json(data)
+    elif output == "csv":
+        lines = ({"key": key, "value": value} for key, value in _flat(data).items())
+        print_records(lines, ("key", "value"), output)
     else:
         print_fields(_flat(data), output)
     print(f"{config} is a valid config", file=sys.stderr)

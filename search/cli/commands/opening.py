@@ -75,7 +75,16 @@ def _training_only(graph: Graph) -> dict[str, str]:
 
 
 def option(storage: str | None) -> str:
-    """The storage option that a printed command needs to reach the same database."""
+    """The storage option that a printed command needs to reach the same database. A password is
+    not printed: such a command finds it where PRIMEVO_STORAGE says, or has `***` to fill in."""
+    from os import environ
     from shlex import quote
 
-    return "" if storage in (None, DEFAULT_STORAGE) else f" --storage {quote(str(storage))}"
+    from search.secret import shown
+
+    if storage in (None, DEFAULT_STORAGE):
+        return ""
+    public = shown(str(storage))
+    if public != storage and environ.get("PRIMEVO_STORAGE") == storage:
+        return ""
+    return f" --storage {quote(public)}"

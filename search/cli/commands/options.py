@@ -9,7 +9,7 @@ import typer
 
 DEFAULT_STORAGE = "sqlite:///primevo.db"
 
-Format = Literal["table", "json"]
+Format = Literal["table", "json", "csv"]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How the data is printed.")]
 Wide = Annotated[
     bool, typer.Option("--wide", "-w", help="Every column, on lines as long as they need to be.")

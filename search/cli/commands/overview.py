@@ -25,29 +25,32 @@ def status(
     """Tell where a campaign stands. Outcomes, duplicates saved, best against seed, ETA."""
     from search.campaign import queries
     from search.cli.final import print_final
-    from search.cli.output import print_fields, print_json, print_records
+    from search.cli.output import print_fields, print_records
 
     with reading(storage) as store:
         if name is None:
-            lines = queries.campaigns(store)
-            if not lines:
+            campaigns = store.campaigns()
+            if not campaigns:
                 raise NotFoundError("no campaign yet; start one by: primevo launch CONFIG")
-            name = lines[-1].name
+            name = campaigns[-1].name
         summary = queries.summary(store, name)
-        record = status_record(summary) if output == "json" else _status_fields(summary)
-    if output == "json":
-        print_json(record)
-        return
+        record = _status_fields(summary) if output == "table" else status_record(summary)
     print_fields(record, output)
+    if output != "table":
+        return
     if summary.progress.rejected:
         print()
-        title, columns = "Refused before training", ("reason", "count")
-        print_records(_refusals(summary), columns, output, title, flexible="reason")
+        print_records(
+            _refusals(summary), ("reason", "count"), output, "Refused before training",
+            flexible="reason",
+        )  # fmt: skip
     if summary.failures:
         print()
         rows = [asdict(failure) for failure in summary.failures]
-        columns, title = ("outcome", "count", "first", "reason"), "Ended without a result"
-        print_records(rows, columns, output, title, flexible="reason")
+        print_records(
+            rows, ("outcome", "count", "first", "reason"), output, "Ended without a result",
+            flexible="reason",
+        )  # fmt: skip
     if summary.final:
         print()
         print_final(summary.final, output)
@@ -67,32 +70,44 @@ def list_campaigns(wide: Wide = False, storage: Storage = None, output: Output =
 
 def top(
     name: Campaign,
-    count: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10,
-    by: Annotated[str, typer.Option("--by", metavar="FIELD", help="What to rank by.")] = "fitness",
+    count: Annotated[
+        int | None, typer.Option("-n", min=1, help="How many; 10 unless all of a front are shown.")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option("--by", metavar="FIELD", help="What to rank by; with --pareto one more goal."),
+    ] = None,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Those that no other beats in all objectives.")
+    ] = False,
     wide: Wide = False,
     storage: Storage = None,
     output: Output = "table",
 ) -> None:
     """Rank the best candidates. Distinct programs only, the best FIELD first: the lowest, or the
-    highest where more is better."""
+    highest where more is better. --pareto shows the front of the campaign's objectives instead."""
     from search.campaign import queries
     from search.cli.output import print_records
     from workers.spec.metrics import METRICS
 
     with reading(storage) as store:
         stored_config(store, name)  # its plug-ins' metrics can be ranked by from here on
-        records = queries.top(store, name, count, by)
+        if pareto:
+            goals, records = queries.front(store, name, by)
+        else:
+            by = by or "fitness"
+            goals, records = (by,), queries.top(store, name, count or 10, by)
     metrics = {name: row for name, row in METRICS.items() if row.where != "test"}
     listed = [name for name, row in metrics.items() if wide or row.listed]
-    shown = ["id", "mutation", "fitness", by, *listed, "hash"]
+    shown = ["id", "mutation", "fitness", *goals, *listed, "hash"]
     if wide:
         shown[1:1] = ["parent_id"]
-    print_records(records, tuple(dict.fromkeys(shown)), output, wide=wide)
+    print_records(records[:count], tuple(dict.fromkeys(shown)), output, wide=wide)
 
 
 def status_record(summary: Summary) -> dict[str, Any]:
-    """`status -o json`. Budget amounts are in `unit`, bits per byte those of the validation split,
-    except in `final` (test split)."""
+    """`status -o json` and `-o csv`. Budget amounts are in `unit`, bits per byte those of the
+    validation split, except in `final` (test split)."""
     progress, beat = summary.progress, summary.heartbeat
     live = beat if summary.line.state in ("running", "draining") else None
     return {
@@ -109,6 +124,11 @@ def status_record(summary: Summary) -> dict[str, Any]:
         "budget_saved_by_duplicates": progress.saved_by_duplicates,
         "budget_saved_by_hurdles": progress.saved_by_hurdles,
         "stopped_at_hurdle": progress.stopped_at,
+        "reached_hurdle": progress.reached,
+        "went_on_at_hurdle": progress.went_on,
+        "meant_to_go_on": progress.meant,
+        "trained_in_full": progress.in_full and progress.in_full[0],
+        "meant_to_be_trained_in_full": progress.in_full and progress.in_full[1],
         "best": progress.best and asdict(progress.best),
         "seed_program": progress.seed and asdict(progress.seed),
         "gain_bpb": progress.gain,

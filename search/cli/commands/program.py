@@ -61,7 +61,7 @@ def check(
     rows = []
     for title, dna in _programs(file, seed_program, finalists, storage, task.model.d_model):
         print(f"{title} type-checks: {_causality(dna)}", file=sys.stderr)
-        tried = _verdict(dna, steps) if oracle else {}
+        tried = _verdict(title, dna, steps) if oracle else {}
         rows.append({"program": title, **size_of(dna, task), **tried})
     if len(rows) == 1 and finalists is None:
         print_fields(rows[0], output)
@@ -114,10 +114,14 @@ def _causality(dna: DNA) -> str:
     return "no output can see the future"
 
 
-def _verdict(dna: DNA, steps: int) -> dict[str, float | bool]:
-    from workers.training.oracle import oracle
+def _verdict(title: str, dna: DNA, steps: int) -> dict[str, float | bool]:
+    from search.cli.waiting import waiting
+    from workers.machine.quiet import load_framework
+    from workers.training.oracle import TASK, oracle
 
-    made = oracle(dna, steps)
+    with waiting(f"training {title} on random tokens") as tell:
+        load_framework(TASK.training.backend)
+        made = oracle(dna, steps, tell=tell)
     return {**asdict(made), "leaks": made.leaks}
 
 
@@ -132,7 +136,7 @@ def seeds(
 ) -> None:
     """List the seed programs, or print one. A line each; NAME prints the whole program file."""
     from primitives.programs.seeds import seed_names, seed_text
-    from search.cli.output import print_json, print_records
+    from search.cli.output import print_fields, print_records
     from search.config.file import task_of
     from search.config.plugins import load_plugins
     from search.config.programfile import first_sentence, load_seed_program
@@ -142,8 +146,8 @@ def seeds(
     if name is not None:
         dna = load_seed_program(name, task.model.d_model)  # its error has the near miss
         text = seed_text(name)
-        if output == "json":
-            print_json({**_seed_record(name, dna, task), "text": text})
+        if output != "table":
+            print_fields({**_seed_record(name, dna, task), "text": text}, output)
         else:
             print(text, end="" if text.endswith("\n") else "\n")
         return

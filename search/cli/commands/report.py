@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -111,15 +111,4 @@ def _print_points(curves: list[Curve], output: Literal["table", "csv", "json"]) 
     from search.cli.output import print_records
 
     records = [{"id": each.id, **point._asdict()} for each in curves for point in each.points]
-    if output == "csv":
-        _print_csv(records)
-    else:
-        print_records(records, _CURVE_COLUMNS, output)
-
-
-def _print_csv(records: list[dict[str, Any]]) -> None:
-    import csv
-
-    writer = csv.DictWriter(sys.stdout, _CURVE_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
+    print_records(records, _CURVE_COLUMNS, output)

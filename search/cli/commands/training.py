@@ -38,6 +38,8 @@ def evaluate(
     summary = {"program": subject.title, "runs": len(runs), **_statistics(reports)}
     if output == "json":
         print_json({**summary, "runs": runs})
+    elif output == "csv":
+        print_records(runs, (), output)
     else:
         listed = (name for name, row in METRICS.items() if row.listed and row.where != "static")
         columns = ("seed", "outcome", "val_loss", *listed)
@@ -49,9 +51,12 @@ def evaluate(
 
 
 def export(
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new or empty folder.")],
     name: Name = None,
     id: Number = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="DIR", help="A new or empty folder; default: NAME-ID."),
+    ] = None,
     seed_program: SeedProgram = None,
     dna: DnaFile = None,
     config: Config = None,
@@ -59,50 +64,29 @@ def export(
     storage: Storage = None,
 ) -> None:
     """Write a program as a Keras layer. Unless its weights were kept, it is trained once more."""
+    from search.campaign.origin import origin_of
+    from search.cli.waiting import waiting
     from workers.data.corpora import DataError
     from workers.export.export import ExportError, check_free, export_candidate
+    from workers.machine.quiet import load_framework
 
+    subject = find(name, id, seed_program, dna, config, overrides, storage)
+    folder = to or Path(subject.title)
     try:
-        check_free(to)
+        check_free(folder)
     except ExportError as error:
         raise UsageError(f"--to: {error}") from None
-    subject = find(name, id, seed_program, dna, config, overrides, storage)
-    origin = _origin(subject)
+    origin = origin_of(subject.config, subject.title, subject.campaign, subject.record)
     if origin["weights"] is None:
         print(f"training {subject.title} for its weights", file=sys.stderr)
     try:
-        files = export_candidate(subject.dna, to, **origin)
+        with waiting(f"exporting {subject.title}") as tell:
+            load_framework(subject.config.task.training.backend)
+            files = export_candidate(subject.dna, folder, **origin, tell=tell)
     except (ExportError, DataError) as error:
         raise PrimevoError(str(error)) from None
     for file in files:
         print(file)
-
-
-def _origin(subject: Subject) -> dict[str, Any]:
-    """What decides the weights (budget and seed are those of the final phase's first run), and what
-    `card.json` says of where the program comes from."""
-    from search.campaign.proposal import final_seed
-    from workers.spec.outcome import Budget
-
-    config = subject.config
-    budget = Budget(config.search.budget.unit, config.search.final_amount)
-    card: dict[str, Any] = {"program": subject.title, "campaign": subject.campaign}
-    card |= {"candidate": subject.record, "budget": config.search.budget.model_dump(mode="json")}
-    return {
-        "task": config.task,
-        "budget": budget,
-        "seed": final_seed(config.seed, 0),
-        "card": card,
-        "weights": _kept_weights(subject),
-    }
-
-
-def _kept_weights(subject: Subject) -> Path | None:
-    """The weights that the final phase kept of a candidate, if it was a finalist."""
-    if subject.campaign is None or subject.record is None:
-        return None
-    file = subject.config.weights_file(subject.campaign, int(subject.record["id"] or 0))
-    return file if file.exists() else None
 
 
 def _train(subject: Subject, seeds: int) -> list[Report]:

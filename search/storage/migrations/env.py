@@ -1,4 +1,4 @@
-"""Alembic's entry point. The connection, inside a transaction, comes from `database`."""
+"""Alembic's entry point. The connection, inside a transaction, comes from `schema`."""
 
 from alembic import context
 

@@ -93,3 +93,9 @@ def _create_evaluations() -> None:
     op.create_index(
         "ix_evaluations_rank", "evaluations", ["campaign_id", "kind", "outcome", "val_loss"]
     )
+
+
+def downgrade() -> None:
+    """Everything goes."""
+    for table in ("evaluations", "candidates", "campaigns"):
+        op.drop_table(table)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -12,8 +15,11 @@ _EVALUATIONS = sa.table(
     "evaluations",
     sa.column("campaign_id", sa.Integer()),
     sa.column("sequence", sa.Integer()),
-    sa.column("metrics", sa.JSON()),
+    sa.column("metrics", sa.JSON(none_as_null=True)),
 )
+
+
+_PREFIX = "experts_"
 
 
 def upgrade() -> None:
@@ -21,13 +27,32 @@ def upgrade() -> None:
     their own were."""
     op.execute("ALTER TABLE evaluations RENAME COLUMN routing TO metrics")
     op.add_column("campaigns", sa.Column("plugins", sa.JSON()))
+    _renamed(lambda found: {f"{_PREFIX}{name}": value for name, value in found.items()})
+
+
+def downgrade() -> None:
+    """What was said of experts stays; other metrics and the versions of plug-ins go."""
+    _renamed(
+        lambda found: {
+            name.removeprefix(_PREFIX): value
+            for name, value in found.items()
+            if name.startswith(_PREFIX)
+        }
+    )
+    op.drop_column("campaigns", "plugins")
+    op.execute("ALTER TABLE evaluations RENAME COLUMN metrics TO routing")
+
+
+def _renamed(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Puts what `change` makes of them in the place of each run's metrics; null where it is
+    nothing."""
     table, connection = _EVALUATIONS.c, op.get_bind()
     old = sa.select(_EVALUATIONS).where(table.metrics.is_not(None))
     new = [
         {
             "campaign": row.campaign_id,
             "number": row.sequence,
-            "named": {f"experts_{name}": value for name, value in row.metrics.items()},
+            "changed": change(row.metrics) or None,
         }
         for row in connection.execute(old)
         if row.metrics
@@ -39,6 +64,6 @@ def upgrade() -> None:
                 table.campaign_id == sa.bindparam("campaign"),
                 table.sequence == sa.bindparam("number"),
             )
-            .values(metrics=sa.bindparam("named")),
+            .values(metrics=sa.bindparam("changed")),
             new,
         )

@@ -1,0 +1,141 @@
+"""Campaigns and runs of studies copied from one database to another, of either kind.
+
+Rows arrive as they were, under the same numbers; only a campaign's own number is the target's to
+give, so that it keeps counting where it stood. Everything is read from one moment of the source and
+written in one transaction: whatever happens on the way, the target has all of it or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping, Select, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from search.errors import NotFoundError, UsageError, did_you_mean
+from search.storage.address import name as name_of
+from search.storage.database import clear_errors, open_engine, snapshot, understanding
+from search.storage.models import Base, Campaign, Candidate, Evaluation, StudyRun, table_of
+
+_ROWS = 1000
+"""Rows that are held in memory at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A campaign that was copied, with how much of it there is."""
+
+    name: str
+    candidates: int
+    evaluations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What arrived: campaigns, and how many runs of studies."""
+
+    campaigns: tuple[Copied, ...]
+    study_runs: int
+
+
+def copy(source: str, target: str, campaign: str | None = None) -> Transfer:
+    """Copies the campaign of that name, or all of them and all runs of studies that the target does
+    not have, between the databases at two URLs; the target is made where it is not there. A
+    UsageError where the target has a campaign of a name, a NotFoundError where the source has
+    none."""
+    with _opened(source, create=False) as old, _reading(old) as reader:
+        rows = _campaigns(reader, campaign, name_of(old.url))
+        with _opened(target, create=True) as new, clear_errors(new), new.begin() as writer:
+            _refuse_taken(writer, [row["name"] for row in rows], name_of(new.url))
+            copied = tuple(_copied(reader, writer, row, name_of(new.url)) for row in rows)
+            return Transfer(copied, _copy_study_runs(reader, writer) if campaign is None else 0)
+
+
+@contextmanager
+def _opened(url: str, create: bool) -> Iterator[Engine]:
+    engine = open_engine(url, create)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _reading(engine: Engine) -> Iterator[Connection]:
+    with clear_errors(engine), understanding(engine), snapshot(engine) as connection:
+        yield connection
+
+
+def _campaigns(reader: Connection, wanted: str | None, place: str) -> Sequence[RowMapping]:
+    table = table_of(Campaign)
+    rows = list(reader.execute(select(table).order_by(table.c.id)).mappings())
+    if wanted is None:
+        return rows
+    names = [row["name"] for row in rows]
+    if wanted not in names:
+        known = ", ".join(names[:10]) or "none yet"
+        raise NotFoundError(
+            f"storage {place}: no campaign '{wanted}'{did_you_mean(wanted, names)}; there are: "
+            f"{known}"
+        )
+    return [row for row in rows if row["name"] == wanted]
+
+
+def _refuse_taken(writer: Connection, names: Sequence[str], place: str) -> None:
+    taken = writer.execute(select(Campaign.name).where(Campaign.name.in_(names))).scalars().all()
+    if taken:
+        raise UsageError(_taken(sorted(taken), place))
+
+
+def _taken(names: Sequence[str], place: str) -> str:
+    which = ", ".join(f"'{name}'" for name in names[:5])
+    return (
+        f"storage {place} has a campaign {which} already, and nothing was copied; delete it there, "
+        "or choose what to copy with --campaign NAME"
+    )
+
+
+def _copied(reader: Connection, writer: Connection, row: RowMapping, place: str) -> Copied:
+    own = {key: value for key, value in row.items() if key != "id"}
+    try:
+        number = writer.execute(insert(Campaign).returning(Campaign.id), own).scalar_one()
+    except IntegrityError:  # another process was first
+        raise UsageError(_taken([row["name"]], place)) from None
+    counts = [
+        _copy_rows(reader, writer, model, row["id"], number) for model in (Candidate, Evaluation)
+    ]
+    return Copied(row["name"], *counts)
+
+
+def _copy_rows(
+    reader: Connection, writer: Connection, model: type[Base], old: int, new: int
+) -> int:
+    """Rows in the order of their numbers, so that what one refers to is there before it."""
+    count = 0
+    result = reader.execution_options(yield_per=_ROWS).execute(_of_campaign(model, old))
+    for rows in result.mappings().partitions():
+        writer.execute(insert(model), [{**row, "campaign_id": new} for row in rows])
+        count += len(rows)
+    return count
+
+
+def _copy_study_runs(reader: Connection, writer: Connection) -> int:
+    """A run's key says all that decides it, so one that the target has is not needed again."""
+    table = table_of(StudyRun)
+    there = set(writer.execute(select(table.c.key)).scalars())
+    count = 0
+    result = reader.execution_options(yield_per=_ROWS).execute(select(table).order_by(table.c.key))
+    for rows in result.mappings().partitions():
+        new = [dict(row) for row in rows if row["key"] not in there]
+        if new:
+            writer.execute(insert(table), new)
+        count += len(new)
+    return count
+
+
+def _of_campaign(model: type[Base], number: int) -> Select[*tuple[Any, ...]]:
+    table = table_of(model)
+    return select(table).where(table.c.campaign_id == number).order_by(*table.primary_key.columns)

@@ -1,0 +1,76 @@
+"""What all runs of a study have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from math import ceil
+from typing import Any
+
+from search.campaign.proposal import final_seed
+from search.config.plugins import versions
+from search.config.schema import CampaignConfig
+from search.errors import UsageError
+from workers.spec.outcome import Budget, Hurdle
+from workers.spec.task import Task
+
+SCALABLE = ("d_model", "layers", "sequence_length")
+"""What `scaled` changes of a task's model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Every run trains on `task` under `budget`, whose hurdles stop nobody: they are the points at
+    which a run is scored on its way. `seeds` has a seed for each run of a program: all programs get
+    the same ones, so that differences are paired. `plugins` are those that the task needs, with
+    their versions."""
+
+    task: Task
+    budget: Budget
+    seeds: tuple[int, ...]
+    plugins: tuple[Mapping[str, str], ...] = ()
+
+    def key(self, hash: str, seed: int) -> str:
+        """What the run of a program under a seed is found by: 64 hexadecimal digits that depend on
+        all that decides its outcome but the machine."""
+        budget = self.budget
+        whole = [
+            self.task.model_dump(mode="json"), [dict(each) for each in self.plugins], budget.unit,
+            budget.amount, [hurdle.at for hurdle in budget.hurdles], hash, seed,
+        ]  # fmt: skip
+        return blake2b(json.dumps(whole, sort_keys=True).encode(), digest_size=32).hexdigest()
+
+
+def setting(config: CampaignConfig, seeds: int, *, points: int = 0, first: int = 0) -> Setting:
+    """The task of a config under the budget of its final phase.
+
+    The seeds are those of the final phase's runs, from number `first` on: the first runs of a
+    campaign's finalists are known already. A run is scored at `points` evenly spread points before
+    its end.
+    """
+    unit, amount = config.search.budget.unit, config.search.final_amount
+    whole = unit in ("steps", "tokens")
+    places = [amount * (place + 1) / (points + 1) for place in range(points)]
+    at = sorted({float(ceil(place)) if whole else place for place in places} - {amount})
+    return Setting(
+        config.task,
+        Budget(unit, amount, tuple(Hurdle(place) for place in at)),
+        tuple(final_seed(config.seed, first + index) for index in range(seeds)),
+        tuple(versions(config.plugins)),
+    )
+
+
+def scaled(config: CampaignConfig, sizes: Mapping[str, int]) -> CampaignConfig:
+    """The config with other sizes of its model; a UsageError where one cannot be."""
+    document: dict[str, Any] = config.model_dump(mode="json")
+    for name, value in sizes.items():
+        if name not in SCALABLE:
+            raise UsageError(f"scale: no size '{name}'; there are: {', '.join(SCALABLE)}")
+        document["task"]["model"][name] = value
+    try:
+        return CampaignConfig.model_validate_json(json.dumps(document))
+    except ValueError as error:
+        reason = str(error).splitlines()
+        raise UsageError(f"scale {dict(sizes)}: {' '.join(reason[1:3])}") from None

@@ -1,0 +1,368 @@
+"""Campaigns from Python. Workers are an instant evaluator."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import primevo
+from primevo import Campaign, PrimevoError
+from primitives.language.dna import DNA
+from search.campaign.progress import Progress
+from search.cli import running
+from search.errors import ConfigError, NotFoundError, UsageError
+from search.storage.events import Heartbeat
+from tests.cli.command import CONFIG, data
+from tests.cli.command import primevo as primevo_command
+from tests.cli.instant import InstantPool
+from tests.search.instant import outcome_of
+from tests.search.test_controller import rows
+from workers.export import export
+from workers.spec.outcome import Job, Outcome
+
+CONFIG_DATA: dict[str, Any] = {
+    "task": {"model": {"d_model": 32, "layers": 1}},
+    "search": {
+        "population": 8,
+        "tournament": 3,
+        "candidates": 30,
+        "budget": {"unit": "steps", "base": 20, "hurdles": 1},
+        "final": {"top": 2, "seeds": 3},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with a config, as the current one; workers answer at once."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PRIMEVO_STORAGE", raising=False)
+    monkeypatch.setattr(running, "Pool", InstantPool)
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+@pytest.fixture
+def finished() -> Iterator[Campaign]:
+    with Campaign("small.yaml").run(progress=False) as campaign:
+        yield campaign
+
+
+def answer(campaign: Campaign, count: int = 1) -> None:
+    """Evaluates to the end what is asked for, as the instant workers do."""
+    while asked := campaign.ask(count):
+        for each in asked:
+            dna = each.program.genome
+            job = Job(each.id, dna, each.budget, each.seed, test=each.final)
+            campaign.tell(each, outcome_of(job))
+
+
+class TestRun:
+    def test_the_command_line_sees_the_same_campaign(self, finished: Campaign) -> None:
+        assert finished.status().phase == "done"
+        assert [row["id"] for row in finished.top(5)] == [
+            row["id"] for row in data("top", "small", "-n", "5")
+        ]
+        told = data("launch", "small.yaml", "--name", "other")
+        best = finished.best
+        assert best is not None and best.id == told["chosen"]
+        assert (finished.status().verdict, finished.status().finding) == (
+            told["verdict"],
+            told["finding"],
+        )
+
+    def test_progress_may_be_a_function(self) -> None:
+        seen: list[tuple[Progress, Heartbeat]] = []
+        Campaign("small.yaml").run(progress=lambda *each: seen.append(each))
+        assert seen[-1][0].phase == "done"
+
+    def test_it_runs_in_a_thread(self) -> None:
+        """Only the main thread may handle signals."""
+        seen: list[str] = []
+
+        def work() -> None:
+            with Campaign("small.yaml").run() as campaign:
+                seen.append(campaign.status().phase)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join(60)
+        assert seen == ["done"]
+
+    def test_a_campaign_that_began_is_resumed_not_run(self, finished: Campaign) -> None:
+        with pytest.raises(UsageError, match=r"'small' has begun; go on with it by: resume\(\)"):
+            Campaign("small.yaml").run()
+        assert Campaign("small.yaml").resume().status().phase == "done"
+
+    def test_another_config_under_the_same_name_is_refused(self, finished: Campaign) -> None:
+        other = {**CONFIG_DATA, "seed": 5}
+        with pytest.raises(UsageError, match=r"differs in seed\); .*open_campaign\('small'\)"):
+            Campaign(other, name="small")
+
+    def test_it_is_opened_by_name(self, finished: Campaign) -> None:
+        opened = primevo.open_campaign("small")
+        assert opened.config == finished.config and len(opened.top(3)) == 3
+        with pytest.raises(NotFoundError, match="did you mean 'small'"):
+            primevo.open_campaign("smal")
+
+
+class TestConfig:
+    def test_data_and_file_are_one_config(self) -> None:
+        from_data, from_file = primevo.load_config(CONFIG_DATA), primevo.load_config("small.yaml")
+        assert from_data == from_file == primevo.load_config(from_data)
+
+    def test_what_is_wrong_in_data_is_listed_by_key(self) -> None:
+        wrong = {"search": {"candidates": 0, "budget": {"unit": "step", "base": 1}, "popul": 3}}
+        with pytest.raises(ConfigError) as caught:
+            Campaign(wrong, name="x")
+        text = str(caught.value)
+        for part in ("search.candidates", "search.budget.unit", "'steps'", "search.popul"):
+            assert part in text
+        with pytest.raises(UsageError, match="not JSON serializable"):
+            Campaign({"search": object()}, name="x")
+
+    def test_data_needs_a_name(self) -> None:
+        with pytest.raises(UsageError, match=r"needs a name: Campaign\(config, name=\)"):
+            Campaign(CONFIG_DATA)
+
+    def test_looking_makes_no_database(self, here: Path) -> None:
+        campaign = Campaign(CONFIG_DATA, name="x")
+        with pytest.raises(NotFoundError, match="'x' has not begun"):
+            campaign.top()
+        assert "not begun" in repr(campaign) and "not begun" in campaign._repr_html_()
+        assert [path.name for path in here.iterdir()] == ["small.yaml"]
+
+    def test_a_database_is_a_path_or_a_url(self, here: Path) -> None:
+        Campaign(CONFIG_DATA, here / "a.db", name="x").ask()
+        assert len(primevo.open_campaign("x", f"sqlite:///{here}/a.db").top()) == 0
+
+
+class TestAskAndTell:
+    def test_it_equals_run(self, here: Path) -> None:
+        with Campaign("small.yaml", "run.db") as campaign:
+            campaign.run(progress=False)
+        with Campaign("small.yaml", "asked.db") as campaign:
+            answer(campaign)
+            assert campaign.status().phase == "done" and campaign.ask() == []
+
+        def recorded(path: str) -> list[tuple[object, ...]]:
+            """All rows but for who evaluated, the last column of an evaluation."""
+            return [row if len(row) == 7 else row[:-1] for row in rows(here / path)]
+
+        assert recorded("asked.db") == recorded("run.db")
+
+    def test_numbers_are_losses(self) -> None:
+        with Campaign(CONFIG_DATA, name="x") as campaign:
+            while asked := campaign.ask(4):
+                for each in asked:
+                    loss = float("nan") if each.id == 3 else 4.0 - len(each.program.dna.subroutines)
+                    campaign.tell(each, loss + 0.01 * each.id)
+            assert campaign.candidate(3).record["outcome"] == "diverged"
+            assert campaign.candidate(3).record["reason"] == "the evaluator gave nan"
+            best = campaign.best
+            assert best is not None and best.id != 1
+            assert [row["runs"] for row in campaign.status().final] == [3, 3, 3]
+            with pytest.raises(UsageError, match="was not asked for here; ask first"):
+                campaign.tell(each, 1.0)
+
+    def test_what_was_not_told_is_asked_again_after_close(self) -> None:
+        campaign = Campaign(CONFIG_DATA, name="x")
+        (first,) = campaign.ask(3)
+        campaign.tell(first, 3.0)
+        before = campaign.ask(3)
+        campaign.close()
+        after = campaign.ask(3)
+        assert [(a.id, a.seed, a.program.hash, a.budget) for a in after] == [
+            (b.id, b.seed, b.program.hash, b.budget) for b in before
+        ]
+
+    def test_one_may_ask_what_another_ran(self) -> None:
+        """A campaign that was asked for a while goes on with workers."""
+        campaign = Campaign("small.yaml")
+        for _ in range(5):
+            (asked,) = campaign.ask()
+            campaign.tell(asked, 3.0)
+        assert campaign.resume(progress=False).status().phase == "done"
+
+    def test_counts_below_one_are_refused(self) -> None:
+        with pytest.raises(UsageError, match="count is 0"):
+            Campaign(CONFIG_DATA, name="x").ask(0)
+
+
+class TestReading:
+    def test_to_pandas_has_every_candidate(self, finished: Campaign) -> None:
+        frame = finished.to_pandas()
+        assert len(frame) == 30
+        best = finished.top(1)[0]
+        assert (
+            frame.set_index("id").loc[best["id"], "fitness"]
+            == best["fitness"]
+            == min(frame.fitness.dropna())
+        )
+        assert primevo.load_program(frame.program[0], 32).hash == frame.hash[0]
+        assert list(finished.top(3).to_pandas().id) == [row["id"] for row in finished.top(3)]
+
+    def test_without_pandas_it_says_what_to_install(
+        self, finished: Campaign, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "pandas", None)
+        with pytest.raises(PrimevoError, match=r"pip install 'primevo\[pandas\]'"):
+            finished.to_pandas()
+
+    def test_curves_are_figures_and_text(self, finished: Campaign) -> None:
+        best = finished.best
+        assert best is not None
+        curves = finished.curve(best.id)
+        drawn = curves._repr_mimebundle_()
+        figure = drawn["application/vnd.plotly.v1+json"]
+        assert {trace["name"] for trace in figure["data"]} == {
+            "seed program", "seed program, final runs",
+            f"candidate {best.id}", f"candidate {best.id}, final runs",
+        }  # fmt: skip
+        assert "validation loss" in drawn["text/plain"]
+        assert len(curves.to_pandas()) == sum(len(each.points) for each in curves.curves)
+        with pytest.raises(NotFoundError, match="no candidate 99"):
+            finished.curve(99)
+
+    def test_the_report_is_written(self, finished: Campaign, here: Path) -> None:
+        path = finished.report(here / "page.html")
+        assert "<html" in path.read_text()
+        with pytest.raises(PrimevoError, match="cannot be written"):
+            finished.report(here / "nowhere" / "page.html")
+
+    def test_reprs_escape_what_they_show(self, finished: Campaign) -> None:
+        best = finished.best
+        assert best is not None
+        html = best._repr_html_()
+        assert "<pre" in html and best.program.hash[:8] in html
+        assert "<script>" not in primevo.Table([{"a": "<script>"}])._repr_html_()
+        assert "verdict" in finished._repr_html_() and "<table>" in finished._repr_html_()
+        assert repr(finished.top(2)).startswith("id")
+
+    def test_lineage_ends_at_the_candidate(self, finished: Campaign) -> None:
+        best = finished.best
+        assert best is not None
+        line = finished.lineage(best.id)
+        assert line[-1]["id"] == best.id and line[0]["parent_id"] is None
+
+
+class TestExport:
+    @pytest.fixture
+    def exported(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[DNA, Path, dict[str, Any]]]:
+        """What exports were asked for; they write nothing."""
+        asked: list[tuple[DNA, Path, dict[str, Any]]] = []
+
+        def note(dna: DNA, to: Path, **origin: Any) -> list[Path]:
+            asked.append((dna, to, origin))
+            return [to / "card.json"]
+
+        monkeypatch.setattr(export, "export_candidate", note)
+        return asked
+
+    def test_it_is_the_commands(
+        self, finished: Campaign, exported: list[tuple[DNA, Path, dict[str, Any]]]
+    ) -> None:
+        best = finished.best
+        assert best is not None
+        assert finished.export("out") == [Path("out/card.json")]
+        primevo_command("export", "small", best.id, "--to", "out")
+        ours, theirs = exported
+        assert ours == theirs
+        assert ours[2]["card"]["candidate"]["id"] == best.id
+
+    def test_a_program_without_a_campaign(
+        self, exported: list[tuple[DNA, Path, dict[str, Any]]]
+    ) -> None:
+        primevo.export("primer_ez", "out", "small.yaml")
+        primevo_command(
+            "export", "--seed-program", "primer_ez", "--config", "small.yaml", "--to", "out"
+        )
+        assert exported[0] == exported[1]
+
+    def test_what_cannot_be_written_is_told(self, here: Path) -> None:
+        (here / "taken").mkdir()
+        (here / "taken" / "file").touch()
+        with pytest.raises(PrimevoError, match="not an empty folder"):
+            primevo.export("transformer", "taken", "small.yaml")
+
+
+class TestPrograms:
+    def test_a_named_program_runs_in_the_blocks_of_the_config(self) -> None:
+        config = primevo.load_config(
+            {**CONFIG_DATA, "search": {**CONFIG_DATA["search"], "every": 2},
+             "task": {"model": {"d_model": 32, "layers": 2}}}
+        )  # fmt: skip
+        routed = primevo.load_program("switch", 32)
+        named = primevo.evaluate("switch", config, seeds=1, progress=False)
+        given = primevo.evaluate(routed, config, seeds=1, progress=False)
+        assert (named.program.dna.every, given.program.dna.every) == (2, 1)
+
+    def test_a_program_by_name_text_and_file(self, here: Path) -> None:
+        named = primevo.load_program("primer_ez", 32)
+        (here / "mine.dna").write_text(named.genome)
+        assert (
+            named.hash
+            == primevo.load_program(named.genome, 32).hash
+            == primevo.load_program("mine.dna", 32).hash
+            == primevo.load_program(here / "mine.dna", 32).hash
+        )
+        assert primevo.load_program("mine.dna").name == "mine"
+        (here / "left").mkdir()
+        (here / "left" / "card.json").write_text(json.dumps({"text": named.genome}))
+        exported = primevo.load_program(here / "left")
+        assert (exported.name, exported.hash) == ("left", named.hash)
+        with pytest.raises(UsageError, match="unknown seed program 'primer_eez'"):
+            primevo.load_program("primer_eez")
+        with pytest.raises(UsageError, match="program:1"):
+            primevo.load_program("nonsense\nmore")
+
+    def test_its_cost_and_graph(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        program, config = primevo.load_program("transformer", 32), primevo.load_config("small.yaml")
+        assert program.cost(config)["parameters"] > 1000
+        monkeypatch.setenv("PATH", str(here))
+        assert "digraph" in program.graph._repr_mimebundle_()["text/plain"]
+        (here / "dot").write_text("#!/bin/sh\necho '<svg/>'\n")
+        (here / "dot").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{here}:/bin:/usr/bin")
+        assert "<svg/>" in program.graph._repr_mimebundle_()["image/svg+xml"]
+
+    def test_a_mutation_is_typed_new_and_repeatable(self) -> None:
+        parent = primevo.load_program("transformer")
+        children = [primevo.mutate(parent, seed) for seed in range(20)]
+        assert all(child.hash != parent.hash for child in children)
+        assert len({child.hash for child in children}) > 10
+        assert primevo.mutate("transformer", 3).hash == children[3].hash
+        assert primevo.mutate(parent, 1, {"delete": 1.0}).name == "transformer+delete"
+        with pytest.raises(UsageError, match="unknown mutation 'delet'"):
+            primevo.mutate(parent, 1, {"delet": 1.0})
+
+    def test_seeds_are_listed(self) -> None:
+        rows = primevo.seeds()
+        assert "transformer" in [row["name"] for row in rows]
+        assert all(primevo.load_program(row["name"]).hash == row["hash"] for row in rows)
+
+    def test_evaluate_gives_what_the_command_gives(self) -> None:
+        found = primevo.evaluate("transformer", "small.yaml", seeds=2, progress=False)
+        told = data(
+            "evaluate", "--seed-program", "transformer", "--config", "small.yaml", "--seeds", "2"
+        )
+        assert list(found.values()) == [run["val_loss"] for run in told["runs"]]
+        interval = found.interval("test_loss")
+        assert interval is not None
+        assert interval.centre == pytest.approx(told["test_loss"]["mean"])
+        assert len(found.to_pandas()) == 2 and "val_loss" in found._repr_html_()
+
+    def test_evaluate_tells_why_nothing_completes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def failing(self: InstantPool, timeout_s: float) -> list[Any]:
+            self._outcome = lambda job: Outcome("invalid", "no such thing")
+            return super(InstantPool, self).wait(timeout_s)
+
+        monkeypatch.setattr(InstantPool, "wait", failing)
+        with pytest.raises(PrimevoError, match="no run of transformer completed: no such thing"):
+            primevo.evaluate("transformer", "small.yaml", progress=False)

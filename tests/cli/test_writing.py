@@ -1,0 +1,108 @@
+"""`primevo generate`: text from an exported folder, or from a campaign's kept weights."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from primitives.language.jsonform import from_json
+from primitives.programs.seeds import load_seed
+from tests.cli.command import data, primevo, refusal
+from tests.workers.test_export import weights_of
+from workers.export.export import export
+from workers.spec.task import DataSpec, ModelSpec, Task, TrainingSpec
+
+SPEC = ModelSpec(d_model=16, layers=1, sequence_length=12)
+
+
+def folder_with(path: Path, objective: str = "next_token") -> Path:
+    training = TrainingSpec(objective=objective, eval_batches=1, batch_size=2)
+    task = Task(model=SPEC, data=DataSpec(max_documents=20), training=training)
+    dna, rows = load_seed("transformer", 16), 256 + (objective == "masked")
+    weights = weights_of(dna, SPEC, rows)
+    export(dna, path, task=task, weights=weights, card={"program": "it"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder_with(tmp_path_factory.mktemp("writing") / "it")
+
+
+def test_a_folder_writes_the_same_text_for_the_same_seed(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ("generate", exported, "--prompt", "The old ", "--tokens", 30, "--seed", 5)
+    result = primevo(*asked)
+    assert "trained with 12 positions: whenever they are full" in result.stderr
+    assert result.stdout.startswith("The old ")
+    assert all(letter.isprintable() or letter in "\n\t" for letter in result.stdout)
+    found = data(*asked)
+    assert found["tokens"] == 30 and found["seed"] == 5 and found["prompt"] == "The old "
+    assert len(found["text"].encode(errors="replace")) >= 38
+    written = "".join(it if it.isprintable() or it in "\n\t" else "\ufffd" for it in found["text"])
+    assert written + "\n" == result.stdout
+    (row,) = csv.DictReader(io.StringIO(primevo(*asked, "-o", "csv").stdout))
+    assert row["text"] == found["text"] and row["seed"] == "5"
+    assert json.loads((exported / "card.json").read_text())["generates"].startswith("Each new")
+
+
+def test_a_campaigns_kept_weights_write(campaign: Path) -> None:
+    refused = refusal(1, "generate", "small")
+    assert "no weights of a finalist of small" in refused
+    assert "primevo export small ID --to DIR" in refused
+    assert "no weights of candidate 2 of small" in refusal(1, "generate", "small", 2)
+    assert "it has 1 to 30" in refusal(3, "generate", "small", 99)
+    best = data("top", "small", "-n", 1)[0]["id"]
+    dna = from_json(data("show", "small", best)["dna"])
+    spec = ModelSpec(d_model=32, layers=1)
+    kept = campaign / "primevo-weights" / "small" / f"{best}.npz"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        np.savez(kept, **weights_of(dna, spec))
+        result = primevo("generate", "small", "--tokens", 4, "--seed", 1)
+        assert f"small: candidate {best}" in result.stderr
+        assert result.stdout.startswith("The ")
+        assert (
+            primevo("generate", "small", best, "--tokens", 4, "--seed", 1).stdout == result.stdout
+        )
+    finally:
+        shutil.rmtree(kept.parent)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (("smal",), 3, "did you mean 'small'?"),
+        (("small", "--prompt", ""), 2, "--prompt is empty"),
+        (("small", "--top-p", "0"), 2, "--top-p must be above 0"),
+        (("./primevo-none",), 3, "primevo-none"),
+    ],
+)
+def test_what_cannot_be_written_is_said(
+    campaign: Path, arguments: tuple[str, ...], code: int, expected: str
+) -> None:
+    assert expected in refusal(code, "generate", *arguments)
+
+
+def test_a_folder_that_is_no_export_is_said(exported: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "is not an exported folder" in refusal(1, "generate", empty)
+    assert "has no candidate 3" in refusal(2, "generate", exported, 3)
+    broken = tmp_path / "broken"
+    shutil.copytree(exported, broken)
+    (broken / "model.keras").write_bytes(b"not a model")
+    assert "cannot load" in refusal(1, "generate", broken)
+
+
+def test_a_masked_model_writes_none(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "masked", "masked")
+    assert "writes no text: it was trained for another" in refusal(1, "generate", folder)

@@ -1,0 +1,329 @@
+"""What exported Python may consist of, as a list to check a syntax tree against.
+
+Two parts of a module are copies of files of this project, and have to be exactly that: the kernels
+and the fixed parts of the templates. All else, the statements that follow from a program, may use
+the node types, names, attributes, calls and string constants listed here, and no others.
+"""
+
+from __future__ import annotations
+
+import ast
+import keyword
+import re
+from collections.abc import Iterator
+from functools import cache
+from inspect import getsource
+from typing import Any
+
+import keras
+
+from primitives.kernels import kernel_modules, kernels
+from workers.export.code import template
+from workers.export.layer import CAUSAL_TAPS
+
+IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]*\Z")
+MODULE = re.compile(r"(?:[a-z][a-z0-9_]*_)?block\Z|block_[a-z0-9_]+\Z")
+LAYER = re.compile(r"(?:[A-Z][A-Za-z0-9]*)?Block\Z|Block[A-Za-z0-9]+\Z")
+
+IMPORTS = {
+    "import math", "import keras", "from keras import ops", "from __future__ import annotations",
+    "from pathlib import Path", "import functools",
+}  # fmt: skip
+TYPING = {"Any", "NamedTuple", "Callable", "Sequence"}
+
+STATEMENTS = (
+    ast.Assign, ast.Expr, ast.Return, ast.For, ast.If, ast.Raise, ast.Call, ast.keyword, ast.Name,
+    ast.Attribute, ast.Subscript, ast.Slice, ast.Tuple, ast.Constant, ast.BinOp, ast.UnaryOp,
+    ast.IfExp, ast.BoolOp, ast.Compare, ast.JoinedStr, ast.FormattedValue, ast.FunctionDef,
+    ast.arguments, ast.arg, ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
+)  # fmt: skip
+"""Of the layers: nothing is imported, deleted, awaited, yielded, or defined but methods."""
+
+METHODS = {"build", "cache", "call", "compute_output_shape", "step"}
+OPS = {
+    "abs", "add", "cast", "cos", "cumprod", "cumsum", "divide", "exp", "log", "matmul", "max",
+    "maximum", "mean", "min", "minimum", "multiply", "ones", "prod", "relu", "sigmoid", "sign",
+    "sin", "softmax", "sqrt", "square", "stop_gradient", "subtract", "sum", "swapaxes", "tanh",
+    "zeros",
+}  # fmt: skip
+"""Of keras.ops, what a program's own statements call."""
+
+CALLED = {"keras.initializers.RandomNormal", "keras.random.SeedGenerator", "Run", "getattr",
+          "ValueError"}  # fmt: skip
+"""What else they call by name."""
+
+OF_SELF = {"add_weight", "add_loss", "compute_dtype", "d_model", "seeds", "step"}
+OF_RUN = {"losses", "updates", "loads", "policies", "seed", "training", "tokens", "items", "append"}
+NAMES = {
+    "x", "ops", "self", "run", "d_model", "training", "tokens", "input_shape", "loss", "name",
+    "value", "keras", "causal_taps", "None", "Tensor", "tuple", "int", "bool", "Any", "batch",
+    "cache", "length", "start",
+}  # fmt: skip
+WORDS = {
+    "bfloat16", "float32", "int32", "zeros", "ones",
+    "d_model must be a multiple of 8, got inputs ",
+}  # fmt: skip
+"""String constants of statements, beside the names of weights where weights are named."""
+
+
+def faults(source: str, module: str) -> list[str]:
+    """What in an exported module should not be there; nothing where all is as it may be."""
+    return list(_module_faults(ast.parse(source), module))
+
+
+def example_faults(source: str, module: str) -> list[str]:
+    """The same of an example script, of which only the module's name is not fixed."""
+    tree = ast.parse(source)
+    if MODULE.match(module) is None or keyword.iskeyword(module):
+        return [f"module {module!r}"]
+    allowed = {_dumped(ast.parse(text)) for text in _examples(module)}
+    return [] if _dumped(tree) in allowed else ["the script is not its template"]
+
+
+def _module_faults(tree: ast.Module, module: str) -> Iterator[str]:
+    if MODULE.match(module) is None:
+        yield f"module {module!r}"
+    fixed = _fixed()
+    first, *body = tree.body
+    if not _docstring(first):
+        yield "no docstring"
+    for node in body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from _import_faults(node)
+        elif isinstance(node, ast.ClassDef) and node.name == "LanguageModel":
+            yield from _model_faults(node, module)
+        elif isinstance(node, ast.ClassDef) and _is_layer(node):
+            yield from _layer_faults(node, module)
+        elif _dumped(node) not in fixed:
+            yield f"line {node.lineno}: {ast.unparse(node)[:80]!r} is no part of this project"
+
+
+def _import_faults(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    text = ast.unparse(node)
+    if isinstance(node, ast.ImportFrom) and node.module == "typing":
+        if not {alias.name for alias in node.names} <= TYPING:
+            yield f"import: {text}"
+    elif text not in IMPORTS:
+        yield f"import: {text}"
+
+
+def _is_layer(node: ast.ClassDef) -> bool:
+    return [ast.unparse(base) for base in node.bases] == ["keras.layers.Layer"]
+
+
+def _layer_faults(layer: ast.ClassDef, module: str) -> Iterator[str]:
+    if LAYER.match(layer.name) is None:
+        yield f"class {layer.name!r}"
+    yield from _decorator_faults(layer, module)
+    first, *methods = layer.body
+    if not _docstring(first):
+        yield f"{layer.name}: no docstring"
+    for method in methods:
+        if not isinstance(method, ast.FunctionDef) or method.name not in METHODS:
+            yield f"{layer.name}: {ast.unparse(method)[:60]!r}"
+            continue
+        local = {node.id for node in ast.walk(method)
+                 if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}  # fmt: skip
+        for name in local:
+            if IDENTIFIER.match(name) is None or name in ("self", "ops", "keras"):
+                yield f"{layer.name}: assigns {name!r}"
+        for node in ast.walk(method):
+            for fault in _node_faults(node, local):
+                yield f"{layer.name}.{method.name}: {fault}"
+        yield from (f"{layer.name}: {fault}" for fault in _string_faults(method))
+
+
+def _decorator_faults(node: ast.ClassDef, module: str) -> Iterator[str]:
+    said = [ast.unparse(one) for one in node.decorator_list]
+    if said != [f"keras.saving.register_keras_serializable(package={module!r})"]:
+        yield f"{node.name}: decorators {said}"
+
+
+def _node_faults(node: ast.AST, local: set[str]) -> Iterator[str]:
+    if not isinstance(node, STATEMENTS):
+        yield type(node).__name__
+    elif isinstance(node, ast.Name):
+        if node.id not in local | NAMES | CALLED | kernels().keys():
+            yield f"name {node.id!r}"
+    elif isinstance(node, ast.Attribute):
+        yield from _attribute_faults(node, local)
+    elif isinstance(node, ast.Call):
+        yield from _call_faults(node)
+    elif isinstance(node, ast.Constant):
+        if not (
+            node.value is None or node.value is ... or isinstance(node.value, (int, float, str))
+        ):
+            yield f"constant {node.value!r}"
+    elif isinstance(node, ast.FunctionDef) and node.decorator_list:
+        yield "a decorated method"
+
+
+def _attribute_faults(node: ast.Attribute, local: set[str]) -> Iterator[str]:
+    text = ast.unparse(node)
+    root, *rest = text.split(".") if isinstance(node.value, (ast.Name, ast.Attribute)) else ["", ""]
+    own = rest[0] if len(rest) == 1 else ""
+    known = (
+        (root == "ops" and own in OPS)
+        or text in CALLED
+        or (root == "keras" and any(name.startswith(f"{text}.") for name in CALLED))
+        or (root == "run" and set(rest) <= OF_RUN)
+        or (root == "self" and own in OF_SELF)
+        or (root == "self" and IDENTIFIER.match(own) is not None and not hasattr(_LAYER, own))
+        or text == "getattr(self, name).assign"
+        or (own == "dtype" and root in {*local, "x"})
+    )  # fmt: skip
+    if not known:
+        yield f"attribute {text!r}"
+
+
+def _call_faults(node: ast.Call) -> Iterator[str]:
+    text = ast.unparse(node.func)
+    if text == "getattr" and ast.unparse(node) != "getattr(self, name)":
+        yield f"call {ast.unparse(node)!r}"
+    root = text.partition(".")[0]
+    known = text in CALLED | {"getattr(self, name).assign"} or text in kernels()
+    if not known and root not in ("ops", "self", "run"):
+        yield f"call of {text!r}"
+    if root == "self" and text not in ("self.add_weight", "self.add_loss", "self.step"):
+        yield f"call of {text!r}"
+
+
+def _string_faults(method: ast.FunctionDef) -> Iterator[str]:
+    """String constants that are neither words nor, where one is named, a weight's name."""
+    named = set()
+    for node in ast.walk(method):
+        if isinstance(node, ast.Call):
+            text, given = ast.unparse(node.func), [*node.args, *(k.value for k in node.keywords)]
+            if text == "self.add_weight" or any(ast.unparse(one) == "run" for one in node.args):
+                named |= {id(one) for one in given}
+    for node in ast.walk(method):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            weight = id(node) in named and IDENTIFIER.match(node.value)
+            said = node.value in WORDS or node.value in _method_docstrings()
+            if not said and not weight:
+                yield f"string {node.value!r}"
+
+
+@cache
+def _method_docstrings() -> frozenset[str]:
+    """What the template of a layer's methods says of them."""
+    return frozenset(re.findall(r'"""(.*?)"""', template("layer_step.py").template, re.DOTALL))
+
+
+def _model_faults(model: ast.ClassDef, module: str) -> Iterator[str]:
+    """The class of the template, but for its numbers, its blocks, and what is passed to them."""
+    yield from _decorator_faults(model, module)
+    blank = _Blank()
+    made = _dumped(blank.visit(ast.parse(ast.unparse(model)).body[0]))
+    if made not in _models():
+        yield "LanguageModel is not its template"
+    for name in blank.blocks:
+        if LAYER.match(name) is None:
+            yield f"LanguageModel makes {name!r}"
+
+
+class _Blank(ast.NodeTransformer):
+    """Takes out of a LanguageModel what may differ: the decorator, docstrings, whole numbers and
+    the names of layers, which are kept in `blocks`."""
+
+    def __init__(self) -> None:
+        self.blocks: list[str] = []
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> Any:
+        node.decorator_list = []
+        node.body = node.body[1:] if _docstring(node.body[0]) else node.body
+        self.generic_visit(node)
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
+        node.body = node.body[1:] if _docstring(node.body[0]) else node.body
+        self.generic_visit(node)
+        return node
+
+    def visit_Constant(self, node: ast.Constant) -> Any:
+        return ast.Constant(0) if type(node.value) is int else node
+
+    def visit_Name(self, node: ast.Name) -> Any:
+        if LAYER.match(node.id) is not None:
+            self.blocks.append(node.id)
+            return ast.Name("Block", node.ctx)
+        return node
+
+
+@cache
+def _models() -> frozenset[str]:
+    """The dumps of every LanguageModel that the template makes, blank."""
+    from workers.export.source import Names, _made_blocks
+
+    made = set()
+    called = Names("a_block", "ABlock")
+    for every in (0, 1, 2, 4):
+        for tokens in ("", ", tokens=tokens"):
+            for training in (False, True):
+                for writing in _writing():
+                    source = template("block.py").substitute(
+                        module="a_block", block="ABlock", title="", facts="", tokens="",
+                        imports="", definitions="", model="", blocks=_made_blocks(every, called),
+                        inputs=", training: bool = False" * training, registered="",
+                        passed=tokens + ", training=training" * training,
+                        vocabulary=256, d_model=8, layers=1, sequence_length=2, program="",
+                        **writing,
+                    )  # fmt: skip
+                    model = next(node for node in ast.parse(source).body
+                                 if isinstance(node, ast.ClassDef))  # fmt: skip
+                    made.add(_dumped(_Blank().visit(model)))
+    return frozenset(made)
+
+
+def _writing() -> Iterator[dict[str, str]]:
+    """The ways in which a LanguageModel writes text: not at all; by steps, which read a prompt at
+    once or in parts; by passes over the whole text."""
+    from workers.export.generation import _generate
+
+    none = dict.fromkeys(("codec", "generate", "step", "write", "writer", "writes"), "")
+    yield none
+    writes = {**none, "write": "        self.passes = None\n"}
+    for tokens in ("", ", tokens=tokens"):
+        step = template("step.py").substitute(tokens=tokens)
+        for copied in (0, 1 << 24):
+            yield {**writes, "step": step, "generate": _generate("", copied, 512)}
+    yield {**writes, "generate": _generate("it cannot", 0, 512)}
+
+
+@cache
+def _fixed() -> frozenset[str]:
+    """Dumps of what modules copy: kernels, the taps, the templates' functions and classes."""
+    texts = [*(getsource(module) for module in kernel_modules()), CAUSAL_TAPS, "Tensor = Any"]
+    texts += [template(name).template for name in ("bytes", "bpe", "writer.py")]
+    texts.append(template("block.py").template.partition("def build_model")[2])
+    texts[-1] = "def build_model" + texts[-1].partition("$writer")[0]
+    nodes = [node for text in texts for node in ast.parse(text).body]
+    kinds = (ast.FunctionDef, ast.ClassDef, ast.Assign)
+    return frozenset(_dumped(node) for node in nodes if isinstance(node, kinds))
+
+
+def _examples(module: str) -> Iterator[str]:
+    from workers.export.source import _CONTINUED
+
+    ends = ((" continues it,", _CONTINUED), ("", ""))
+    for goes_on, continued in ends:
+        yield template("example.py").substitute(
+            module=module, codec="encode", goes_on=goes_on, continued=continued
+        )
+    yield template("example_masked.py").substitute(module=module, codec="decode, encode")
+
+
+def _docstring(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def _dumped(node: ast.AST) -> str:
+    return ast.dump(node)
+
+
+_LAYER = keras.layers.Layer()
+"""A program's weights must not hide what every layer has."""

@@ -1,0 +1,166 @@
+"""A candidate's compiled steps on JAX. One process compiles them, another runs them: XLA compiles
+for shapes alone, so no weights are needed, and what it has made can be sent as bytes.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import serialize_executable
+from jax.experimental.compilation_cache import compilation_cache
+
+from primitives.graph.build import Graph
+from primitives.lowering.layer import Array
+from workers.engines.optimizer import make_optimizer
+from workers.engines.passes import CALL_STEPS, Passes, experts_of, packing_of
+from workers.model.model import model_layers
+from workers.model.parameters import Packing
+from workers.spec.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One of the optimiser's own arrays at the start: `fill`, spread over `shape`."""
+
+    shape: tuple[int, ...]
+    fill: Array
+
+    def array(self) -> Array:
+        return np.broadcast_to(self.fill, self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What an engine runs: two compiled functions, and what their arguments are made of.
+
+    Attributes:
+        packing: how the model's weights lie in variables.
+        slots: the optimiser's arrays at the start.
+        train: (state, windows [CALL_STEPS, batch, length], count) -> (state, sum of losses) of
+            `count` steps. It takes the state's memory for its result.
+        score: (state, windows, count) -> sums, see `passes.Passes.score`.
+    """
+
+    packing: Packing
+    slots: tuple[Slot, ...]
+    train: Callable[..., Any]
+    score: Callable[..., Any]
+
+    def start(self, values: Sequence[Array], seed: int) -> Any:
+        """The state before the first step, in host memory: variables, the optimiser's arrays,
+        states, the number of steps, and the run's random seed."""
+        return (
+            self.packing.of("weight", values),
+            [slot.array() for slot in self.slots],
+            self.packing.of("state", values),
+            np.zeros((), np.uint32),
+            np.asarray(seed & 0x7FFFFFFF, np.uint32),
+        )
+
+
+def compile_steps(graph: Graph, shapes: Sequence[tuple[int, ...]], task: Task) -> Steps:
+    """Traces and compiles a program's steps for this process' device. `shapes` are those of the
+    model's weights, `task` is a settled one."""
+    source = _Source(graph, shapes, task)
+    made = Steps(source.packing, source.slots, source.many_steps, source.many_scores)
+    shape: Any = jax.ShapeDtypeStruct
+    values = [np.broadcast_to(np.float32(0), each) for each in shapes]
+    state = jax.tree.map(lambda leaf: shape(leaf.shape, leaf.dtype), made.start(values, 0))
+    windows = shape((CALL_STEPS, *source.passes.windows), jnp.int32)
+    count = shape((), jnp.int32)
+    train = jax.jit(source.many_steps, donate_argnums=0).lower(state, windows, count)
+    score = jax.jit(source.many_scores).lower(state, windows, count)
+    return Steps(source.packing, source.slots, train.compile(), score.compile())
+
+
+def forgo_cache() -> None:
+    """Has this process compile everything itself from now on. What JAX's cache on disk gives runs,
+    but lacks functions once it has been written and read again (JAX 0.10.2, on a CPU)."""
+    config: Any = jax.config
+    if config.jax_enable_compilation_cache:
+        config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()
+
+
+def dump_steps(steps: Steps) -> bytes:
+    """The steps as bytes, for a process with the same kind of device and the same versions."""
+    serialize: Any = serialize_executable.serialize
+    functions = [serialize(each) for each in (steps.train, steps.score)]
+    return pickle.dumps((steps.packing, steps.slots, functions))
+
+
+def load_steps(data: bytes) -> Steps:
+    """And back, on this process' first device."""
+    packing, slots, functions = pickle.loads(data)
+    load: Any = serialize_executable.deserialize_and_load
+    devices = jax.local_devices()[:1]
+    train, score = (load(*function, execution_devices=devices) for function in functions)
+    return Steps(packing, slots, train, score)
+
+
+class _Source:
+    """The functions that are compiled, and what tracing them needs."""
+
+    def __init__(self, graph: Graph, shapes: Sequence[tuple[int, ...]], task: Task) -> None:
+        layers = model_layers(graph, task)
+        values = [np.broadcast_to(np.float32(0), shape) for shape in shapes]
+        self.passes = Passes(layers, task, experts_of(graph, task), "uint32")
+        self.packing = packing_of(layers, task, values, compiled=True)
+        self._optimizer = make_optimizer(task.optimizer)
+        # The device belongs to whoever trains: the optimiser's arrays are looked at on the host.
+        with jax.default_device(_host()):
+            self._optimizer.build(self.packing.variables(values))
+            self.slots = tuple(_slot(each.value) for each in self._optimizer.variables)
+
+    def many_steps(self, state: Any, windows: Any, count: Any) -> Any:
+        gradient = jax.value_and_grad(self._loss, has_aux=True)
+
+        def step(index: Any, carried: Any) -> Any:
+            (variables, slots, states, number, seed), total = carried
+            (_, (loss, states)), gradients = gradient(
+                variables, states, windows[index], number, seed
+            )
+            variables, slots = self._optimizer.stateless_apply(slots, gradients, variables)
+            return (variables, slots, states, number + 1, seed), total + loss
+
+        return jax.lax.fori_loop(0, count, step, (state, jnp.zeros(())))
+
+    def many_scores(self, state: Any, windows: Any, count: Any) -> Any:
+        weights = self._all(state[0], state[2])
+
+        def add(index: Any, totals: Any) -> Any:
+            parts = self.passes.score(weights, windows[index])
+            return [total + part for total, part in zip(totals, parts, strict=True)]
+
+        start = [jnp.zeros(shape) for shape in self.passes.score_shapes]
+        return jax.lax.fori_loop(0, count, add, start)
+
+    def _loss(self, variables: Sequence[Any], states: Any, windows: Any, *when: Any) -> Any:
+        total, loss, updates = self.passes.train(self._all(variables, states), windows, *when)
+        places = self.packing.places("state")
+        kept = [updates.get(place, state) for place, state in zip(places, states, strict=True)]
+        return total, (loss, kept)
+
+    def _all(self, variables: Sequence[Any], states: Sequence[Any]) -> list[Any]:
+        return self.packing.all(self.packing.tensors(variables), states)
+
+
+def _host() -> Any:
+    """The CPU as a device; the first of what there is where JAX was told to do without it."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]
+
+
+def _slot(value: Any) -> Slot:
+    array = np.asarray(value)
+    first = array.reshape(-1)[:1]
+    same = array.size > 0 and bool((array == first).all())
+    return Slot(array.shape, first[0].copy() if same else array)

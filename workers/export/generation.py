@@ -1,0 +1,138 @@
+"""The part of an exported module that writes text: the model's `generate`, the code of a step
+around the blocks', and the loop that Keras compiles.
+
+A model whose blocks can be run a few positions at a time keeps what later positions need of earlier
+ones. Any other passes over the whole text for each new token, and says why.
+"""
+
+from __future__ import annotations
+
+from textwrap import fill
+
+from primitives.graph.build import Graph
+from workers.export.code import LINE, plain, template
+from workers.export.layer import Block, why_not_stepwise
+from workers.spec.objectives import OBJECTIVES
+from workers.spec.task import Task
+
+_READ_AT_ONCE = 1 << 24
+"""Copies of expert weights that may exist at once while a prompt is read: 64 MiB."""
+
+
+def generation_parts(graph: Graph, blocks: list[Block], task: Task) -> dict[str, str]:
+    """What the holes of the module's template that deal with generating text are filled with."""
+    codec = template("bpe" if task.data.tokenizer == "bpe" else "bytes").template
+    if not OBJECTIVES[task.training.objective].continues:
+        empty = dict.fromkeys(("writes", "write", "step", "generate", "writer"), "")
+        return {**empty, "codec": codec}
+    tokens = any(block.uses("tokens") for block in blocks)
+    steps = [block.step for block in blocks if block.step is not None]
+    step = template("step.py").substitute(tokens=", tokens=tokens" * tokens) if steps else ""
+    copied = max((step.copied for step in steps), default=0)
+    return {
+        "codec": codec,
+        "writes": _WRITES,
+        "write": "        self.passes = None  # what `generate` runs\n",
+        "step": step,
+        "generate": _generate(why_not_stepwise(graph, task), copied, task.model.sequence_length),
+        "writer": template("writer.py").template,
+    }
+
+
+def how_it_generates(graph: Graph, task: Task) -> str:
+    """How the exported model computes the next token, in a sentence; empty where it writes none."""
+    if not OBJECTIVES[task.training.objective].continues:
+        return ""
+    if reason := why_not_stepwise(graph, task):
+        return _SLOW.format(plain(reason))
+    return "Each new token costs a pass over itself alone: what it needs of earlier ones is kept."
+
+
+def _generate(reason: str, copied: int, length: int) -> str:
+    """The methods that write text; `reason` says why no step can be taken alone, `copied` how many
+    weights each of `length` positions copies."""
+    if reason:
+        how = _SLOW.format(plain(reason))
+        return template("generate.py").substitute(
+            how=_paragraph(how), use_cache="", option="", passed_on="", take_cache="", prefill="",
+            read="", logits=_WHOLE, compiled="(Compiled(self, self.write).predict_on_batch,)",
+            cache_in="", any="", cache="", kept="",
+        )  # fmt: skip
+    most = max(1, _READ_AT_ONCE // max(copied, 1))
+    return template("generate.py").substitute(
+        how=_paragraph(_CACHED),
+        use_cache="\n        use_cache: bool = True,",
+        option=', "use_cache": use_cache',
+        passed_on=", use_cache",
+        take_cache=", use_cache: bool",
+        prefill=_PREFILL.format(most=most, why=_WHY) if most < length else _AT_ONCE,
+        read=_READ,
+        logits=_EITHER,
+        cache_in=", cache: Any",
+        any=", Any",
+        cache=", cache",
+        kept=', given.get("cache", [])',
+        compiled=_BOTH,
+    )
+
+
+def _paragraph(text: str) -> str:
+    return fill(text, LINE, initial_indent=" " * 8, subsequent_indent=" " * 8)
+
+
+_SLOW = "Each new token costs a pass over the whole text, since {}."
+
+_WRITES = """\
+    text = model.generate("The old house", max_new_tokens=50, temperature=0.8, top_p=0.95)
+"""
+
+_CACHED = (
+    "Each new token costs a pass over itself alone: `step` keeps what later positions need of "
+    "earlier ones. `use_cache=False` passes over the whole text for each, which gives the same "
+    "tokens, but for roundings, and takes longer."
+)
+
+_BOTH = """\
+[
+                Compiled(self, function).predict_on_batch for function in (self.read, self.write)
+            ]"""
+
+_PREFILL = """\
+        if use_cache:
+            kept = self.cache(window.shape[0], self.sequence_length)
+            for start in range(0, length - 1, {most}):{why}
+                read = {{"tokens": window[:, start : min(start + {most}, length - 1)]}}
+                read |= {{"cache": kept, "start": ops.convert_to_tensor(start, "int32")}}
+                kept = self.passes[0](read)
+            given["cache"] = kept
+"""
+
+_AT_ONCE = """\
+        if use_cache:
+            given["cache"] = self.cache(window.shape[0], self.sequence_length)
+            if length > 1:
+                read = {"tokens": window[:, :-1], "cache": given["cache"]}
+                read["start"] = ops.zeros((), "int32")
+                given["cache"] = self.passes[0](read)
+"""
+
+_WHY = "  # so many positions fit into memory"
+
+_READ = """
+    def read(self, given: dict[str, Any]) -> list[tuple[Tensor, ...]]:
+        \"""The cache after tokens [batch, T] that come after `start` others.\"""
+        return self.step(given["tokens"], given["cache"], given["start"])[1]
+"""
+
+_EITHER = """\
+            if "cache" in given:
+                token = ops.take(tokens, i, axis=1)[:, None]
+                logits, cache = self.step(token, cache, i)
+                logits = logits[:, 0]
+            else:
+                logits = ops.take(self(tokens[:, :-1]), i, axis=1)
+"""
+
+_WHOLE = """\
+            logits = ops.take(self(tokens[:, :-1]), i, axis=1)
+"""
