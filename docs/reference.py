@@ -57,15 +57,15 @@ def python() -> str:
     parts = ["# Python", "What `import primevo` gives."]
     for name in primevo.__all__:
         value = getattr(primevo, name)
-        parts += [f"## {name}", _described(f"primevo.{name}", value)]
+        parts += [f"## {name}", _documented(f"primevo.{name}", value)]
         if inspect.isclass(value) and value.__module__.startswith("search.api"):
             for member, inner in vars(value).items():
                 if not member.startswith("_") and inspect.getdoc(inner):
-                    parts += [f"### {name}.{member}", _described(f"{name}.{member}", inner)]
+                    parts += [f"### {name}.{member}", _documented(f"{name}.{member}", inner)]
     return "\n\n".join(parts) + "\n"
 
 
-def _described(name: str, value: Any) -> str:
+def _documented(name: str, value: Any) -> str:
     """Signature and docstring as they stand in the code."""
     try:
         signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(value)))

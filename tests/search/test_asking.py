@@ -19,7 +19,8 @@ from search.errors import PrimevoError, UsageError
 from search.storage.database import StoreError
 from search.storage.store import Store
 from tests.search.instant import InstantEvaluator, launch, outcome_of
-from tests.search.test_controller import ROOT, rows
+from tests.search.recorded import evaluations, rows
+from tests.search.test_controller import ROOT
 from workers.spec.outcome import Job, Outcome
 
 
@@ -61,7 +62,7 @@ def test_many_may_be_asked_at_once_and_told_in_any_order(tmp_path: Path) -> None
         assert [job.id for job in jobs] == list(range(2, 9))
         for job in reversed(jobs):
             told(asking, job)
-        found = [row[1] for row in rows(f"sqlite:///{path}") if len(row) == 11]
+        found = [row[2] for row in evaluations(f"sqlite:///{path}")]
         assert found == [1, *range(8, 1, -1)]
         finish(asking, 7)
         assert asking.progress().phase == "done"
@@ -93,7 +94,10 @@ def test_it_holds_the_campaign(tmp_path: Path) -> None:
     with Store.open(f"sqlite:///{tmp_path}/x.db") as store:
         campaign = launch(store)
         with Asking(store, campaign):
-            with pytest.raises(StoreError, match="'test' is being run"), Asking(store, campaign):
+            with (
+                pytest.raises(StoreError, match="running campaign 'test'"),
+                Asking(store, campaign),
+            ):
                 pass
             assert queries.campaigns(store)[0].state == "running"
         assert queries.campaigns(store)[0].state == "interrupted"
