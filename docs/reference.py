@@ -1,8 +1,11 @@
 """The reference pages, made from the code whenever the documentation is built: the command line
-from Typer, the config's keys from the pydantic models, and every table from its rows."""
+from Typer, the Python face from its docstrings, the config's keys from the pydantic models, and
+every table from its rows."""
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterable, Iterator
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -14,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 
+import primevo
 from primitives.ops.table import PRIMITIVES
 from primitives.programs.seeds import seed_names, seed_text
 from search.cli.app import app
@@ -30,6 +34,7 @@ def pages() -> dict[str, str]:
     """Markdown by the name of its page."""
     return {
         "cli": cli(),
+        "python": python(),
         "config": config(),
         "primitives": primitives(),
         "mutations": mutations(),
@@ -45,6 +50,28 @@ def cli() -> str:
     context = typer.Context(command, info_name="primevo")
     text = get_docs_for_click(obj=command, ctx=context, name="primevo", title="The command line")
     return text + "\n"
+
+
+def python() -> str:
+    """Every public name of `primevo` with its signature and docstring, a class with its members."""
+    parts = ["# Python", "What `import primevo` gives."]
+    for name in primevo.__all__:
+        value = getattr(primevo, name)
+        parts += [f"## {name}", _described(f"primevo.{name}", value)]
+        if inspect.isclass(value) and value.__module__.startswith("search.api"):
+            for member, inner in vars(value).items():
+                if not member.startswith("_") and inspect.getdoc(inner):
+                    parts += [f"### {name}.{member}", _described(f"{name}.{member}", inner)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _described(name: str, value: Any) -> str:
+    """Signature and docstring as they stand in the code."""
+    try:
+        signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(value)))
+    except (TypeError, ValueError):  # a property, an exception
+        signature = ""
+    return f"```text\n{name}{signature}\n\n{inspect.getdoc(value)}\n```"
 
 
 def config() -> str:

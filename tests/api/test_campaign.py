@@ -153,7 +153,7 @@ class TestAskAndTell:
 
         def recorded(path: str) -> list[tuple[object, ...]]:
             """All rows but for who evaluated, the last column of an evaluation."""
-            return [row if len(row) == 7 else row[:-1] for row in rows(here / path)]
+            return [row if len(row) == 7 else row[:-1] for row in rows(f"sqlite:///{here}/{path}")]
 
         assert recorded("asked.db") == recorded("run.db")
 

@@ -22,7 +22,8 @@ from workers.export.code import template
 from workers.export.layer import CAUSAL_TAPS
 
 IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]*\Z")
-MODULE = re.compile(r"(?:[a-z][a-z0-9_]*_)?block\Z")
+MODULE = re.compile(r"(?:[a-z][a-z0-9_]*_)?block\Z|block_[a-z0-9_]+\Z")
+LAYER = re.compile(r"(?:[A-Z][A-Za-z0-9]*)?Block\Z|Block[A-Za-z0-9]+\Z")
 
 IMPORTS = {
     "import math", "import keras", "from keras import ops", "from __future__ import annotations",
@@ -111,7 +112,7 @@ def _is_layer(node: ast.ClassDef) -> bool:
 
 
 def _layer_faults(layer: ast.ClassDef, module: str) -> Iterator[str]:
-    if not re.fullmatch(r"(?:[A-Z][A-Za-z0-9]*)?Block", layer.name):
+    if LAYER.match(layer.name) is None:
         yield f"class {layer.name!r}"
     yield from _decorator_faults(layer, module)
     first, *methods = layer.body
@@ -169,7 +170,7 @@ def _attribute_faults(node: ast.Attribute, local: set[str]) -> Iterator[str]:
         or (root == "self" and own in OF_SELF)
         or (root == "self" and IDENTIFIER.match(own) is not None and not hasattr(_LAYER, own))
         or text == "getattr(self, name).assign"
-        or (own == "dtype" and root in local)
+        or (own == "dtype" and root in {*local, "x"})
     )  # fmt: skip
     if not known:
         yield f"attribute {text!r}"
@@ -217,7 +218,7 @@ def _model_faults(model: ast.ClassDef, module: str) -> Iterator[str]:
     if made not in _models():
         yield "LanguageModel is not its template"
     for name in blank.blocks:
-        if not re.fullmatch(r"(?:[A-Z][A-Za-z0-9]*)?Block", name):
+        if LAYER.match(name) is None:
             yield f"LanguageModel makes {name!r}"
 
 
@@ -243,7 +244,7 @@ class _Blank(ast.NodeTransformer):
         return ast.Constant(0) if type(node.value) is int else node
 
     def visit_Name(self, node: ast.Name) -> Any:
-        if node.id.endswith("Block"):
+        if LAYER.match(node.id) is not None:
             self.blocks.append(node.id)
             return ast.Name("Block", node.ctx)
         return node

@@ -85,6 +85,12 @@ def task_of(name: str) -> Task:
     return Task(training=TrainingSpec(objective=objective))
 
 
+@pytest.mark.parametrize("title", ["1m3\nd22", "", "9", "block", "x" * 300, "OtherBlock"])
+def test_titles(title: str) -> None:
+    dna = replace(load_seed("switch", 64), every=2)
+    assert module_faults(dna, Task(), title, {}) == []
+
+
 @pytest.mark.parametrize("name", seed_names())
 def test_every_seed_program(name: str) -> None:
     task = task_of(name)
