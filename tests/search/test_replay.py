@@ -24,15 +24,12 @@ from search.campaign.replay import replay
 from search.campaign.version import deciding, differences
 from search.errors import PrimevoError
 from search.storage.database import StoreError
-from search.storage.models import Base
 from search.storage.store import Store
 from tests.plugins.conftest import EXAMPLE
 from tests.search.instant import InstantEvaluator, launch, make_config, outcome_of
 from tests.search.test_controller import ROOT, start, wait_for
 from tests.search.test_first_version import DUMP
 from workers.spec.outcome import Job, Measurement, Outcome, Report
-
-POSTGRESQL = os.environ.get("PRIMEVO_TEST_POSTGRESQL")
 
 
 class RandomEvaluator(InstantEvaluator):
@@ -225,11 +222,11 @@ def test_a_campaign_that_runs(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     with Store.open(f"sqlite:///{path}") as store:
         launch(store, candidates=2000, population=5, tournament=2)
-        process = start(path, capacity=3, delay_s=0.002)
+        process = start(f"sqlite:///{path}", capacity=3, delay_s=0.002)
         try:
             seen = [0]
-            while seen[-1] < 60:
-                wait_for(lambda: len(list(store.events(1))) > 2 * seen[-1] + 20)
+            while seen[-1] < 25:
+                wait_for(lambda: len(list(store.events(1))) > 2 * seen[-1] + 8)
                 found = replay(store, "test")
                 assert found.difference is None and found.notes == (), found
                 seen.append(found.candidates)
@@ -293,20 +290,14 @@ def test_a_damaged_program_is_one_message(altered: Callable[[str], Store]) -> No
         replay(store, "test")
 
 
-@pytest.mark.skipif(POSTGRESQL is None, reason="PRIMEVO_TEST_POSTGRESQL is not set")
-def test_on_postgresql() -> None:
-    assert POSTGRESQL is not None
-    with Store.open(POSTGRESQL) as store, store._engine.begin() as connection:
-        Base.metadata.drop_all(connection)
-        connection.execute(text("DROP TABLE alembic_version"))
-    with Store.open(POSTGRESQL) as store:
-        campaign = launch(store, candidates=40)
-        Controller(store, campaign, RandomEvaluator(Random(4))).run()
-        assert replay(store, "test") == replay(store, "test")
-        assert (replay(store, "test").candidates, replay(store, "test").difference) == (40, None)
-        with store._engine.begin() as connection:
-            connection.execute(text("UPDATE candidates SET mutation = 'swop' WHERE id = 20"))
-        assert "candidate 20: its mutation" in str(replay(store, "test").difference)
+def test_on_both_databases(store: Store) -> None:
+    campaign = launch(store, candidates=30)
+    Controller(store, campaign, RandomEvaluator(Random(4))).run()
+    found = replay(store, "test")
+    assert (found.candidates, found.difference, found.notes) == (30, None, ())
+    with store._engine.begin() as connection:
+        connection.execute(text("UPDATE candidates SET mutation = 'swop' WHERE id = 20"))
+    assert "candidate 20: its mutation" in str(replay(store, "test").difference)
 
 
 @pytest.mark.slow
