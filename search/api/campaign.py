@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -18,6 +19,7 @@ from search.api.table import Table, frame
 from search.campaign import queries
 from search.campaign.asking import Asking
 from search.campaign.progress import Progress
+from search.config.memory import limited, with_memory_limit
 from search.config.plugins import stored_config, versions
 from search.config.schema import CampaignConfig
 from search.errors import NotFoundError, PrimevoError, UsageError
@@ -80,8 +82,12 @@ class Campaign:
         from search.campaign.controller import Controller
         from search.cli import running
 
+        if row is None:
+            self.config, warnings = with_memory_limit(self.config)
+            for warning in warnings:
+                print(f"warning: {warning}", file=sys.stderr)
         with running.started(self.config) as pool:
-            row = self._created()
+            row = row or self._created()
             if progress is True:
                 running.run(self._store, row, pool)
             else:
@@ -301,8 +307,11 @@ def _file_name(config: ConfigLike) -> str:
 
 
 def _check_same(config: CampaignConfig, row: CampaignRow) -> None:
-    """The configs must agree in what decides a campaign; workers and folders may differ."""
+    """The configs must agree in what decides a campaign; workers and folders may differ. A limit of
+    memory that is not given is the one that the campaign was launched with."""
     recorded = stored_config(row.config, row.name)
+    if config.search.limits.memory_mb is None:
+        recorded = limited(recorded, None)
     decides = ("seed", "plugins", "task", "search")
     differ = [key for key in decides if getattr(recorded, key) != getattr(config, key)]
     if differ:

@@ -27,9 +27,14 @@ def with_memory_limit(config: CampaignConfig) -> tuple[CampaignConfig, list[str]
     warnings = list(_warnings(config, here))
     if config.workers.address is not None:
         return config, warnings
-    limits = config.search.limits.model_copy(update={"memory_mb": here.mb})
+    return limited(config, here.mb), warnings
+
+
+def limited(config: CampaignConfig, mb: float | None) -> CampaignConfig:
+    """The config with this limit of memory, or with none."""
+    limits = config.search.limits.model_copy(update={"memory_mb": mb})
     search = config.search.model_copy(update={"limits": limits})
-    return config.model_copy(update={"search": search}), warnings
+    return config.model_copy(update={"search": search})
 
 
 def _room(config: CampaignConfig) -> Room | None:

@@ -13,6 +13,7 @@ import pytest
 
 from primitives.graph.build import Graph
 from primitives.programs.seeds import load_seed, seed_names
+from search.api.campaign import Campaign
 from search.campaign.controller import Controller
 from search.campaign.gates import Child, Limits, Parent, Passed, Rejected, Rules, memory
 from search.campaign.history import State
@@ -160,6 +161,19 @@ def test_of_a_cluster_this_machine_says_little(machine: None) -> None:
     assert "the cluster's machines may have more" in warning
     with pytest.raises(UsageError, match=r"search\.limits\.memory_mb"):
         with_memory_limit(config_of(task, address="auto", memory_mb=5000.0))
+
+
+def test_a_launched_campaign_is_the_configs_own(tmp_path: Path, machine: None) -> None:
+    """The limit that `launch` keeps is no other config for `Campaign(config)`."""
+    config = config_of(sized())
+    url = f"sqlite:///{tmp_path}/a.db"
+    with Store.open(url) as store:
+        store.create_campaign("a", with_memory_limit(config)[0].model_dump_json(), config.seed)
+    Campaign(config, url, "a").close()
+    with pytest.raises(UsageError, match="another config"):
+        Campaign(config_of(sized(), memory_mb=5.0), url, "a")
+    with pytest.raises(UsageError, match="another config"):
+        Campaign(config_of(sized(layers=3)), url, "a")
 
 
 def test_the_gate() -> None:
