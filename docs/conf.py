@@ -94,12 +94,17 @@ def _inside(link: re.Match[str], folder: Path) -> str:
 
 def sidebar(index: str, found: Any) -> str:
     """A hidden toctree for each heading of the index with links to pages, one for pages that no
-    heading names, and the reference."""
+    heading names, and the reference. The pages of a folder follow its index."""
     sections = _HEADING.split(index)[1:]
     listed = {
         title: [match["page"] for match in _LINK.finditer(text)]
         for title, text in zip(sections[::2], sections[1::2], strict=True)
     }
+    for pages in listed.values():
+        for page in [page for page in pages if page.endswith("/index")]:
+            beside = (name for name in found if name.startswith(page.removesuffix("index")))
+            place = pages.index(page) + 1
+            pages[place:place] = sorted(set(beside) - set(pages))
     named = {"index", *(page for pages in listed.values() for page in pages)}
     listed["More"] = sorted(
         page for page in found if page not in named and not page.startswith("reference/")

@@ -1,10 +1,14 @@
 """The reference pages, made from the code whenever the documentation is built: the command line
-from Typer, the config's keys from the pydantic models, and every table from its rows."""
+from Typer, the Python face from its docstrings, the config's keys from the pydantic models, and
+every table from its rows."""
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from annotated_types import BaseMetadata
@@ -13,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 
+import primevo
 from primitives.ops.table import PRIMITIVES
 from primitives.programs.seeds import seed_names, seed_text
 from search.cli.app import app
@@ -29,6 +34,7 @@ def pages() -> dict[str, str]:
     """Markdown by the name of its page."""
     return {
         "cli": cli(),
+        "python": python(),
         "config": config(),
         "primitives": primitives(),
         "mutations": mutations(),
@@ -46,20 +52,42 @@ def cli() -> str:
     return text + "\n"
 
 
+def python() -> str:
+    """Every public name of `primevo` with its signature and docstring, a class with its members."""
+    parts = ["# Python", "What `import primevo` gives."]
+    for name in primevo.__all__:
+        value = getattr(primevo, name)
+        parts += [f"## {name}", _described(f"primevo.{name}", value)]
+        if inspect.isclass(value) and value.__module__.startswith("search.api"):
+            for member, inner in vars(value).items():
+                if not member.startswith("_") and inspect.getdoc(inner):
+                    parts += [f"### {name}.{member}", _described(f"{name}.{member}", inner)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _described(name: str, value: Any) -> str:
+    """Signature and docstring as they stand in the code."""
+    try:
+        signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(value)))
+    except (TypeError, ValueError):  # a property, an exception
+        signature = ""
+    return f"```text\n{name}{signature}\n\n{inspect.getdoc(value)}\n```"
+
+
 def config() -> str:
-    """Every key of a config."""
-    rows = (
-        (_code(key), _code(_kind(info)), _default(info), _bounds(info), info.description or "")
-        for key, info in keys(CampaignConfig)
-    )
-    return _page(
-        "Config keys",
-        "Every key that a config may have; `search.candidates`, `search.budget.unit` and "
-        "`search.budget.base` have no default. `primevo validate CONFIG` prints a config with the "
-        "defaults filled in.",
-        ("key", "type", "default", "allowed", "meaning"),
-        rows,
-    )
+    """Every key of a config, a section for each of its parts."""
+    parts: dict[str, list[tuple[str, ...]]] = {}
+    for key, info in keys(CampaignConfig):
+        part, _, name = key.rpartition(".")
+        row = (_code(name), _default(info), _described(info))
+        parts.setdefault(part, []).append(row)
+    columns = ("key", "default", "what it is")
+    return "\n".join((
+        "# Config keys\n",
+        "`search.candidates`, `search.budget.unit` and `search.budget.base` have no default. "
+        "`primevo validate CONFIG` prints a config with the defaults filled in.\n",
+        *(_table(_code(part) or "At the top", columns, rows) for part, rows in parts.items()),
+    ))  # fmt: skip
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -70,6 +98,12 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldI
             yield from keys(kind, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", info
+
+
+def _described(info: FieldInfo) -> str:
+    """Meaning, type and bounds: `tokens a sequence (a whole number, >= 2, <= 1048576)`."""
+    form = ", ".join(filter(None, (_kind(info.annotation), _bounds(info))))
+    return f"{info.description} ({form})" if info.description else form
 
 
 def primitives() -> str:
@@ -159,13 +193,29 @@ def _code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
-def _kind(info: FieldInfo) -> str:
-    """The type as Python writes it, without modules."""
-    kind = info.annotation
-    text = kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__args__") else str(kind)
-    for noise in ("typing.", "NoneType"):
-        text = text.replace(noise, "")
-    return text.partition("[Annotated")[0]
+_WORDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def _kind(kind: Any) -> str:
+    """A field's type in words."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _kind(inner[0])
+    if origin is Literal:
+        return " or ".join(_code(str(each)) for each in inner)
+    if origin in (Union, UnionType):
+        return " or ".join(_kind(each) for each in inner)
+    if origin is tuple:
+        return f"a list of {_kind(inner[0])}"
+    if origin is dict:
+        return f"a mapping of {_kind(inner[0])} to {_kind(inner[1])}"
+    return _WORDS.get(kind, str(kind))
 
 
 def _default(info: FieldInfo) -> str:

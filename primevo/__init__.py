@@ -15,10 +15,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from search.api.campaign import Asked as Asked
     from search.api.campaign import Campaign as Campaign
-    from search.api.campaign import Candidate as Candidate
     from search.api.campaign import open_campaign as open_campaign
+    from search.api.candidate import Asked as Asked
+    from search.api.candidate import Candidate as Candidate
     from search.api.curve import Curves as Curves
     from search.api.opening import load_config as load_config
     from search.api.opening import load_program as load_program
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from search.api.programs import export as export
     from search.api.programs import mutate as mutate
     from search.api.programs import seeds as seeds
+    from search.api.status import Status as Status
     from search.api.studies import Comparison as Comparison
     from search.api.studies import Explanation as Explanation
     from search.api.studies import Simplification as Simplification
@@ -40,10 +41,10 @@ if TYPE_CHECKING:
     from workers.spec.outcome import Outcome as Outcome
 
 _HOMES = {
-    "Asked": "search.api.campaign",
+    "Asked": "search.api.candidate",
     "Campaign": "search.api.campaign",
     "CampaignConfig": "search.config.schema",
-    "Candidate": "search.api.campaign",
+    "Candidate": "search.api.candidate",
     "Comparison": "search.api.studies",
     "Curves": "search.api.curve",
     "Evaluation": "search.api.programs",
@@ -52,6 +53,7 @@ _HOMES = {
     "PrimevoError": "search.errors",
     "Program": "search.api.program",
     "Simplification": "search.api.studies",
+    "Status": "search.api.status",
     "Table": "search.api.table",
     "compare": "search.api.studies",
     "evaluate": "search.api.programs",
@@ -79,6 +81,7 @@ __all__ = [
     "PrimevoError",
     "Program",
     "Simplification",
+    "Status",
     "Table",
     "compare",
     "evaluate",

@@ -6,5 +6,7 @@ this order:
 - `storage`: what is recorded, and the database that keeps it.
 - `campaign`: state, gates, proposals, the controller's loop, and what can be read of a campaign.
 - `report`: curves and a campaign's page, for a person to look at.
+- `study`: programs compared by training them, outside a campaign's search.
 - `cli`: the command line.
+- `api`: campaigns, programs and studies from Python, which `primevo` gives names to.
 """

@@ -1,6 +1,7 @@
 """Primevo from Python, as `import primevo` gives it.
 
-`campaign` runs or evaluates a campaign and reads it; `program` is a program to look at, mutate,
-train and export; `table` and `curve` are what a notebook shows; `programs` has the functions that
-work on programs without a campaign; `opening` says which database a name means.
+`campaign` runs or evaluates a campaign and reads it; `candidate` and `status` are what it gives.
+`program` is a program to look at; `programs` lists, mutates, trains and exports them. `studies`
+compares, explains and simplifies. `table` and `curve` are what a notebook shows; `opening` says
+which database, config and program a name means.
 """

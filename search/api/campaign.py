@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from primitives.language.text import parse
+from search.api.candidate import COLUMNS, Asked, Candidate
 from search.api.curve import Curves
 from search.api.opening import ConfigLike, Database, database_url, load_config
 from search.api.program import Program
-from search.api.table import Row, Table, frame
+from search.api.status import Status
+from search.api.table import Table, frame
 from search.campaign import queries
 from search.campaign.asking import Asking
 from search.campaign.progress import Progress
@@ -22,105 +23,13 @@ from search.config.schema import CampaignConfig
 from search.errors import NotFoundError, PrimevoError, UsageError
 from search.storage.events import Heartbeat
 from search.storage.store import CampaignRow, Store
-from workers.spec.outcome import Budget, Job, Outcome
+from workers.spec.outcome import Job, Outcome
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from search.report.findings import Findings
 
 Show = Callable[[Progress, Heartbeat], None]
-
-_TOP = ("id", "mutation", "fitness", "val_bpb", "params", "hash")
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A recorded candidate. `record` has what was measured, with the keys of `primevo top -o json`;
-    `fitness` is the validation loss in nats per token, None where it has none."""
-
-    id: int
-    program: Program
-    record: Row
-
-    @property
-    def fitness(self) -> float | None:
-        value = self.record["fitness"]
-        return None if value is None else float(value)
-
-    def __repr__(self) -> str:
-        return f"<Candidate {self.id}, fitness {self.fitness}>\n{self.program.text}"
-
-    def _repr_html_(self) -> str:
-        return Table([self.record], _TOP)._repr_html_() + self.program._repr_html_()
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A run that the caller is to do: train `program` from the random `seed` for `budget`, and tell
-    how it scored on validation text. A budget's hurdles say at which points a loss above the
-    threshold may end the run. `final` runs are those of the last phase: in full, without hurdles,
-    and scored on the test text, too."""
-
-    id: int
-    program: Program
-    seed: int
-    budget: Budget
-    final: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Where a campaign stands. `phase` is seeds, search, final or done; `verdict` is better, not
-    better or cannot tell, of the chosen candidate against the seed program, and `finding` says the
-    same in a sentence; `final` has a row for each finalist (test split)."""
-
-    summary: queries.Summary
-    findings: Findings
-
-    @property
-    def phase(self) -> str:
-        return self.summary.progress.phase
-
-    @property
-    def progress(self) -> Progress:
-        return self.summary.progress
-
-    @property
-    def verdict(self) -> str:
-        return self.findings.word
-
-    @property
-    def finding(self) -> str:
-        return self.findings.sentence
-
-    @property
-    def final(self) -> Table:
-        rows = self.summary.final
-        return Table(
-            {"id": row.id, "loss": row.loss, "loss_sd": row.loss_deviation, "bpb": row.bpb,
-             "bpb_sd": row.bpb_deviation, "runs": len(row.test_losses)}
-            for row in rows
-        )  # fmt: skip
-
-    def _fields(self) -> dict[str, object]:
-        from search.cli.display import details
-
-        now, line = self.progress, self.summary.line
-        count = f"{now.recorded} of {now.candidates}, {now.pending} pending"
-        shown = {"campaign": line.name, "state": f"{line.state}, phase {now.phase}"}
-        told = {"verdict": f"{self.verdict}: {self.finding}"} if now.phase == "done" else {}
-        return {**shown, "candidates": count, **details(now), **told}
-
-    def __repr__(self) -> str:
-        return "\n".join(f"{key}: {value}" for key, value in self._fields().items())
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>"
-            for key, value in self._fields().items()
-        )
-        return f"<table>{rows}</table>"
 
 
 class Campaign:
@@ -226,7 +135,7 @@ class Campaign:
     def top(self, n: int = 10, by: str = "fitness") -> Table:
         """The best distinct candidates by a field, the best first."""
         self._there()
-        return Table(queries.top(self._store, self.name, n, by), _TOP)
+        return Table(queries.top(self._store, self.name, n, by), COLUMNS)
 
     @property
     def best(self) -> Candidate | None:
@@ -251,7 +160,7 @@ class Campaign:
     def lineage(self, id: int) -> Table:
         """A candidate's ancestry, from the seed program down to itself."""
         self._there()
-        return Table(queries.lineage(self._store, self.name, id), _TOP)
+        return Table(queries.lineage(self._store, self.name, id), COLUMNS)
 
     def to_pandas(self) -> DataFrame:
         """Every candidate with its record and its program's text; needs the extra `pandas`."""

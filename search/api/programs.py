@@ -16,6 +16,7 @@ from search.api.opening import ConfigLike, load_config, load_program
 from search.api.program import Program
 from search.api.table import Table, frame
 from search.config.programfile import headline, spaced
+from search.config.schema import CampaignConfig
 from search.errors import PrimevoError, UsageError
 from search.evolution import mutation
 from workers.spec.metrics import METRICS
@@ -115,14 +116,13 @@ def evaluate(
     from search.study.study import Study, Subject
 
     checked = load_config(config)
-    found = load_program(program, checked.task.model.d_model)
-    dna = spaced(found.dna, checked.search.every)
+    found = in_config(program, checked)
     spec = checked.search.budget
     drawn = tuple(derive(checked.seed, "evaluate", index) for index in range(seeds))
     setting = Setting(checked.task, Budget(spec.unit, spec.full), drawn)
     with on_demand(checked) as workers:
         study = Study("evaluate", setting, workers, None, say(progress))
-        (runs,) = study.run([Subject.of(found.name, dna, setting)])
+        (runs,) = study.run([Subject.of(found.name, found.dna, setting)])
     if not any(run.status == "completed" for run in runs.values()):
         reason = next(iter(runs.values())).reason
         raise PrimevoError(f"no run of {found.name} completed: {reason}")
@@ -135,9 +135,17 @@ def export(program: Named, to: str | Path, config: ConfigLike) -> list[Path]:
     from search.campaign.origin import origin_of
 
     checked = load_config(config)
-    found = load_program(program, checked.task.model.d_model)
-    found = Program(found.name, spaced(found.dna, checked.search.every))
+    found = in_config(program, checked)
     return write_export(found, to, origin_of(checked, found.name))
+
+
+def in_config(program: Named, config: CampaignConfig) -> Program:
+    """A program as it is; one that is named, loaded for the config's width, and in the blocks that
+    its `search.every` says."""
+    if isinstance(program, Program):
+        return program
+    found = load_program(program, config.task.model.d_model)
+    return Program(found.name, spaced(found.dna, config.search.every))
 
 
 def write_export(program: Program, to: str | Path, origin: Mapping[str, Any]) -> list[Path]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.api.campaign import Campaign, Candidate
+from search.api.campaign import Campaign
+from search.api.candidate import Candidate
 from search.api.curve import bundle
-from search.api.opening import ConfigLike, Database, database_url, load_config, load_program
+from search.api.opening import ConfigLike, Database, database_url, load_config
 from search.api.program import Program
-from search.api.programs import say
+from search.api.programs import in_config, say
 from search.api.table import Table
-from search.config.programfile import spaced
 from search.config.schema import CampaignConfig
 from search.errors import UsageError
 from search.storage.store import Store
@@ -22,7 +22,7 @@ from search.study import comparison, explanation, simplification
 from search.study.ancestors import ancestors
 from search.study.setting import Setting, scaled, setting
 from search.study.study import Study, Subject
-from search.study.subjects import as_subjects, candidate_of, program_named
+from search.study.subjects import as_subjects, candidate_of, candidate_program
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -118,9 +118,11 @@ def compare(
     checked = load_config(config)
     checked = scaled(checked, scale) if scale else checked
     shared = setting(checked, seeds, points=points)
-    with Store.open(database_url(database, checked.storage)) as store:
-        named = [_named(each, checked, store) for each in programs]
-        subjects = as_subjects(((each.name, each.dna) for each in named), shared)
+    named = [_named(each, checked) for each in programs]
+    create = all(isinstance(each, Program) for each in named)
+    with Store.open(database_url(database, checked.storage), create) as store:
+        found = [each if isinstance(each, Program) else _stored(store, *each) for each in named]
+        subjects = as_subjects(((each.name, each.dna) for each in found), shared)
         with _study("compare", shared, checked, store, progress) as study:
             return Comparison(comparison.compare(study, subjects))
 
@@ -168,15 +170,17 @@ def simplify(
     )
 
 
-def _named(program: Comparable, config: CampaignConfig, store: Store) -> Program:
+def _named(program: Comparable, config: CampaignConfig) -> Program | tuple[str, int]:
+    """The program, or the campaign and number of a candidate that is named."""
     if isinstance(program, Candidate):
         return program.program
-    if isinstance(program, Program):
-        return program
-    if isinstance(program, str) and candidate_of(program) is not None:
-        return Program(program, program_named(program, config, store))
-    found = load_program(program, config.task.model.d_model)
-    return Program(found.name, spaced(found.dna, config.search.every))
+    if isinstance(program, str) and (candidate := candidate_of(program)) is not None:
+        return candidate
+    return in_config(program, config)
+
+
+def _stored(store: Store, name: str, id: int) -> Program:
+    return Program(f"{name}/{id}", candidate_program(store, name, id))
 
 
 def _number(campaign: Campaign, id: int | None) -> int:

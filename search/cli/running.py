@@ -12,6 +12,7 @@ from search.campaign.controller import Controller
 from search.campaign.progress import Progress
 from search.cli.display import make_display
 from search.cli.output import stderr
+from search.cli.waiting import waiting
 from search.config.schema import CampaignConfig
 from search.errors import PrimevoError
 from search.storage.events import Heartbeat
@@ -56,7 +57,9 @@ def _check_text(task: Task) -> None:
         return
     from workers.data.tokens import load_tokens, too_short
 
-    if problem := too_short(load_tokens(task.data), window_length(task)):
+    with waiting("making tokens of the text") as tell:
+        tokens = load_tokens(task.data, tell=tell)
+    if problem := too_short(tokens, window_length(task)):
         raise PrimevoError(problem)
 
 

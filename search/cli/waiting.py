@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,29 +20,34 @@ from rich.progress import (
 )
 
 from search.cli.output import stderr
+from workers.machine.progress import Tell, silent
 
 _Item = TypeVar("_Item")
-
-Tell = Callable[[float, float], None]
-"""Called with what is done and with all that there is; 0 of 0 while nobody knows."""
 
 
 @contextmanager
 def waiting(text: str) -> Iterator[Tell]:
     """Shows the text with a bar, or, until something is told, with a spinner and the time that has
     passed. What is shown goes when the block ends."""
-    console = stderr()
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
-    ) as progress:  # fmt: skip
+    if not stderr().is_terminal:
+        yield silent
+        return
+    # A descriptor of its own: what frameworks print to stderr may be led elsewhere meanwhile.
+    with os.fdopen(os.dup(sys.stderr.fileno()), "w") as terminal, _bar(terminal) as progress:
         task = progress.add_task(text, total=None)
 
         def tell(done: float, total: float) -> None:
             progress.update(task, completed=done, total=total or None)
 
         yield tell
+
+
+def _bar(terminal: TextIO) -> Progress:
+    return Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+        console=Console(file=terminal), transient=True,
+    )  # fmt: skip
 
 
 def each(items: Sequence[_Item], text: str) -> Iterable[_Item]:

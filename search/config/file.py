@@ -27,6 +27,7 @@ from search.config.document import Document, Keys, dotted, of_data, read, shown
 from search.config.plugins import load_plugins
 from search.config.programfile import checked, load_program, spaced
 from search.config.schema import CampaignConfig
+from search.config.verdict import verdict
 from search.errors import ConfigError, PrimevoError, UsageError
 from workers.data.corpora import CORPORA, DataError
 from workers.spec.task import DataSpec, Task
@@ -48,8 +49,6 @@ def _config(document: Document, source: str) -> CampaignConfig:
         _check_programs(document)
         _check_data(document)
         config = _validated(document)
-    if config is not None and not document.problems:
-        _check_fit(document, config)
     if config is None or document.problems:
         raise ConfigError(source, sorted(document.problems, key=lambda problem: problem.line))
     return config
@@ -61,17 +60,17 @@ def task_of(path: Path | None) -> Task:
 
 
 def _validated(document: Document) -> CampaignConfig | None:
-    """Pydantic's verdict. JSON is the strict input that knows lists and no tuples, as YAML."""
-    try:
-        return CampaignConfig.model_validate_json(json.dumps(document.data))
-    except ValidationError as error:
-        known = {problem.key for problem in document.problems}
-        for details in error.errors(include_url=False):
-            keys = tuple(key for key in details["loc"] if key != "[key]")
-            key = dotted(keys)
-            if key not in known and not any(other.startswith(f"{key}[") for other in known):
-                document.add(keys, _wording(details, keys))
-        return None
+    """The config, or what can be made of it; its problems and, as far as nothing that is wrong
+    decides them, those of its seed programs in the task are noted."""
+    judged = verdict(document.data)
+    known = {problem.key for problem in document.problems}
+    for keys, details in judged.problems:
+        key = dotted(keys)
+        if key not in known and not any(other.startswith(f"{key}[") for other in known):
+            document.add(keys, _wording(details, keys))
+    if judged.config is not None and judged.untouched(*_DECIDE_FIT):
+        _check_fit(document, judged.config)
+    return judged.config
 
 
 def _wording(details: ErrorDetails, keys: Keys) -> str:
@@ -84,7 +83,7 @@ def _wording(details: ErrorDetails, keys: Keys) -> str:
     if kind == "literal_error":
         allowed = details["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         return unknown("value", found if isinstance(found, str) else shown(found), allowed)
-    if kind == "value_error":
+    if kind in ("value_error", "clash"):
         return text
     if kind == "model_type":
         return f"should be a mapping of {', '.join(_fields(keys))}; found {shown(found)}"
@@ -149,11 +148,20 @@ def _check_programs(document: Document) -> None:
             document.add(keys, str(error))
 
 
+_DECIDE_FIT: tuple[Keys, ...] = (
+    ("task", "model"), ("task", "training", "objective"), ("search", "every"),
+)  # fmt: skip
+
+
 def _check_fit(document: Document, config: CampaignConfig) -> None:
     """The task can have each seed program: it has a type under the task's objective, and at least
     one block of the model runs it."""
     layers = config.task.model.layers
-    for index, name in enumerate(config.search.seeds):
+    wrong = {problem.key for problem in document.problems}
+    named = _texts(_at(document, "search", "seeds")) or enumerate(config.search.seeds)
+    for index, name in named:
+        if f"search.seeds[{index}]" in wrong:
+            continue
         own = load_program(name, config.task.model.d_model)[1]
         try:
             checked(own, name, config.task)

@@ -15,7 +15,7 @@ from workers.machine.backends import BACKENDS
 from workers.spec.metrics import METRICS
 from workers.spec.outcome import Unit
 from workers.spec.pool import PoolSpec, cannot
-from workers.spec.task import Spec, Task
+from workers.spec.task import Spec, Task, clash
 
 
 def _mutation_name(name: str) -> str:
@@ -81,13 +81,15 @@ class BudgetSpec(Spec):
     @model_validator(mode="after")
     def _half(self) -> Self:
         if self.rule == "median" and self.eta != 2:
-            raise ValueError(f"a median lets half go on, and eta is {self.eta}; set rule to top")
+            raise clash(
+                f"a median lets half go on, and eta is {self.eta}; set rule to top", "rule", "eta"
+            )
         return self
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.unit in ("steps", "tokens") and self.base != int(self.base):
-            raise ValueError(f"base {self.base} must be a whole number of {self.unit}")
+            raise clash(f"base {self.base} must be a whole number of {self.unit}", "base", "unit")
         return self
 
 
@@ -115,7 +117,10 @@ class LimitsSpec(Spec):
     def _ordered(self) -> Self:
         low, high = self.parameters_min, self.parameters_max
         if low is not None and high is not None and low > high:
-            raise ValueError(f"parameters_min {low} is above parameters_max {high}")
+            raise clash(
+                f"parameters_min {low} is above parameters_max {high}",
+                "parameters_min", "parameters_max",
+            )  # fmt: skip
         return self
 
 
@@ -182,13 +187,15 @@ class SearchSpec(Spec):
     @model_validator(mode="after")
     def _sizes(self) -> Self:
         if self.tournament > self.population:
-            raise ValueError(
-                f"tournament {self.tournament} is larger than population {self.population}"
-            )
+            raise clash(
+                f"tournament {self.tournament} is larger than population {self.population}",
+                "tournament", "population",
+            )  # fmt: skip
         if self.candidates < len(self.seeds):
-            raise ValueError(
-                f"candidates {self.candidates} is below the {len(self.seeds)} seed programs"
-            )
+            raise clash(
+                f"candidates {self.candidates} is below the {len(self.seeds)} seed programs",
+                "candidates", "seeds",
+            )  # fmt: skip
         return self
 
 
@@ -227,7 +234,7 @@ class CampaignConfig(Spec):
     def _compiled_ahead(self) -> Self:
         backend = self.task.training.backend
         if problem := cannot(self.workers, BACKENDS[backend]):
-            raise ValueError(problem)
+            raise clash(problem, "workers.ahead", "task.training.backend")
         return self
 
     def weights_file(self, campaign: str, id: int) -> Path:

@@ -27,9 +27,10 @@ Rule = Literal["top", "median"]
 MINIMUM = 5
 """Unique losses that a median must have before it stops anybody."""
 
-STRICTNESS = 0.5
-"""How much lower the quantile of a bar is, as a logarithm, for each candidate that went on beyond
-its share: three of them leave a quarter of it."""
+STRICTNESS = 0.05
+"""How much lower the quantile of the first bar is, as a logarithm, for each candidate that went on
+beyond its share: fourteen of them halve it. Tuned by `tests.benchmarks.hurdles`: with a higher one
+fewer steps are taken, and the winner is stopped more often."""
 
 
 class Bar(Protocol):
@@ -81,13 +82,13 @@ class TopBar:
 
     Children of good parents are better than most that came before them, so more than `share` of
     them would be among the best `share` of all. So the bar is a quantile of all losses that is
-    `share` while no more than `share` of the candidates have gone on, and falls with each one that
-    went on beyond that. Nobody goes on who is not among the best `share` of all, and whoever is the
-    best so far does.
+    `share` while no more than `share` of the candidates have gone on, and falls by `strictness`, as
+    a logarithm, with each one that went on beyond that. Nobody goes on who is not among the best
+    `share` of all, and whoever is the best so far does.
     """
 
-    def __init__(self, share: float) -> None:
-        self._share = share
+    def __init__(self, share: float, strictness: float = STRICTNESS) -> None:
+        self._share, self._strictness = share, strictness
         self._sorted: list[float] = []
         self._excess = 0.0
 
@@ -103,14 +104,18 @@ class TopBar:
         counted; as good as the best one where they are few."""
         if not self._sorted:
             return None
-        quantile = self._share * exp(-STRICTNESS * max(self._excess, 0.0))
+        quantile = self._share * exp(-self._strictness * max(self._excess, 0.0))
         count = int(quantile * (len(self._sorted) + 1) + 1e-9)
         return self._sorted[max(count, 1) - 1]
 
 
-def make_bar(rule: Rule, eta: int, window: int) -> Bar:
-    """A hurdle that has seen nobody. `window` counts the losses that a median looks back."""
-    return TopBar(1 / eta) if rule == "top" else RollingMedian(max(window, MINIMUM))
+def make_bar(rule: Rule, eta: int, window: int, place: int) -> Bar:
+    """Hurdle number `place`, from 0, that has seen nobody. `window` counts the losses that a median
+    looks back. One candidate in eta^place reaches the hurdle, so one too many counts eta^place
+    times as much there; and its losses tell more, so being strict there loses fewer winners."""
+    if rule == "median":
+        return RollingMedian(max(window, MINIMUM))
+    return TopBar(1 / eta, STRICTNESS * eta**place)
 
 
 class Hurdles:
@@ -118,7 +123,7 @@ class Hurdles:
 
     def __init__(self, points: Sequence[float], window: int, rule: Rule, eta: int) -> None:
         self._points = tuple(points)
-        self._bars = tuple(make_bar(rule, eta, window) for _ in points)
+        self._bars = tuple(make_bar(rule, eta, window, place) for place in range(len(points)))
 
     def record(self, losses: Sequence[float | None], passed: int, judged: bool = True) -> None:
         """One run's losses, hurdle by hurdle; it went over the first `passed`, and may have ended

@@ -136,9 +136,9 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction, on a connection that is kept: a controller writes at every step. The
-        lease goes with that connection, so that no other one may take its place. The rows of a
-        campaign are written by `record` alone."""
+        """A transaction, on a connection that is kept: a controller writes at every step. The rows
+        of a campaign are written by `record` alone. The lease goes with that connection, so that no
+        other one may take its place."""
         with clear_errors(self._engine):
             writer = self._kept()
             if self._held is not None and writer.invalidated:

@@ -1,4 +1,4 @@
-"""Campaigns copied from one database to another, of either kind.
+"""Campaigns and runs of studies copied from one database to another, of either kind.
 
 Rows arrive as they were, under the same numbers; only a campaign's own number is the target's to
 give, so that it keeps counting where it stood. Everything is read from one moment of the source and
@@ -33,18 +33,25 @@ class Copied:
     evaluations: int
 
 
-def copy(source: str, target: str, campaign: str | None = None) -> list[Copied]:
-    """Copies the campaign of that name, or everything, between the databases at two URLs; the
-    target is made where it is not there. A UsageError where the target has a campaign of a name,
-    a NotFoundError where the source has none. Of the runs of studies, which belong to no campaign
-    and are known by what decides them, those come along that the target has not."""
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What arrived: campaigns, and how many runs of studies."""
+
+    campaigns: tuple[Copied, ...]
+    study_runs: int
+
+
+def copy(source: str, target: str, campaign: str | None = None) -> Transfer:
+    """Copies the campaign of that name, or all of them and all runs of studies that the target does
+    not have, between the databases at two URLs; the target is made where it is not there. A
+    UsageError where the target has a campaign of a name, a NotFoundError where the source has
+    none."""
     with _opened(source, create=False) as old, _reading(old) as reader:
         rows = _campaigns(reader, campaign, name_of(old.url))
         with _opened(target, create=True) as new, clear_errors(new), new.begin() as writer:
             _refuse_taken(writer, [row["name"] for row in rows], name_of(new.url))
-            if campaign is None:
-                _copy_study_runs(reader, writer)
-            return [_copied(reader, writer, row, name_of(new.url)) for row in rows]
+            copied = tuple(_copied(reader, writer, row, name_of(new.url)) for row in rows)
+            return Transfer(copied, _copy_study_runs(reader, writer) if campaign is None else 0)
 
 
 @contextmanager
@@ -115,12 +122,18 @@ def _copy_rows(
     return count
 
 
-def _copy_study_runs(reader: Connection, writer: Connection) -> None:
-    there = set(writer.execute(select(StudyRun.key)).scalars())
-    runs = reader.execution_options(yield_per=_ROWS).execute(select(table_of(StudyRun)))
-    for rows in runs.mappings().partitions():
-        if missing := [dict(row) for row in rows if row["key"] not in there]:
-            writer.execute(insert(StudyRun), missing)
+def _copy_study_runs(reader: Connection, writer: Connection) -> int:
+    """A run's key says all that decides it, so one that the target has is not needed again."""
+    table = table_of(StudyRun)
+    there = set(writer.execute(select(table.c.key)).scalars())
+    count = 0
+    result = reader.execution_options(yield_per=_ROWS).execute(select(table).order_by(table.c.key))
+    for rows in result.mappings().partitions():
+        new = [dict(row) for row in rows if row["key"] not in there]
+        if new:
+            writer.execute(insert(table), new)
+        count += len(new)
+    return count
 
 
 def _of_campaign(model: type[Base], number: int) -> Select[*tuple[Any, ...]]:

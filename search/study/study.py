@@ -75,7 +75,7 @@ class Study:
         titles: dict[str, Subject] = {}
         for subject in subjects:
             titles.setdefault(subject.hash, subject)
-        trials = [(hash, seed) for seed in seeds for hash in titles]
+        trials = [(hash, seed) for hash in titles for seed in seeds]  # one program compiles once
         found = {} if self._store is None else known(self._store, self.setting, trials)
         missing = [trial for trial in trials if trial not in found]
         if found:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from primitives.language.dna import DNA
 from search.campaign import queries
@@ -46,11 +47,22 @@ def candidate_of(word: str) -> tuple[str, int] | None:
     return match["name"], int(match["id"])
 
 
-def program_named(word: str, config: CampaignConfig, store: Store) -> DNA:
-    """A candidate (NAME/ID), a seed program, a program file, or an export's folder or card. A
-    NotFoundError or UsageError where there is none."""
-    if (candidate := candidate_of(word)) is not None:
-        return candidate_program(store, *candidate)
+@contextmanager
+def opened(
+    words: Sequence[str], config: CampaignConfig, url: str
+) -> Iterator[tuple[Store, list[tuple[str, DNA]]]]:
+    """The database, and the program of each word. What is wrong with words that name no candidate
+    is told before a database is made; one that candidates are in must be there."""
+    candidates = {word: found for word in words if (found := candidate_of(word))}
+    outside = {word: outside_program(word, config) for word in words if word not in candidates}
+    with Store.open(url, create=not candidates) as store:
+        inside = {word: candidate_program(store, *one) for word, one in candidates.items()}
+        yield store, [(word, (inside | outside)[word]) for word in words]
+
+
+def outside_program(word: str, config: CampaignConfig) -> DNA:
+    """A seed program, a program file, or an export's folder or card, loaded for the config's width
+    and in the blocks that it says. A UsageError where there is none."""
     return spaced(load_program(word, config.task.model.d_model)[1], config.search.every)
 
 

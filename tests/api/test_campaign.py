@@ -13,14 +13,17 @@ import pytest
 
 import primevo
 from primevo import Campaign, PrimevoError
+from primitives.language.dna import DNA
 from search.campaign.progress import Progress
 from search.cli import running
 from search.errors import ConfigError, NotFoundError, UsageError
 from search.storage.events import Heartbeat
 from tests.cli.command import CONFIG, data
+from tests.cli.command import primevo as primevo_command
 from tests.cli.instant import InstantPool
 from tests.search.instant import outcome_of
 from tests.search.test_controller import rows
+from workers.export import export
 from workers.spec.outcome import Job, Outcome
 
 CONFIG_DATA: dict[str, Any] = {
@@ -150,7 +153,7 @@ class TestAskAndTell:
 
         def recorded(path: str) -> list[tuple[object, ...]]:
             """All rows but for who evaluated, the last column of an evaluation."""
-            return [row if len(row) == 7 else row[:-1] for row in rows(here / path)]
+            return [row if len(row) == 7 else row[:-1] for row in rows(f"sqlite:///{here}/{path}")]
 
         assert recorded("asked.db") == recorded("run.db")
 
@@ -249,7 +252,57 @@ class TestReading:
         assert line[-1]["id"] == best.id and line[0]["parent_id"] is None
 
 
+class TestExport:
+    @pytest.fixture
+    def exported(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[DNA, Path, dict[str, Any]]]:
+        """What exports were asked for; they write nothing."""
+        asked: list[tuple[DNA, Path, dict[str, Any]]] = []
+
+        def note(dna: DNA, to: Path, **origin: Any) -> list[Path]:
+            asked.append((dna, to, origin))
+            return [to / "card.json"]
+
+        monkeypatch.setattr(export, "export_candidate", note)
+        return asked
+
+    def test_it_is_the_commands(
+        self, finished: Campaign, exported: list[tuple[DNA, Path, dict[str, Any]]]
+    ) -> None:
+        best = finished.best
+        assert best is not None
+        assert finished.export("out") == [Path("out/card.json")]
+        primevo_command("export", "small", best.id, "--to", "out")
+        ours, theirs = exported
+        assert ours == theirs
+        assert ours[2]["card"]["candidate"]["id"] == best.id
+
+    def test_a_program_without_a_campaign(
+        self, exported: list[tuple[DNA, Path, dict[str, Any]]]
+    ) -> None:
+        primevo.export("primer_ez", "out", "small.yaml")
+        primevo_command(
+            "export", "--seed-program", "primer_ez", "--config", "small.yaml", "--to", "out"
+        )
+        assert exported[0] == exported[1]
+
+    def test_what_cannot_be_written_is_told(self, here: Path) -> None:
+        (here / "taken").mkdir()
+        (here / "taken" / "file").touch()
+        with pytest.raises(PrimevoError, match="not an empty folder"):
+            primevo.export("transformer", "taken", "small.yaml")
+
+
 class TestPrograms:
+    def test_a_named_program_runs_in_the_blocks_of_the_config(self) -> None:
+        config = primevo.load_config(
+            {**CONFIG_DATA, "search": {**CONFIG_DATA["search"], "every": 2},
+             "task": {"model": {"d_model": 32, "layers": 2}}}
+        )  # fmt: skip
+        routed = primevo.load_program("switch", 32)
+        named = primevo.evaluate("switch", config, seeds=1, progress=False)
+        given = primevo.evaluate(routed, config, seeds=1, progress=False)
+        assert (named.program.dna.every, given.program.dna.every) == (2, 1)
+
     def test_a_program_by_name_text_and_file(self, here: Path) -> None:
         named = primevo.load_program("primer_ez", 32)
         (here / "mine.dna").write_text(named.genome)
@@ -269,11 +322,15 @@ class TestPrograms:
         with pytest.raises(UsageError, match="program:1"):
             primevo.load_program("nonsense\nmore")
 
-    def test_its_cost_and_graph(self) -> None:
+    def test_its_cost_and_graph(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         program, config = primevo.load_program("transformer", 32), primevo.load_config("small.yaml")
         assert program.cost(config)["parameters"] > 1000
-        drawn = program.graph._repr_mimebundle_()
-        assert "image/svg+xml" in drawn or "digraph" in drawn["text/plain"]
+        monkeypatch.setenv("PATH", str(here))
+        assert "digraph" in program.graph._repr_mimebundle_()["text/plain"]
+        (here / "dot").write_text("#!/bin/sh\necho '<svg/>'\n")
+        (here / "dot").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{here}:/bin:/usr/bin")
+        assert "<svg/>" in program.graph._repr_mimebundle_()["image/svg+xml"]
 
     def test_a_mutation_is_typed_new_and_repeatable(self) -> None:
         parent = primevo.load_program("transformer")

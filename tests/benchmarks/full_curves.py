@@ -103,8 +103,9 @@ def write(url: str, file: Path, commit: str) -> None:
     with Store.open(url, create=False) as store, store.reading() as connection:
         rows = connection.execute(statement).all()
     document = {
-        "command": f"python -m tests.benchmarks.full_curves {url} {CANDIDATES}",
+        "command": f"python -m tests.benchmarks.full_curves DATABASE {CANDIDATES}",
         "commit": commit,
+        "trained": len(rows),
         "full": FULL,
         "points": [*POINTS, FULL],
         "candidates": [

@@ -39,7 +39,7 @@ ORDERS = 200
 POPULATION = 64
 RULES: tuple[tuple[Rule, int, int], ...] = (
     ("median", 2, 3), ("top", 2, 3), ("top", 2, 4), ("top", 2, 5), ("top", 3, 2), ("top", 3, 3),
-    ("top", 4, 2), ("top", 4, 3), ("top", 5, 2),
+    ("top", 4, 2), ("top", 5, 2), ("top", 6, 2), ("top", 8, 2),
 )  # fmt: skip
 
 
@@ -51,6 +51,8 @@ class Curve(NamedTuple):
     losses: Sequence[float]
 
     def at(self, step: float) -> float:
+        if not self.points[0] <= step <= self.points[-1]:
+            raise ValueError(f"step {step} is outside of {self.points[0]} to {self.points[-1]}")
         place = bisect_left(self.points, step)
         if self.points[place] == step:
             return self.losses[place]

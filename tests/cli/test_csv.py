@@ -22,7 +22,10 @@ RECORD = (
     ("status", "small"), ("check", "--seed-program", "peer"), ("seeds", "switch"),
     ("replay", "small"),
 )  # fmt: skip
-OWN = {"show", "validate", "evaluate", "launch", "resume", "doctor"}
+OWN = {
+    "show", "validate", "evaluate", "launch", "resume", "doctor", "compare", "explain", "simplify",
+    "replay", "generate",
+}  # fmt: skip
 """Verbs whose CSV is tested below, or, where workers start, with the verb."""
 
 

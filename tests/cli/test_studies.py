@@ -122,6 +122,12 @@ class TestCompare:
     ) -> None:
         assert part in refusal(code, "compare", *arguments)
 
+    def test_a_wrong_name_leaves_no_database(self, folder: Path) -> None:
+        for verb in (("transformer", "primr"), ("transformer", "known/1")):
+            told = ("--config", "small.yaml", "--storage", "sqlite:///other.db")
+            primevo("compare", *verb, *told, code=2 if "primr" in verb else 3)
+        assert not (folder / "other.db").exists()
+
 
 class TestExplain:
     def test_the_table_names_what_carries_the_gain(self, folder: Path) -> None:

@@ -12,6 +12,7 @@ from tests.cli.instant import InstantPool
 from tests.docs.snippets import ROOT, examples, pages, problems, run
 from tests.plugins.conftest import forgetful
 from workers.export import export
+from workers.machine import quiet
 
 __all__ = ["forgetful"]
 
@@ -34,6 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def instant(monkeypatch: pytest.MonkeyPatch) -> None:
     """No worker starts, and an export, which would train for its weights, writes nothing."""
     monkeypatch.setattr(running, "Pool", InstantPool)
+    monkeypatch.setattr(quiet, "load_framework", lambda backend: None)
     monkeypatch.setattr(export, "export_candidate", lambda dna, to, **_: [to / "card.json"])
 
 

@@ -15,7 +15,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.faults.ledger import Campaign, alive, assert_whole, kept
+from tests.faults.ledger import TWO_WORKERS, Campaign, alive, assert_whole, kept
 
 MODULES = {"workers": "tests.faults.campaign", "instant": "tests.cli.instant"}
 LATEST_S = 5.0
@@ -43,7 +43,7 @@ class Report:
 
 def kill_again_and_again(
     folder: Path, rounds: int, seed: int, candidates: int, evaluator: str,
-    workers: str = "{count: 2, cpus_per_worker: 1}", settings: dict[str, str] | None = None,
+    workers: str = TWO_WORKERS, settings: dict[str, str] | None = None,
 ) -> Report:  # fmt: skip
     """Kills the controller `rounds` times, then runs the campaign to its end. AssertionError where
     something was lost, counted twice or left running."""

@@ -16,6 +16,9 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
+TWO_WORKERS = "{count: 2, cpus_per_worker: 1}"
+SMALL_TASK = "{model: {d_model: 32, layers: 1}}"
+
 Run = tuple[int, str, int]
 """Candidate, kind and seed: what may be recorded once."""
 
@@ -30,12 +33,14 @@ class Campaign:
     module: str = "tests.faults.campaign"
     settings: Mapping[str, str] = field(default_factory=dict)
 
-    def configure(self, candidates: int, workers: str = "{count: 2, cpus_per_worker: 1}") -> None:
-        """Writes the config. Final runs are made, too."""
+    def configure(
+        self, candidates: int, workers: str = TWO_WORKERS, task: str = SMALL_TASK, base: int = 20
+    ) -> None:
+        """Writes the config: one hurdle after `base` steps, and final runs."""
         (self.folder / "c.yaml").write_text(
-            "task: {model: {d_model: 32, layers: 1}}\n"
+            f"task: {task}\n"
             f"search: {{population: 8, tournament: 3, candidates: {candidates},\n"
-            "  budget: {unit: steps, base: 20, hurdles: 1}, final: {top: 1, seeds: 2}}\n"
+            f"  budget: {{unit: steps, base: {base}, hurdles: 1}}, final: {{top: 1, seeds: 2}}}}\n"
             f"workers: {workers}\n"
         )
 
@@ -49,10 +54,14 @@ class Campaign:
         inherited = {key: value for key, value in os.environ.items() if key != "PRIMEVO_STORAGE"}
         return {**inherited, **here, **self.settings}
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
+    def command(self, *arguments: str) -> list[str]:
+        """The command line that runs the campaign."""
+        return [sys.executable, "-m", self.module, *arguments]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
         """A process of the command line, in a session of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", self.module, *command],
+            self.command(*arguments),
             cwd=self.folder, env=self.environment, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip

@@ -14,6 +14,13 @@ from search.storage.models import Base, Campaign, Candidate, Evaluation
 
 Row = tuple[object, ...]
 
+STUDY_RUN: dict[str, Any] = {
+    "study": "compare", "task": "{}", "hash": "h", "dna": "MAIN", "seed": 2**62, "unit": "steps",
+    "amount": 3.0, "outcome": "completed", "val_loss": 1.5, "result": {"curve": [[1, None]]},
+    "worker": "here/1", "finished_at": 1.0,
+}  # fmt: skip
+"""A run of a study, without its key."""
+
 
 @contextmanager
 def connected(url: str) -> Iterator[Connection]:

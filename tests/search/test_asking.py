@@ -13,6 +13,8 @@ import pytest
 from search.campaign import queries
 from search.campaign.asking import Asking
 from search.campaign.controller import Controller
+from search.campaign.endings import why_stopped
+from search.campaign.replay import replay
 from search.errors import PrimevoError, UsageError
 from search.storage.database import StoreError
 from search.storage.store import Store
@@ -45,7 +47,8 @@ def test_it_makes_the_rows_that_a_run_makes(tmp_path: Path) -> None:
             assert finish(asking, 1) == len(evaluator.submitted)
             assert asking.progress().phase == "done"
         assert queries.campaigns(store)[0].state == "finished"
-    assert rows(tmp_path / "asked.db") == rows(tmp_path / "run.db")
+        assert replay(store, "test").difference is None
+    assert rows(f"sqlite:///{tmp_path}/asked.db") == rows(f"sqlite:///{tmp_path}/run.db")
 
 
 def test_many_may_be_asked_at_once_and_told_in_any_order(tmp_path: Path) -> None:
@@ -58,7 +61,7 @@ def test_many_may_be_asked_at_once_and_told_in_any_order(tmp_path: Path) -> None
         assert [job.id for job in jobs] == list(range(2, 9))
         for job in reversed(jobs):
             told(asking, job)
-        found = [row[1] for row in rows(path) if len(row) == 11]
+        found = [row[1] for row in rows(f"sqlite:///{path}") if len(row) == 11]
         assert found == [1, *range(8, 1, -1)]
         finish(asking, 7)
         assert asking.progress().phase == "done"
@@ -94,6 +97,7 @@ def test_it_holds_the_campaign(tmp_path: Path) -> None:
                 pass
             assert queries.campaigns(store)[0].state == "running"
         assert queries.campaigns(store)[0].state == "interrupted"
+        assert why_stopped(store.campaign("test")) == "it was closed before its end"
 
 
 def test_seeds_that_cannot_be_trained_are_told(tmp_path: Path) -> None:
@@ -123,11 +127,11 @@ def test_killed_while_a_candidate_is_out_it_goes_on_as_if_uninterrupted(tmp_path
     url = f"sqlite:///{tmp_path}/killed.db"
     process = subprocess.run([sys.executable, "-c", DIES, url], cwd=ROOT)
     assert process.returncode == -signal.SIGKILL
-    before = rows(tmp_path / "killed.db")
+    before = rows(f"sqlite:///{tmp_path}/killed.db")
     with Store.open(url) as store, Asking(store, store.campaign("test")) as asking:
         finish(asking, 1)
     with Store.open(f"sqlite:///{tmp_path}/run.db") as store:
         Controller(store, launch(store), InstantEvaluator()).run()
-    after = rows(tmp_path / "killed.db")
+    after = rows(f"sqlite:///{tmp_path}/killed.db")
     assert set(before) < set(after)
-    assert after == rows(tmp_path / "run.db")
+    assert after == rows(f"sqlite:///{tmp_path}/run.db")

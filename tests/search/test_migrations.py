@@ -21,6 +21,7 @@ from search.storage.database import connect
 from search.storage.schema import HEAD
 from search.storage.store import Store
 from tests.search.instant import InstantEvaluator
+from tests.search.recorded import STUDY_RUN
 from tests.search.test_first_version import DUMP
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -85,6 +86,8 @@ def as_of(revision: str, campaign: Rows) -> Rows:
             run["metrics"] = said and {f"experts_{name}": value for name, value in said.items()}
     if revision >= "0003":
         rows["campaigns"][0]["plugins"] = [{"name": "mine", "version": "1.2"}]
+    if revision >= "0005":
+        rows["study_runs"] = [STUDY_RUN | {"key": key} for key in "xy"]
     return rows
 
 
@@ -93,8 +96,8 @@ def fill(url: str, revision: str, rows: Rows) -> None:
     tables = MetaData()
     with opened(url) as engine, engine.begin() as connection:
         tables.reflect(connection)
-        for name in ("campaigns", "candidates", "evaluations"):
-            for row in rows[name]:  # one by one: where a value is missing, the column is null
+        for name, listed in rows.items():
+            for row in listed:  # one by one: where a value is missing, the column is null
                 there = {key: value for key, value in row.items() if value is not None}
                 connection.execute(insert(tables.tables[name]), there)
 
@@ -106,7 +109,7 @@ def common(rows: Rows, other: Rows) -> Rows:
             {key: value for key, value in row.items() if key in theirs}
             for row, theirs in zip(rows[name], other[name], strict=True)
         ]
-        for name in other.keys() & rows.keys()
+        for name in rows.keys() & other.keys()
     }
 
 

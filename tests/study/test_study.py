@@ -15,6 +15,7 @@ import pytest
 from primitives.language.text import parse
 from search.campaign.controller import Controller
 from search.errors import UsageError
+from search.storage.database import StoreError
 from search.storage.store import Store
 from search.study.runs import known
 from search.study.setting import Setting, scaled, setting
@@ -177,9 +178,24 @@ def test_two_processes_may_record_one_run(tmp_path: Path) -> None:
         made.run([one])
 
 
+@pytest.mark.parametrize("damage", ["result = '[1]'", "result = 'x'", "result = '{}'"])
+def test_a_damaged_row_is_told_in_one_message(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "x.db"
+    with Store.open(f"sqlite:///{path}") as store:
+        made, _ = study(store)
+        one = subject(SEED, made.setting)
+        made.run([one])
+        with sqlite3.connect(path) as connection:
+            connection.execute(f"UPDATE study_runs SET {damage}")
+        with pytest.raises(StoreError, match=r"x\.db: its content is damaged .* restore a copy"):
+            study(store)[0].run([one])
+
+
 def test_sizes_that_cannot_be_are_told() -> None:
     with pytest.raises(UsageError, match="no size 'width'; there are: d_model, layers"):
         scaled(small_config(), {"width": 3})
     with pytest.raises(UsageError, match=r"scale {'d_model': 30}: task.model.d_model"):
         scaled(small_config(), {"d_model": 30})
+    secret = small_config().model_copy(update={"storage": "postgresql://me:word@host/db"})
+    assert scaled(secret, {"layers": 2}).storage == secret.storage
     assert scaled(small_config(), {"d_model": 128, "layers": 2}).task.model.layers == 2

@@ -34,6 +34,8 @@ def check(folder: Path) -> None:
         kept = dict(arrays)
     tokens, expected = kept["tokens"], kept["logits"]
     compare(model, tokens, expected, causal=kept.get("causal", True))
+    if hasattr(model, "generate"):
+        writes(model, tokens, expected)
     if "training" in kept:
         leaves(model, kept)
     if not folder.name.startswith("mutant"):
@@ -57,6 +59,21 @@ def compare(model, tokens, expected, causal) -> None:
 
 def close(found, expected) -> None:
     np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5, atol=1e-5)
+
+
+def writes(model, tokens, expected) -> None:
+    """A few positions at a time, where the program can; and a text."""
+    if hasattr(model, "step"):
+        cache, start = model.cache(len(tokens), model.sequence_length), 0
+        for count in (4, 1, tokens.shape[1] - 5):
+            part = tokens[:, start : start + count]
+            logits, cache = model.step(part, cache, start)
+            close(logits, expected[:, start : start + count])
+            start += count
+    if not model.name.startswith("mutant"):
+        found = model.generate(tokens[:, :2], 3, temperature=0)
+        best = np.asarray(model(found[:, :-1])).argmax(-1)[:, 1:]
+        np.testing.assert_array_equal(found[:, 2:], best)
 
 
 def leaves(model, kept) -> None:

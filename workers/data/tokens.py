@@ -29,6 +29,7 @@ import numpy.typing as npt
 from workers.data.corpora import DataError, Source, documents, fingerprint
 from workers.data.splits import SPLITS, Split, split_documents
 from workers.machine.caches import cache_folder
+from workers.machine.progress import Tell, silent
 
 Tokens = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -65,8 +66,11 @@ class TokenSplits:
     bytes_per_token: Mapping[str, float]
 
 
-def load_tokens(spec: TokenSource, cache_dir: Path | None = None) -> TokenSplits:
+def load_tokens(
+    spec: TokenSource, cache_dir: Path | None = None, tell: Tell = silent
+) -> TokenSplits:
     """The corpus as tokens, from the cache or made now. Safe to call from many processes at once.
+    `tell` counts the documents that are done while it is made.
 
     Raises DataError where the text or a package is missing, or the cache cannot be written.
     """
@@ -76,7 +80,7 @@ def load_tokens(spec: TokenSource, cache_dir: Path | None = None) -> TokenSplits
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _locked(folder.with_suffix(".lock")):
                 if not folder.is_dir():
-                    _make(spec, folder)
+                    _make(spec, folder, tell)
         except OSError as error:
             raise DataError(
                 f"cannot write the token cache {folder}: {error.strerror or error}; "
@@ -156,12 +160,12 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _make(spec: TokenSource, folder: Path) -> None:
+def _make(spec: TokenSource, folder: Path, tell: Tell) -> None:
     """Writes the folder's content beside it and gives it its name when all is there."""
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
     try:
         encoder = _bytes() if spec.tokenizer == "bytes" else _bpe(spec, draft)
-        meta = _write(encoder, split_documents(documents(spec)), draft)
+        meta = _write(encoder, split_documents(documents(spec)), draft, tell)
         (draft / "meta.json").write_text(json.dumps(meta, indent=1))
         draft.chmod(0o755)
         draft.rename(folder)
@@ -223,7 +227,9 @@ def _sample(spec: TokenSource) -> Iterator[str]:
             return
 
 
-def _write(encoder: _Encoder, texts: Iterable[tuple[Split, str]], folder: Path) -> dict[str, Any]:
+def _write(
+    encoder: _Encoder, texts: Iterable[tuple[Split, str]], folder: Path, tell: Tell
+) -> dict[str, Any]:
     """Streams the texts into one array file a split and returns what `meta.json` says."""
     with ExitStack() as stack:
         arrays = {
@@ -231,12 +237,14 @@ def _write(encoder: _Encoder, texts: Iterable[tuple[Split, str]], folder: Path) 
             for split in SPLITS
         }
         size = dict.fromkeys(SPLITS, 0)
-        stream = iter(texts)
+        stream, done = iter(texts), 0
         while batch := list(itertools.islice(stream, BATCH)):
             encoded = encoder.encode([text for _, text in batch])
             for (split, text), tokens in zip(batch, encoded, strict=True):
                 arrays[split].append(tokens)
                 size[split] += len(text.encode()) + 1
+            done += len(batch)
+            tell(done, 0)
     return {
         "vocabulary": encoder.vocabulary,
         "bytes_per_token": {split: size[split] / arrays[split].length for split in SPLITS},

@@ -10,7 +10,7 @@ from __future__ import annotations
 from textwrap import fill
 
 from primitives.graph.build import Graph
-from workers.export.code import LINE, template
+from workers.export.code import LINE, plain, template
 from workers.export.layer import Block, why_not_stepwise
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.task import Task
@@ -34,7 +34,7 @@ def generation_parts(graph: Graph, blocks: list[Block], task: Task) -> dict[str,
         "writes": _WRITES,
         "write": "        self.passes = None  # what `generate` runs\n",
         "step": step,
-        "generate": _generate(why_not_stepwise(graph, task), copied),
+        "generate": _generate(why_not_stepwise(graph, task), copied, task.model.sequence_length),
         "writer": template("writer.py").template,
     }
 
@@ -44,28 +44,29 @@ def how_it_generates(graph: Graph, task: Task) -> str:
     if not OBJECTIVES[task.training.objective].continues:
         return ""
     if reason := why_not_stepwise(graph, task):
-        return f"Each new token costs a pass over the whole text, since {reason}."
+        return _SLOW.format(plain(reason))
     return "Each new token costs a pass over itself alone: what it needs of earlier ones is kept."
 
 
-def _generate(reason: str, copied: int) -> str:
-    """The methods that write text; `reason` says why no step can be taken alone."""
+def _generate(reason: str, copied: int, length: int) -> str:
+    """The methods that write text; `reason` says why no step can be taken alone, `copied` how many
+    weights each of `length` positions copies."""
     if reason:
-        how = f"Each new token costs a pass over the whole text, since {reason}."
+        how = _SLOW.format(plain(reason))
         return template("generate.py").substitute(
             how=_paragraph(how), use_cache="", option="", passed_on="", take_cache="", prefill="",
             read="", logits=_WHOLE, compiled="(Compiled(self, self.write).predict_on_batch,)",
             cache_in="", any="", cache="", kept="",
         )  # fmt: skip
-    most = max(1, _READ_AT_ONCE // copied) if copied else None
+    most = max(1, _READ_AT_ONCE // max(copied, 1))
     return template("generate.py").substitute(
         how=_paragraph(_CACHED),
         use_cache="\n        use_cache: bool = True,",
         option=', "use_cache": use_cache',
         passed_on=", use_cache",
         take_cache=", use_cache: bool",
-        prefill=_PREFILL,
-        read=_READ.format(_AT_ONCE if most is None else _IN_PARTS.format(most=most)),
+        prefill=_PREFILL.format(most=most, why=_WHY) if most < length else _AT_ONCE,
+        read=_READ,
         logits=_EITHER,
         cache_in=", cache: Any",
         any=", Any",
@@ -78,6 +79,8 @@ def _generate(reason: str, copied: int) -> str:
 def _paragraph(text: str) -> str:
     return fill(text, LINE, initial_indent=" " * 8, subsequent_indent=" " * 8)
 
+
+_SLOW = "Each new token costs a pass over the whole text, since {}."
 
 _WRITES = """\
     text = model.generate("The old house", max_new_tokens=50, temperature=0.8, top_p=0.95)
@@ -96,26 +99,29 @@ _BOTH = """\
 
 _PREFILL = """\
         if use_cache:
+            kept = self.cache(window.shape[0], self.sequence_length)
+            for start in range(0, length - 1, {most}):{why}
+                read = {{"tokens": window[:, start : min(start + {most}, length - 1)]}}
+                read |= {{"cache": kept, "start": ops.convert_to_tensor(start, "int32")}}
+                kept = self.passes[0](read)
+            given["cache"] = kept
+"""
+
+_AT_ONCE = """\
+        if use_cache:
             given["cache"] = self.cache(window.shape[0], self.sequence_length)
             if length > 1:
                 read = {"tokens": window[:, :-1], "cache": given["cache"]}
+                read["start"] = ops.zeros((), "int32")
                 given["cache"] = self.passes[0](read)
 """
 
+_WHY = "  # so many positions fit into memory"
+
 _READ = """
     def read(self, given: dict[str, Any]) -> list[tuple[Tensor, ...]]:
-        \"""The cache after the tokens [batch, T].\"""
-{}"""
-
-_AT_ONCE = """\
-        return self.step(given["tokens"], given["cache"], 0)[1]
-"""
-
-_IN_PARTS = """\
-        tokens, cache = given["tokens"], given["cache"]
-        for start in range(0, tokens.shape[1], {most}):  # so many positions fit into memory
-            cache = self.step(tokens[:, start : start + {most}], cache, start)[1]
-        return cache
+        \"""The cache after tokens [batch, T] that come after `start` others.\"""
+        return self.step(given["tokens"], given["cache"], given["start"])[1]
 """
 
 _EITHER = """\

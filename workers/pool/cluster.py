@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import AuthenticationError, RayError, RayTaskError, RuntimeEnvSetupError
+from ray.exceptions import (
+    ActorUnavailableError,
+    AuthenticationError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
 
 from workers.machine.devices import Layout, cpu_count, gpu_count
 from workers.machine.memory import MB, total_mb
@@ -22,6 +28,7 @@ from workers.pool.worker import Setup, Worker, one_line
 from workers.spec.pool import PoolSpec, layout
 
 STARVED = "killed by Ray, because its machine ran out of memory"
+LOST = "its machine left the cluster, or cannot be reached"
 
 HEADROOM, SMALLEST_SHARE_MB = 0.8, 2000.0
 """Share of the memory that workers may fill, and what each gets in any case: a fresh one holds
@@ -42,11 +49,13 @@ class PoolError(RuntimeError):
 
 
 class WorkerDied(Exception):
-    """A worker's process ended by itself; the message says of what, in one line. `starved`: for
-    want of memory, as far as anybody knows."""
+    """A worker's process ended by itself, or cannot be reached any more; the message says of what,
+    in one line. `starved`: for want of memory, as far as anybody knows. `lost`: with its machine,
+    which says nothing about whether workers can start elsewhere."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
+        self.lost = reason == LOST
         self.starved = reason == STARVED or "bad_alloc" in reason
 
 
@@ -121,15 +130,19 @@ class Cluster:
         except RayTaskError as error:
             raise PoolError(f"a worker cannot start: {one_line(error.cause)}") from error
         except RayError as error:
-            raise WorkerDied(self._death(str(error), place)) from error
+            raise WorkerDied(self._death(error, place)) from error
 
     def kill(self, actor: Any) -> None:
         """Ends a worker's process without asking it, whatever it is doing."""
         ray.kill(actor, no_restart=True)
 
-    def _death(self, text: str, place: Place | None) -> str:
+    def _death(self, error: RayError, place: Place | None) -> str:
+        text = str(error)
         if "running low on memory" in text or "memory usage threshold" in text:
             return STARVED
+        unreachable = isinstance(error, ActorUnavailableError) or "its node has died" in text
+        if self.session is None and unreachable:
+            return LOST
         if code := re.search(r"exit code (-?\d+)", text):
             return f"it exited with code {code[1]}"
         last = _last_words(self.folder, place[1]) if self.folder and place else None

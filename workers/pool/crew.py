@@ -171,6 +171,7 @@ class Crew:
         except WorkerDied as death:
             if not self._cluster.lost():  # else as all the others have
                 self._dismiss(member, call)
+                self._cluster.kill(member.actor)  # it may be alive where only the network failed
                 self._mourn(member, death)
         else:
             del calls[call]
@@ -294,7 +295,8 @@ class Crew:
         alone."""
         tickets = member.tickets
         if not tickets:
-            self._count_failed_start(f"the last one died: {death}")
+            if not death.lost:  # Ray starts workers on a lost machine until it has noticed
+                self._count_failed_start(f"the last one died: {death}")
         else:
             first, lost = tickets[0], tickets[0].lost + 1
             for ticket in tickets:

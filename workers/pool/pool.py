@@ -73,7 +73,8 @@ class Pool:
     environment). A Ray that this process is connected to already is used as it is.
 
     **Errors.** PoolError where no worker can be kept alive: a warm-up raised, FAILED_STARTS workers
-    in a row did not start, or Ray died twice. What becomes of single jobs is never raised.
+    in a row did not start (those of machines that leave a cluster do not count), or Ray died twice.
+    What becomes of single jobs is never raised.
     """
 
     def __init__(

@@ -17,6 +17,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from primitives.programs.seeds import DEFAULT_WIDTH, other_graph
 from primitives.registry import Registry
@@ -35,6 +36,12 @@ def name_in(table: Registry[Any]) -> AfterValidator:
         return name
 
     return AfterValidator(check)
+
+
+def clash(text: str, *fields: str) -> PydanticCustomError:
+    """What a model raises where its fields, each right by itself, do not fit each other. The names
+    (dotted for a field of a field) let a config's other problems be told in the same message."""
+    return PydanticCustomError("clash", "{text}", {"text": text, "fields": fields})
 
 
 class Spec(BaseModel):
@@ -67,7 +74,7 @@ class DataSpec(Spec):
     @model_validator(mode="after")
     def _options(self) -> Self:
         if problem := CORPORA[self.source].wrong_option(self.options):
-            raise ValueError(problem)
+            raise clash(problem, "source", "options")
         return self
 
 
@@ -152,5 +159,8 @@ class Task(Spec):
     def _other_blocks(self) -> Task:
         """The blocks beside a candidate's must not see the future either."""
         bidirectional = OBJECTIVES[self.training.objective].bidirectional
-        other_graph(self.model.other, self.model.d_model, bidirectional)
+        try:
+            other_graph(self.model.other, self.model.d_model, bidirectional)
+        except ValueError as error:
+            raise clash(str(error), "model.other", "model.d_model", "training.objective") from None
         return self

@@ -24,6 +24,7 @@ from primitives.language.text import parse
 from primitives.lowering.cost import Cost
 from workers.data.tokens import TokenSplits, load_tokens, too_short
 from workers.machine.backends import BACKENDS, use_backend
+from workers.machine.progress import Tell, silent
 from workers.spec.fit import refused, task_cost, task_graph, window_length
 from workers.spec.metrics import measured
 from workers.spec.objectives import OBJECTIVES, Objective
@@ -90,6 +91,7 @@ def evaluate(
     weights: str | None = None,
     compiled: Compiled | None = None,
     device: Device | None = None,
+    tell: Tell = silent,
 ) -> Outcome:
     """Trains `dna` for `budget`, scores it on the fixed validation slice at each hurdle and at the
     end, and on the test split if `test`. The same seed, task and step budget on the same machine
@@ -97,11 +99,12 @@ def evaluate(
 
     `compiled` is what `compile_job` made of the same program, task and budget. `device` is entered
     for as long as the device is used; the time that entering takes is counted nowhere, and a time
-    limit runs from then on."""
+    limit runs from then on. `tell` counts the budget that is used, in its unit."""
     start = time.perf_counter()
     run = _begun(dna, task, budget, seed)
     if isinstance(run, Outcome):
         return run
+    run.tell = tell
     try:
         run.get_ready(compiled)
         asked = time.perf_counter()
@@ -146,6 +149,7 @@ class _Run:
     budget: Budget
     seed: int
     tokens: TokenSplits
+    tell: Tell = silent
     values: Sequence[Array] = ()
     steps_ready: Any = None
     engine: Any = None
@@ -221,6 +225,7 @@ class _Run:
         self.train_seconds += seconds
         self.steps += len(windows)
         self.tempo.took(len(windows), seconds)
+        self.tell(self._used(), self.budget.amount)
         return loss
 
     def _measure(self) -> tuple[Any, str] | None:
@@ -256,6 +261,11 @@ class _Run:
             pace = self.train_seconds / self.steps if self.steps else math.inf
             return max(1, min(int(min(left, CALL_SECONDS) / pace), MAX_CALL_STEPS))
         return min(math.ceil(limit / self._of_a_step()) - self.steps, MAX_CALL_STEPS)
+
+    def _used(self) -> float:
+        """What training took of the budget so far, in its unit."""
+        in_seconds = self.budget.unit == "seconds"
+        return self.train_seconds if in_seconds else self.steps * self._of_a_step()
 
     def _of_a_step(self) -> float:
         """What one step takes of a budget that is not in seconds."""

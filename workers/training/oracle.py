@@ -15,6 +15,7 @@ import numpy as np
 from primitives.graph.build import Graph, IllTyped, build
 from primitives.language.dna import DNA
 from workers.machine.backends import use_backend
+from workers.machine.progress import Tell, silent
 from workers.spec.fit import window_length
 from workers.spec.task import ModelSpec, OptimizerSpec, Task, TrainingSpec
 
@@ -48,9 +49,9 @@ class Verdict:
         return self.loss < self.bound - DEVIATIONS * self.standard_error
 
 
-def oracle(dna: DNA, steps: int, seed: int = 0) -> Verdict:
-    """Trains the program on `steps` batches of random tokens, scores it on others. ValueError where
-    it has no type."""
+def oracle(dna: DNA, steps: int, seed: int = 0, tell: Tell = silent) -> Verdict:
+    """Trains the program on `steps` batches of random tokens, scores it on others. `tell` counts
+    trained and scored batches. ValueError where it has no type."""
     use_backend(TASK.training.backend)
     from workers.engines.engine import make_engine
     from workers.model.model import initial_model, model_shape
@@ -65,7 +66,11 @@ def oracle(dna: DNA, steps: int, seed: int = 0) -> Verdict:
     engine = make_engine(graph, values, task, seed)
     for first in range(0, steps, CALL):
         engine.train(rng.integers(0, VOCABULARY, (min(CALL, steps - first), *shape)))
-    losses = [engine.score(rng.integers(0, VOCABULARY, (10, *shape))) for _ in range(BATCHES // 10)]
+        tell(min(first + CALL, steps), steps + BATCHES)
+    losses = []
+    for first in range(0, BATCHES, 10):
+        losses.append(engine.score(rng.integers(0, VOCABULARY, (10, *shape))))
+        tell(steps + first + 10, steps + BATCHES)
     error = float(np.std(losses, ddof=1)) / math.sqrt(len(losses))
     return Verdict(float(np.mean(losses)), error, math.log(VOCABULARY))
 

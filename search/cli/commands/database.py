@@ -76,12 +76,16 @@ def copy(
         typer.Option("--campaign", metavar="NAME", help="This one; default: all of them."),
     ] = None,
 ) -> None:
-    """Copy campaigns to another database. All of it arrives, or nothing does."""
+    """Copy campaigns to another database, and runs of studies where no campaign is named. All of it
+    arrives, or nothing does."""
     from search.storage import transfer
 
-    for copied in transfer.copy(source, target, campaign):
+    arrived = transfer.copy(source, target, campaign)
+    for copied in arrived.campaigns:
         print(
             f"copied campaign '{copied.name}': {copied.candidates} candidates and "
             f"{copied.evaluations} evaluations"
         )
+    if arrived.study_runs:
+        print(f"copied {arrived.study_runs} runs of studies")
     print("kept weights are files beside the database and were not copied", file=sys.stderr)

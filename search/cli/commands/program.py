@@ -61,7 +61,7 @@ def check(
     rows = []
     for title, dna in _programs(file, seed_program, finalists, storage, task.model.d_model):
         print(f"{title} type-checks: {_causality(dna)}", file=sys.stderr)
-        tried = _verdict(dna, steps) if oracle else {}
+        tried = _verdict(title, dna, steps) if oracle else {}
         rows.append({"program": title, **size_of(dna, task), **tried})
     if len(rows) == 1 and finalists is None:
         print_fields(rows[0], output)
@@ -114,10 +114,14 @@ def _causality(dna: DNA) -> str:
     return "no output can see the future"
 
 
-def _verdict(dna: DNA, steps: int) -> dict[str, float | bool]:
-    from workers.training.oracle import oracle
+def _verdict(title: str, dna: DNA, steps: int) -> dict[str, float | bool]:
+    from search.cli.waiting import waiting
+    from workers.machine.quiet import load_framework
+    from workers.training.oracle import TASK, oracle
 
-    made = oracle(dna, steps)
+    with waiting(f"training {title} on random tokens") as tell:
+        load_framework(TASK.training.backend)
+        made = oracle(dna, steps, tell=tell)
     return {**asdict(made), "leaks": made.leaks}
 
 

@@ -61,16 +61,15 @@ def compare(
     """Compare programs with the first. At equal budget, and by how soon each reaches its loss."""
     from search.study import comparison
     from search.study.setting import scaled, setting
-    from search.study.subjects import as_subjects, grouped, program_named
+    from search.study.subjects import as_subjects, grouped, opened
 
     named = grouped(words)
     if len(named) < 2:
         raise UsageError("name two programs or more; the first is the baseline")
     checked = _config(named, config, overrides, storage)
     checked = scaled(checked, _sizes(scale)) if scale else checked
-    with _opened(storage, checked) as store:
-        programs = [(word, program_named(word, checked, store)) for word in named]
-        shared = setting(checked, seeds, points=points)
+    shared = setting(checked, seeds, points=points)
+    with opened(named, checked, storage or checked.storage) as (store, programs):
         subjects = as_subjects(programs, shared)
         with _study("compare", shared, checked, store) as study:
             found = comparison.compare(study, subjects)
@@ -150,14 +149,6 @@ def simplify(
     if to is not None:
         _write(to, render(found.program) + "\n")
     _print_simplified(found, render(found.program), output)
-
-
-@contextmanager
-def _opened(storage: str | None, config: CampaignConfig) -> Iterator[Store]:
-    from search.storage.store import Store
-
-    with Store.open(storage or config.storage) as store:
-        yield store
 
 
 @contextmanager

@@ -54,10 +54,10 @@ def generate(
         text = continued(model, prompt, tokens, **options)
     except (ExportError, DataError) as error:
         raise PrimevoError(str(error)) from None
-    if output == "json":
-        from search.cli.output import print_json
+    if output != "table":
+        from search.cli.output import print_fields
 
-        print_json({"prompt": prompt, "tokens": tokens, **options, "text": text})
+        print_fields({"prompt": prompt, "tokens": tokens, **options, "text": text}, output)
     else:
         print(_printable(text))
 
@@ -65,11 +65,12 @@ def generate(
 def _model(source: str, id: int | None, storage: str | None) -> Any:
     """The model of a folder, or of a campaign's candidate whose weights were kept."""
     from workers.export.reading import exported_model, is_exported
+    from workers.machine.quiet import load_framework
 
     if Path(source).is_dir() and (is_exported(Path(source)) or "/" in source):
         if id is not None:
             raise UsageError(f"{source} is an exported folder, which has no candidate {id}")
-        _quiet()
+        load_framework()
         return exported_model(Path(source))
     from workers.export.export import trained_model
 
@@ -88,7 +89,7 @@ def _model(source: str, id: int | None, storage: str | None) -> Any:
             raise PrimevoError(_no_weights(config, source, id))
         dna = candidate_program(store, source, id)
     print(f"{source}: candidate {id}", file=sys.stderr)
-    _quiet()
+    load_framework()
     return trained_model(dna, config.task, config.weights_file(source, id))
 
 
@@ -115,13 +116,6 @@ def _tell_of_windows(model: Any, tokens: int) -> None:
             f"from the last {length // 2} tokens",
             file=sys.stderr,
         )
-
-
-def _quiet() -> None:
-    """Keeps TensorFlow from telling of itself."""
-    import os
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def _printable(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from primitives.ops import types
-from primitives.ops.table import PRIMITIVES, Primitive
+from primitives.ops.table import EACH, PRIMITIVES, Primitive
 
 
 def softplus(x: Any) -> Any:
@@ -31,6 +31,7 @@ SOFTPLUS = Primitive(
     flops=lambda contracted, read, made: made,
     code="softplus({x})",
     functions=(softplus,),
+    stepwise=EACH,
 )
 
 
