@@ -79,7 +79,7 @@ def config() -> str:
     parts: dict[str, list[tuple[str, ...]]] = {}
     for key, info in keys(CampaignConfig):
         part, _, name = key.rpartition(".")
-        row = (_code(name), _default(info), _described(info))
+        row = (_code(name), _default(info), _field(info))
         parts.setdefault(part, []).append(row)
     columns = ("key", "default", "what it is")
     return "\n".join((
@@ -100,7 +100,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldI
             yield f"{prefix}{name}", info
 
 
-def _described(info: FieldInfo) -> str:
+def _field(info: FieldInfo) -> str:
     """Meaning, type and bounds: `tokens a sequence (a whole number, >= 2, <= 1048576)`."""
     form = ", ".join(filter(None, (_kind(info.annotation), _bounds(info))))
     return f"{info.description} ({form})" if info.description else form
