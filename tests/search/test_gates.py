@@ -89,7 +89,7 @@ COST = task_cost(graph_of(NEW), TASK)
 
 
 def test_the_chain() -> None:
-    assert list(GATES) == ["change", "types", "length", "seen", "suits", "cost"]
+    assert list(GATES) == ["change", "types", "length", "seen", "suits", "cost", "memory"]
 
 
 def test_a_new_well_typed_child_passes() -> None:

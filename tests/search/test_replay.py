@@ -24,15 +24,12 @@ from search.campaign.replay import replay
 from search.campaign.version import deciding, differences
 from search.errors import PrimevoError
 from search.storage.database import StoreError
-from search.storage.models import Base
 from search.storage.store import Store
 from tests.plugins.conftest import EXAMPLE
 from tests.search.instant import InstantEvaluator, launch, make_config, outcome_of
 from tests.search.test_controller import ROOT, start, wait_for
 from tests.search.test_first_version import DUMP
 from workers.spec.outcome import Job, Measurement, Outcome, Report
-
-POSTGRESQL = os.environ.get("PRIMEVO_TEST_POSTGRESQL")
 
 
 class RandomEvaluator(InstantEvaluator):
@@ -293,13 +290,8 @@ def test_a_damaged_program_is_one_message(altered: Callable[[str], Store]) -> No
         replay(store, "test")
 
 
-@pytest.mark.skipif(POSTGRESQL is None, reason="PRIMEVO_TEST_POSTGRESQL is not set")
-def test_on_postgresql() -> None:
-    assert POSTGRESQL is not None
-    with Store.open(POSTGRESQL) as store, store._engine.begin() as connection:
-        Base.metadata.drop_all(connection)
-        connection.execute(text("DROP TABLE alembic_version"))
-    with Store.open(POSTGRESQL) as store:
+def test_on_postgresql(postgresql_url: str) -> None:
+    with Store.open(postgresql_url) as store:
         campaign = launch(store, candidates=40)
         Controller(store, campaign, RandomEvaluator(Random(4))).run()
         assert replay(store, "test") == replay(store, "test")

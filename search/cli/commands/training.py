@@ -57,6 +57,9 @@ def export(
         Path | None,
         typer.Option("--to", metavar="DIR", help="A new or empty folder; default: NAME-ID."),
     ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="With start values, to be trained elsewhere.")
+    ] = False,
     seed_program: SeedProgram = None,
     dna: DnaFile = None,
     config: Config = None,
@@ -77,12 +80,12 @@ def export(
     except ExportError as error:
         raise UsageError(f"--to: {error}") from None
     origin = origin_of(subject.config, subject.title, subject.campaign, subject.record)
-    if origin["weights"] is None:
+    if origin["weights"] is None and not untrained:
         print(f"training {subject.title} for its weights", file=sys.stderr)
     try:
         with waiting(f"exporting {subject.title}") as tell:
             load_framework(subject.config.task.training.backend)
-            files = export_candidate(subject.dna, folder, **origin, tell=tell)
+            files = export_candidate(subject.dna, folder, **origin, tell=tell, untrained=untrained)
     except (ExportError, DataError) as error:
         raise PrimevoError(str(error)) from None
     for file in files:
