@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.faults.ledger import TWO_WORKERS, Campaign, alive, assert_whole, kept
 
 MODULES = {"workers": "tests.faults.campaign", "instant": "tests.cli.instant"}
-LATEST_S = 5.0
+LATEST_S = {"workers": 5.0, "instant": 1.5}
 """Half of the moments are spread over this time from the start of the process; the other half come
 soon after something was recorded, so that the campaign gets on."""
 
@@ -57,7 +57,7 @@ def kill_again_and_again(
         before = campaign.rows() if campaign.recorded() is not None else {}
         process = campaign.go_on()
         if number % 2:
-            time.sleep(rng.uniform(0, LATEST_S))
+            time.sleep(rng.uniform(0, LATEST_S[evaluator]))
         else:
             _await_record(campaign, len(before))
             time.sleep(rng.uniform(0, SOON_S))

@@ -40,7 +40,7 @@ def memory_group() -> Iterator[Path]:
 
 def test_no_candidate_harms_the_campaign(tmp_path: Path, memory_group: Path) -> None:
     campaign = Campaign(tmp_path)
-    campaign.configure(CANDIDATES, "{count: 2, cpus_per_worker: 1, timeout_s: 12}")
+    campaign.configure(CANDIDATES, "{count: 2, cpus_per_worker: 1, timeout_s: 25}")
     accidents = {2: "stop", 3: "grow", 5: "fault", 7: "kill", 8: "kill once", 9: "raise"}
     campaign.plan(accidents)
     process = campaign.start("launch", "c.yaml")
@@ -50,7 +50,7 @@ def test_no_candidate_harms_the_campaign(tmp_path: Path, memory_group: Path) -> 
 
     status = assert_whole(campaign, CANDIDATES)
     rows = {id: row for (id, kind, _), row in campaign.rows().items() if kind == "search"}
-    assert rows[2][1:3] == ("timed_out", "killed at its time limit of 12 s")
+    assert rows[2][1:3] == ("timed_out", "killed at its time limit of 25 s")
     assert rows[3][1] in ("crashed", "out_of_memory")
     assert "memory" in rows[3][2]
     assert rows[5][1:3] == ("crashed", "its worker died 2 times: SIGSEGV")

@@ -37,8 +37,7 @@ workers: {count: 1}
 """
 
 VERBS = (
-    "validate c.yaml", "launch c.yaml", "status c", "top c", "show c 1", "report c",
-    "export c 1 --to exported", "doctor",
+    "launch c.yaml", "status c", "show c 1", "report c", "export c 1 --to exported",
 )  # fmt: skip
 
 

@@ -42,12 +42,12 @@ def act(job: Job, task: Task) -> Outcome:
     what = accident(job)
     killed = what in ("compiles", "trains", "reports") and first_time(job)
 
-    def make(graph: Any, values: Sequence[Any], task: Task, seed: int = 0) -> Any:
+    def make(graph: Any, values: Sequence[Any], *others: Any) -> Any:
         if what == "nan at once":
             values = [value * float("nan") for value in values]
         if killed and what == "compiles":
             threading.Timer(0.05, die, ["compiles"]).start()
-        made = MAKE(graph, values, task, seed)
+        made = MAKE(graph, values, *others)
         if killed and what == "trains":
             made.train = _dying(made.train)
         return made
