@@ -24,7 +24,7 @@ SLOTS = {"adamw": 2, "adafactor": 0}
 KEPT = 0.02
 """The share of a program's activations that training holds at once at the least. Compilers fuse
 elementwise operations and a fused attention never holds its scores: measured on every seed program,
-no run held less than twice this share (tests/benchmarks/memory.py)."""
+no run held less than twice this share (tests/benchmarks/footprint.py)."""
 
 LOGITS = 2
 """Arrays as large as the logits: these, and their gradient."""

@@ -1,0 +1,116 @@
+"""What training really takes of memory: python -m tests.benchmarks.footprint BACKEND [NAME]...
+
+Trains each seed program for two steps at up to three sizes on the CPU, and prints a JSON line for
+each run: the peak of resident memory above what the process held before, in MB, and its ratio to
+`Footprint.total` and to `Footprint.least`. A ratio to `least` under 1 would mean that a program
+which trains could be refused. The last line has the least and the median of the ratios.
+
+Each run has a process of its own, since frameworks keep the memory that they once had, and trains a
+tiny program first: what the framework sets up is not the run's, what it compiles for it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+SIZES = ((64, 2, 128, 64), (128, 1, 512, 8), (256, 2, 64, 32))
+"""d_model, layers, sequence length, batch."""
+
+
+def main(backend: str, *names: str) -> None:
+    os.environ["KERAS_BACKEND"] = backend
+    import keras  # noqa: F401  # once, for all the processes that are forked from this one
+
+    from primitives.programs.seeds import seed_names
+    from workers.training import evaluate  # noqa: F401
+
+    rows = []
+    for name in names or seed_names():
+        for size in SIZES[: int(os.environ.get("SIZES", len(SIZES)))]:
+            row = in_a_process(backend, name, size)
+            if row:
+                rows.append(row)
+                print(json.dumps(row), flush=True)
+    for key in ("of_total", "of_least"):
+        ratios = [row[key] for row in rows if key in row]
+        print(json.dumps({"ratio": key, "least": min(ratios), "median": median(ratios),
+                          "most": max(ratios), "runs": len(ratios)}))  # fmt: skip
+
+
+def in_a_process(backend: str, name: str, size: tuple[int, ...]) -> dict[str, Any] | None:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            measured(backend, "transformer", 16, 1, 16, 4)
+            row = measured(backend, name, *size)
+            os.write(writing, json.dumps(row).encode())
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        text = file.read()
+    _, status = os.waitpid(child, 0)
+    return json.loads(text) if text else {"program": name, "size": size, "died": status}
+
+
+def task(backend: str, name: str, d_model: int, layers: int, length: int, batch: int) -> Any:
+    from workers.spec.task import DataSpec, ModelSpec, Task, TrainingSpec
+
+    objective = "masked" if name == "expert_choice" else "next_token"
+    return Task(
+        data=DataSpec(max_documents=40),
+        model=ModelSpec(d_model=d_model, layers=layers, sequence_length=length),
+        training=TrainingSpec(
+            batch_size=batch, eval_batches=1, backend=backend, objective=objective
+        ),
+    )
+
+
+def measured(
+    backend: str, name: str, d_model: int, layers: int, length: int, batch: int
+) -> dict[str, Any] | None:
+    from primitives.programs.seeds import load_seed
+    from workers.spec.fit import task_graph
+    from workers.spec.footprint import footprint
+    from workers.spec.outcome import Budget
+    from workers.training.evaluate import evaluate
+
+    chosen = task(backend, name, d_model, layers, length, batch)
+    dna = load_seed(name, d_model)
+    graph = task_graph(dna, chosen)
+    estimate = footprint(graph, chosen, 256)  # type: ignore[arg-type]
+    if estimate.total > 6 * 2**30:
+        return None
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+    before = resident("VmRSS")
+    outcome = evaluate(dna, chosen, Budget("steps", 2), seed=1)
+    peak = resident("VmHWM") - before
+    return {
+        "program": name, "backend": backend, "d_model": d_model, "layers": layers,
+        "length": length, "batch": batch, "status": outcome.status, "peak_mb": round(peak),
+        "total_mb": round(estimate.total / 2**20), "least_mb": round(estimate.least / 2**20),
+        "of_total": round(peak * 2**20 / estimate.total, 3),
+        "of_least": round(peak * 2**20 / estimate.least, 2),
+        "activations": round(estimate.terms[3].bytes / estimate.total, 2),
+    }  # fmt: skip
+
+
+def resident(what: str) -> float:
+    """A line of this process' status, in MB."""
+    found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
