@@ -89,7 +89,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--backend", default="jax")
     parser.add_argument("--minutes", type=float, default=3.0)
-    parser.add_argument("--ahead", type=int, help="default: what workers.ahead: null gives")
+    parser.add_argument("--ahead", type=int, default=8)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--unit", choices=("steps", "seconds"), default="steps")
     parser.add_argument("--base", type=float, help="default: 200 steps on a GPU, 25 on a CPU")

@@ -14,14 +14,12 @@ from hypothesis import strategies as st
 
 from primitives.language.text import render
 from primitives.programs.seeds import load_seed
-from workers.machine.backends import BACKENDS
-from workers.machine.devices import Layout
 from workers.pool.crew import Ticket
 from workers.pool.line import Line
 from workers.pool.pool import Pool, PoolError
 from workers.pool.twins import Twins
 from workers.spec.outcome import Budget, Compiled, Job, Report
-from workers.spec.pool import PoolSpec, ahead
+from workers.spec.pool import PoolSpec
 from workers.spec.task import Task, TrainingSpec
 
 ENTRIES = "tests.workers.pool_entries"
@@ -119,28 +117,9 @@ def test_a_loss_while_compiling_and_one_while_training_count_together(
 
 
 def test_a_backend_that_cannot_is_refused(ray_session: None) -> None:
-    message = r"workers.ahead is 2, but backend tensorflow .* set it to 0 or null, .*one of: jax"
+    message = r"workers.ahead is 2, but backend tensorflow .* set it to 0, .*one of: jax"
     with pytest.raises(PoolError, match=message):
         Pool(Task(), PoolSpec(count=1, ahead=2))
-
-
-@pytest.mark.parametrize(
-    ("fields", "planned", "backend", "expected"),
-    [
-        ({}, Layout(1, 16, 1.0), "jax", 8),
-        ({}, Layout(1, 4, 1.0), "jax", 3),
-        ({}, Layout(1, 16, 1.0), "tensorflow", 0),
-        ({}, Layout(2, 1, 0.0), "jax", 0),
-        ({}, Layout(10, 1, 0.1), "jax", 0),
-        ({"address": "auto"}, Layout(1, 16, 1.0), "jax", 0),
-        ({"ahead": 2}, Layout(2, 1, 0.0), "jax", 2),
-        ({"ahead": 0}, Layout(1, 16, 1.0), "jax", 0),
-    ],
-)
-def test_how_many_are_compiled_ahead(
-    fields: dict[str, object], planned: Layout, backend: str, expected: int
-) -> None:
-    assert ahead(PoolSpec(**fields), planned, BACKENDS[backend]) == expected
 
 
 @given(st.permutations(range(6)), st.sets(st.integers(0, 5)))

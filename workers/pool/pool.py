@@ -19,7 +19,7 @@ from workers.pool.roles import roles
 from workers.pool.twins import Twins
 from workers.pool.worker import Setup
 from workers.spec.outcome import Compiled, Job, Outcome, Report
-from workers.spec.pool import PoolSpec, ahead
+from workers.spec.pool import PoolSpec, cannot
 from workers.spec.task import Task
 
 ENTRY = "workers.training.evaluate:run_job"
@@ -105,6 +105,8 @@ class Pool:
         loaded = load(plugins)
         fingerprint(task.data)
         self._spec = spec or PoolSpec()
+        if problem := cannot(self._spec, BACKENDS[task.training.backend]):
+            raise PoolError(problem)
         self._cluster = join(self._spec, sources(loaded))
         self._answered: SimpleQueue[Future[Any]] = SimpleQueue()  # Ray's thread fills it
         self._queue: deque[Ticket] = deque()  # as they were submitted
@@ -117,19 +119,12 @@ class Pool:
             task, self._cluster.layout, self._spec.memory_limit_mb, entry, warm_up,
             tuple(plugins), path,
         )  # fmt: skip
-        self._ahead = self._compiled_ahead(task)
+        self._ahead = self._spec.ahead
         train, compile = roles(self._spec, setup, self._cluster, self._ahead, compiler)
         self._trainers = Crew(train, self._cluster, self._answered)
         self._compilers: Crew | None = None
         if compile is not None:
             self._compilers = Crew(compile, self._cluster, self._answered)
-
-    def _compiled_ahead(self, task: Task) -> int:
-        try:
-            return ahead(self._spec, self._cluster.layout, BACKENDS[task.training.backend])
-        except ValueError as error:
-            self._cluster.leave()
-            raise PoolError(str(error)) from error
 
     def __enter__(self) -> Self:
         return self

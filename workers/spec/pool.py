@@ -28,10 +28,9 @@ class PoolSpec(Spec):
     address: str | None = Field(
         None, description="Ray cluster, 'auto' or host:port; null starts Ray on this machine"
     )
-    ahead: int | None = Field(
-        None, ge=0, le=64, description="candidates that are compiled beside the one in training, "
-        "by as many processes for each worker; null: with a backend that can (jax), where a worker "
-        "has a GPU of this machine to itself, one less than its CPUs, 8 at most; else 0"
+    ahead: int = Field(
+        0, ge=0, le=64, description="candidates that are compiled beside the one in training, by "
+        "as many processes for each worker, on a backend that can (jax)"
     )  # fmt: skip
     timeout_factor: float = Field(
         3.0, ge=1, description="budgets in seconds: killed after amount * factor + allowance"
@@ -76,11 +75,6 @@ class PoolSpec(Spec):
         return self.setup_allowance_s if budget.unit == "seconds" else self.timeout_s
 
 
-AHEAD = 8
-"""So many candidates are compiled ahead at most unless a config says another number. On an H200 one
-took 10 s to compile and half as long to train: a few would do, the others keep the line filled."""
-
-
 def cannot(spec: PoolSpec, backend: Backend) -> str:
     """Why the backend cannot compile ahead as it is told to, with the remedy; empty if it can."""
     if not spec.ahead or backend.ahead:
@@ -88,19 +82,8 @@ def cannot(spec: PoolSpec, backend: Backend) -> str:
     able = ", ".join(row.name for row in BACKENDS.values() if row.ahead)
     return (
         f"workers.ahead is {spec.ahead}, but backend {backend.name} cannot train what another "
-        f"process has compiled: set it to 0 or null, or task.training.backend to one of: {able}"
+        f"process has compiled: set it to 0, or task.training.backend to one of: {able}"
     )
-
-
-def ahead(spec: PoolSpec, planned: Layout, backend: Backend) -> int:
-    """How many candidates each worker has compiled beside the one that it trains. Raises ValueError
-    where the backend cannot."""
-    if problem := cannot(spec, backend):
-        raise ValueError(problem)
-    if spec.ahead is not None:
-        return spec.ahead
-    alone = planned.gpus == 1 and spec.address is None
-    return min(planned.cpus - 1, AHEAD) if backend.ahead and alone else 0
 
 
 def layout(spec: PoolSpec, cpus: int, gpus: int) -> Layout:
