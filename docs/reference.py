@@ -1,8 +1,11 @@
 """The reference pages, made from the code whenever the documentation is built: the command line
-from Typer, the config's keys from the pydantic models, and every table from its rows."""
+from Typer, the Python face from its docstrings, the config's keys from the pydantic models, and
+every table from its rows."""
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterable, Iterator
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -14,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 
+import primevo
 from primitives.ops.table import PRIMITIVES
 from primitives.programs.seeds import seed_names, seed_text
 from search.cli.app import app
@@ -30,6 +34,7 @@ def pages() -> dict[str, str]:
     """Markdown by the name of its page."""
     return {
         "cli": cli(),
+        "python": python(),
         "config": config(),
         "primitives": primitives(),
         "mutations": mutations(),
@@ -47,12 +52,34 @@ def cli() -> str:
     return text + "\n"
 
 
+def python() -> str:
+    """Every public name of `primevo` with its signature and docstring, a class with its members."""
+    parts = ["# Python", "What `import primevo` gives."]
+    for name in primevo.__all__:
+        value = getattr(primevo, name)
+        parts += [f"## {name}", _documented(f"primevo.{name}", value)]
+        if inspect.isclass(value) and value.__module__.startswith("search.api"):
+            for member, inner in vars(value).items():
+                if not member.startswith("_") and inspect.getdoc(inner):
+                    parts += [f"### {name}.{member}", _documented(f"{name}.{member}", inner)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _documented(name: str, value: Any) -> str:
+    """Signature and docstring as they stand in the code."""
+    try:
+        signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(value)))
+    except (TypeError, ValueError):  # a property, an exception
+        signature = ""
+    return f"```text\n{name}{signature}\n\n{inspect.getdoc(value)}\n```"
+
+
 def config() -> str:
     """Every key of a config, a section for each of its parts."""
     parts: dict[str, list[tuple[str, ...]]] = {}
     for key, info in keys(CampaignConfig):
         part, _, name = key.rpartition(".")
-        row = (_code(name), _default(info), _described(info))
+        row = (_code(name), _default(info), _field(info))
         parts.setdefault(part, []).append(row)
     columns = ("key", "default", "what it is")
     return "\n".join((
@@ -73,7 +100,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldI
             yield f"{prefix}{name}", info
 
 
-def _described(info: FieldInfo) -> str:
+def _field(info: FieldInfo) -> str:
     """Meaning, type and bounds: `tokens a sequence (a whole number, >= 2, <= 1048576)`."""
     form = ", ".join(filter(None, (_kind(info.annotation), _bounds(info))))
     return f"{info.description} ({form})" if info.description else form

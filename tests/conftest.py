@@ -45,7 +45,7 @@ def ray_session(token_cache: None) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Server]:
     """A PostgreSQL server of this process. Where none is installed the test is skipped, or fails
-    where the environment variable CI is set."""
+    where PRIMEVO_TEST_POSTGRESQL is `required`, as it is in .ci/run."""
     with serving() as server:
         yield server
 

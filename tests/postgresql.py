@@ -78,7 +78,7 @@ def serving(listen: str = "127.0.0.1", allowed: Sequence[str] = ()) -> Iterator[
     found = binaries()
     if found is None:
         missing = "there is no PostgreSQL server: apt-get install postgresql"
-        if os.environ.get("CI"):
+        if os.environ.get("PRIMEVO_TEST_POSTGRESQL") == "required":
             pytest.fail(missing)
         pytest.skip(missing)
     folder = Path(tempfile.mkdtemp(prefix="primevo-pg-"))

@@ -24,7 +24,7 @@ class Failure:
     """Runs that ended in the same way for the same reason; copies for duplicates are not counted.
     `first` is the lowest id of a candidate among them."""
 
-    outcome: Status
+    outcome: str
     reason: str
     count: int
     first: int

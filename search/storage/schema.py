@@ -6,7 +6,10 @@ back are for going on with an earlier version of Primevo.
 
 from __future__ import annotations
 
+import time
+
 from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.exc import OperationalError
 
 from search.errors import NotFoundError, UsageError
 from search.storage.address import StoreError, name
@@ -16,6 +19,9 @@ HEAD = "0005"
 
 READ_ONLY = "primevo_read_only"
 """The execution option of an engine that cannot write."""
+
+PATIENCE_S = 5.0
+"""How long several processes may take to make one new database."""
 
 _MIGRATION_LOCK = 0x5072_696D
 
@@ -44,7 +50,7 @@ def migrate(engine: Engine, target: str) -> str | None:
     step back has no place for goes: `migrations` says what. Returns the revision from before."""
     with engine.connect() as connection:
         if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            _use_wal(connection)
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
@@ -53,6 +59,20 @@ def migrate(engine: Engine, target: str) -> str | None:
             _step(connection, before, target)
         connection.commit()
     return before
+
+
+def _use_wal(connection: Connection) -> None:
+    """SQLite does not wait for another process that is changing the mode, too, but fails."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            return
+        except OperationalError as error:
+            connection.rollback()
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
 
 
 def revision(connection: Connection) -> str | None:

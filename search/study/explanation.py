@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from primitives.graph.build import IllTyped
-from primitives.graph.live import live_program
 from primitives.language.dna import DNA
 from primitives.language.text import render
 from search.errors import PrimevoError
@@ -49,8 +48,8 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change: the candidate that brought it, its mutation, the lines of live program that it
-    changed (signs + and -), alone in the seed program, and gone from the winner."""
+    """One change: the candidate that brought it, its mutation, the lines of the genome that it
+    changed (signs + and -), its effect alone in the seed program, and gone from the winner."""
 
     id: int
     mutation: str
@@ -195,8 +194,8 @@ def _measured(with_it: Runs, without: Runs, score: str, ids: tuple[int, ...] = (
 
 
 def _lines(before: DNA, after: DNA) -> tuple[str, ...]:
-    """The lines of live program that a step changed."""
-    old, new = (render(live_program(dna)) for dna in (before, after))
+    """The lines of the genome that a step changed."""
+    old, new = (render(dna) for dna in (before, after))
     changed = (line for line in difference(old, new, 0) if line.sign in ("+", "-"))
     return tuple(f"{line.sign} {line.text.strip()}" for line in changed if line.text.strip())
 

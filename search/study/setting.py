@@ -65,6 +65,7 @@ def setting(config: CampaignConfig, seeds: int, *, points: int = 0, first: int =
 def scaled(config: CampaignConfig, sizes: Mapping[str, int]) -> CampaignConfig:
     """The config with other sizes of its model; a UsageError where one cannot be."""
     document: dict[str, Any] = config.model_dump(mode="json")
+    document["storage"] = config.storage  # a dump has no password
     for name, value in sizes.items():
         if name not in SCALABLE:
             raise UsageError(f"scale: no size '{name}'; there are: {', '.join(SCALABLE)}")

@@ -25,7 +25,7 @@ from workers.export.source import module_source, names
 from workers.spec.task import ModelSpec, Task
 
 PROGRAMS = ("transformer", "primer_ez", "primer", "prefix_mean", "switch", "peer")
-WIDTH, LAYERS, PROMPT, ROUNDS = 128, 4, 16, 5
+WIDTH, LAYERS, PROMPT, ROUNDS = 128, 4, 16, 3
 
 
 def main() -> None:

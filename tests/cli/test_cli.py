@@ -32,6 +32,7 @@ VERBS = (
     "init", "launch", "resume", "stop", "delete", "status", "list", "top", "show", "lineage",
     "replay", "curve", "report", "tensorboard", "mlflow", "export", "generate", "evaluate",
     "compare", "explain", "simplify", "check", "validate", "seeds", "primitives", "doctor",
+    "db",
 )  # fmt: skip
 
 

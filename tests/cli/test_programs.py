@@ -90,6 +90,7 @@ class TestTraining:
         kept.touch()
         primevo("export", "small", 2, "--to", "layer")
         assert asked["weights"] == kept
+        assert primevo("export", "small", 2).stdout == "small-2/card.json\n"
 
     def test_export_refuses_a_folder_with_content(self, campaign: Path) -> None:
         assert "not an empty folder" in refusal(2, "export", "small", 1, "--to", campaign)

@@ -54,7 +54,12 @@ def test_a_folder_writes_the_same_text_for_the_same_seed(
     assert json.loads((exported / "card.json").read_text())["generates"].startswith("Each new")
 
 
-def test_a_campaigns_kept_weights_write(campaign: Path) -> None:
+def test_a_campaigns_kept_weights_write(
+    campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(campaign, folder, ignore=shutil.ignore_patterns("primevo-weights"))
+    monkeypatch.chdir(folder)
     refused = refusal(1, "generate", "small")
     assert "no weights of a finalist of small" in refused
     assert "primevo export small ID --to DIR" in refused
@@ -63,18 +68,12 @@ def test_a_campaigns_kept_weights_write(campaign: Path) -> None:
     best = data("top", "small", "-n", 1)[0]["id"]
     dna = from_json(data("show", "small", best)["dna"])
     spec = ModelSpec(d_model=32, layers=1)
-    kept = campaign / "primevo-weights" / "small" / f"{best}.npz"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        np.savez(kept, **weights_of(dna, spec))
-        result = primevo("generate", "small", "--tokens", 4, "--seed", 1)
-        assert f"small: candidate {best}" in result.stderr
-        assert result.stdout.startswith("The ")
-        assert (
-            primevo("generate", "small", best, "--tokens", 4, "--seed", 1).stdout == result.stdout
-        )
-    finally:
-        shutil.rmtree(kept.parent)
+    kept = folder / "primevo-weights" / "small" / f"{best}.npz"
+    kept.parent.mkdir(parents=True)
+    np.savez(kept, **weights_of(dna, spec))
+    result = primevo("generate", "small", "--tokens", 4, "--seed", 1)
+    assert f"small: candidate {best}" in result.stderr and "positions" not in result.stderr
+    assert result.stdout.startswith("The ")
 
 
 @pytest.mark.parametrize(

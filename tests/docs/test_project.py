@@ -6,6 +6,7 @@ import tomllib
 
 import yaml
 
+from docs.reference import pages
 from search.cli.app import app
 from tests.docs.snippets import ROOT
 
@@ -35,3 +36,14 @@ def test_the_changes_know_this_version() -> None:
     changes = (ROOT / "docs" / "changelog.md").read_text(encoding="utf-8")
     heads = [line for line in changes.splitlines() if line.startswith("## ")]
     assert any(PROJECT["version"] in head for head in heads)
+
+
+def test_the_reference_can_be_made() -> None:
+    """Each page has a title, and each table as many cells in every row."""
+    made = pages()
+    assert {"cli", "config", "metrics", "mutations", "primitives", "seed-programs"} <= set(made)
+    for text in made.values():
+        assert text.startswith("# ")
+        for table in text.split("\n\n"):
+            rows = [line.replace("\\|", "") for line in table.splitlines() if line[:2] == "| "]
+            assert len({row.count("|") for row in rows}) <= 1, table

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -114,6 +115,7 @@ def found(path: Path, link: str, pages: dict[Path, Page]) -> bool:
 
 
 def test_the_reference_is_that_of_the_code(site: Path) -> None:
+    import primevo
     from docs.reference import keys
     from primitives.ops.table import PRIMITIVES
     from search.cli.app import app
@@ -121,10 +123,12 @@ def test_the_reference_is_that_of_the_code(site: Path) -> None:
     from workers.spec.metrics import METRICS
 
     read = {name: (site / "reference" / f"{name}.html").read_text(encoding="utf-8")
-            for name in ("cli", "config", "primitives", "metrics")}  # fmt: skip
+            for name in ("cli", "python", "config", "primitives", "metrics")}  # fmt: skip
     verbs = [command.name for command in app.registered_commands]
     assert len(verbs) > 15 and all(f'id="primevo-{verb}"' in read["cli"] for verb in verbs)
     assert all(f">{name}<" in read["metrics"] for name in METRICS)
+    assert all(f"primevo.{name}" in read["python"] for name in primevo.__all__)
+    assert "Campaign.ask(self, count: int = 1) -> list[Asked]" in unescape(read["python"])
     leaves = list(keys(CampaignConfig))
     assert len(leaves) > 50
     for key, _ in leaves:

@@ -5,11 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from primitives.ops.table import PRIMITIVES
+from primitives.registry import Registry
+from search.campaign.gates import GATES
+from search.evolution.mutation import MUTATIONS
 from workers import plugins
 from workers.data.corpora import CORPORA
+from workers.machine.backends import BACKENDS
+from workers.spec.metrics import METRICS
+from workers.spec.objectives import OBJECTIVES
+
+TABLES: tuple[Registry[Any], ...] = (
+    BACKENDS, CORPORA, GATES, METRICS, MUTATIONS, OBJECTIVES, PRIMITIVES,
+)  # fmt: skip
 
 EXAMPLE = Path(__file__).parent / "example"
 
@@ -21,12 +33,13 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Search path, imported modules, loaded plug-ins and tables are afterwards what they were."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(plugins, "_versions", {})
-    modules, corpora = set(sys.modules), dict(CORPORA)
+    modules, rows = set(sys.modules), [set(table) for table in TABLES]
     yield
     for name in [name for name in set(sys.modules) - modules if name.startswith("primevo_")]:
         del sys.modules[name]
-    for name in set(CORPORA) - set(corpora):
-        del CORPORA[name]
+    for table, names in zip(TABLES, rows, strict=True):
+        for name in set(table) - names:
+            del table[name]
 
 
 @pytest.fixture

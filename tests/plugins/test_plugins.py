@@ -8,7 +8,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -55,17 +54,6 @@ search:
   final: {top: 1, seeds: 1}
 workers: {count: 1, cpus_per_worker: 1}
 """
-
-TABLES = (CORPORA, METRICS, MUTATIONS, OBJECTIVES, PRIMITIVES)
-
-
-@pytest.fixture(autouse=True)
-def tables() -> Iterator[None]:
-    before = [set(table) for table in TABLES]
-    yield
-    for table, names in zip(TABLES, before, strict=True):
-        for name in set(table) - names:
-            del table[name]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from primitives.lowering.layer import Array, block_function
 from primitives.lowering.weights import weight_specs
 from primitives.programs.seeds import load_seed, seed_names, seed_text
 from tests.primitives.call_sites import by_site, random_weights
+from tests.primitives.seed_parts import close
 from tests.reference.blocks import BLOCKS, HEADS
 from tests.reference.interpreter import interpret
 
@@ -70,11 +71,11 @@ def test_blocks_are_those_of_the_papers(name: str, width: int) -> None:
     watched = [x, *weights]
     ours, our_gradients = value_and_gradients(lambda: block(x, weights), watched)
     theirs, their_gradients = value_and_gradients(lambda: reference(x, by_name), watched)
-    assert np.abs(ours - theirs).max() <= 1e-5
+    assert close(ours, theirs)
     assert np.abs(ours - x).max() > 0.1
     for label, mine, expected in zip(("x", *by_name), our_gradients, their_gradients, strict=True):
-        close = np.abs(mine - expected).max() <= 1e-4 * np.abs(expected).max()
-        assert close, f"gradient of {label}"
+        same = np.abs(mine - expected).max() <= 1e-4 * np.abs(expected).max()
+        assert same, f"gradient of {label}"
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -100,7 +101,7 @@ def test_the_transformer_is_what_keras_layers_make(width: int) -> None:
         norm.set_weights([w[f"norm{number}_scale"], w[f"norm{number}_shift"]])
     wide.set_weights([w["wide"]])
     narrow.set_weights([w["narrow"]])
-    assert np.abs(block(x) - outputs).max() <= 1e-5
+    assert close(block(x), outputs)
 
 
 def hand_counts(d: int) -> dict[str, int]:

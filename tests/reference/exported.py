@@ -27,7 +27,7 @@ LAYER = re.compile(r"(?:[A-Z][A-Za-z0-9]*)?Block\Z|Block[A-Za-z0-9]+\Z")
 
 IMPORTS = {
     "import math", "import keras", "from keras import ops", "from __future__ import annotations",
-    "from pathlib import Path", "import numpy as np", "from tokenizers import Tokenizer",
+    "from pathlib import Path", "import functools",
 }  # fmt: skip
 TYPING = {"Any", "NamedTuple", "Callable", "Sequence"}
 
@@ -39,11 +39,12 @@ STATEMENTS = (
 )  # fmt: skip
 """Of the layers: nothing is imported, deleted, awaited, yielded, or defined but methods."""
 
-METHODS = {"build", "call", "compute_output_shape"}
+METHODS = {"build", "cache", "call", "compute_output_shape", "step"}
 OPS = {
     "abs", "add", "cast", "cos", "cumprod", "cumsum", "divide", "exp", "log", "matmul", "max",
-    "maximum", "mean", "min", "minimum", "multiply", "prod", "relu", "sigmoid", "sign", "sin",
-    "softmax", "sqrt", "square", "stop_gradient", "subtract", "sum", "swapaxes", "tanh",
+    "maximum", "mean", "min", "minimum", "multiply", "ones", "prod", "relu", "sigmoid", "sign",
+    "sin", "softmax", "sqrt", "square", "stop_gradient", "subtract", "sum", "swapaxes", "tanh",
+    "zeros",
 }  # fmt: skip
 """Of keras.ops, what a program's own statements call."""
 
@@ -51,11 +52,12 @@ CALLED = {"keras.initializers.RandomNormal", "keras.random.SeedGenerator", "Run"
           "ValueError"}  # fmt: skip
 """What else they call by name."""
 
-OF_SELF = {"add_weight", "add_loss", "seeds"}
+OF_SELF = {"add_weight", "add_loss", "compute_dtype", "d_model", "seeds", "step"}
 OF_RUN = {"losses", "updates", "loads", "policies", "seed", "training", "tokens", "items", "append"}
 NAMES = {
     "x", "ops", "self", "run", "d_model", "training", "tokens", "input_shape", "loss", "name",
-    "value", "keras", "causal_taps", "None", "Tensor", "tuple", "int", "bool", "Any",
+    "value", "keras", "causal_taps", "None", "Tensor", "tuple", "int", "bool", "Any", "batch",
+    "cache", "length", "start",
 }  # fmt: skip
 WORDS = {
     "bfloat16", "float32", "int32", "zeros", "ones",
@@ -182,7 +184,7 @@ def _call_faults(node: ast.Call) -> Iterator[str]:
     known = text in CALLED | {"getattr(self, name).assign"} or text in kernels()
     if not known and root not in ("ops", "self", "run"):
         yield f"call of {text!r}"
-    if root == "self" and text not in ("self.add_weight", "self.add_loss"):
+    if root == "self" and text not in ("self.add_weight", "self.add_loss", "self.step"):
         yield f"call of {text!r}"
 
 
@@ -197,8 +199,15 @@ def _string_faults(method: ast.FunctionDef) -> Iterator[str]:
     for node in ast.walk(method):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             weight = id(node) in named and IDENTIFIER.match(node.value)
-            if node.value not in WORDS and not weight:
+            said = node.value in WORDS or node.value in _method_docstrings()
+            if not said and not weight:
                 yield f"string {node.value!r}"
+
+
+@cache
+def _method_docstrings() -> frozenset[str]:
+    """What the template of a layer's methods says of them."""
+    return frozenset(re.findall(r'"""(.*?)"""', template("layer_step.py").template, re.DOTALL))
 
 
 def _model_faults(model: ast.ClassDef, module: str) -> Iterator[str]:
@@ -214,7 +223,7 @@ def _model_faults(model: ast.ClassDef, module: str) -> Iterator[str]:
 
 
 class _Blank(ast.NodeTransformer):
-    """Takes out of a LanguageModel what may differ: the decorator, the docstring, whole numbers and
+    """Takes out of a LanguageModel what may differ: the decorator, docstrings, whole numbers and
     the names of layers, which are kept in `blocks`."""
 
     def __init__(self) -> None:
@@ -222,6 +231,11 @@ class _Blank(ast.NodeTransformer):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> Any:
         node.decorator_list = []
+        node.body = node.body[1:] if _docstring(node.body[0]) else node.body
+        self.generic_visit(node)
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
         node.body = node.body[1:] if _docstring(node.body[0]) else node.body
         self.generic_visit(node)
         return node
@@ -246,36 +260,57 @@ def _models() -> frozenset[str]:
     for every in (0, 1, 2, 4):
         for tokens in ("", ", tokens=tokens"):
             for training in (False, True):
-                source = template("block.py").substitute(
-                    module="a_block", block="ABlock", title="", facts="", tokens="", registered="",
-                    imports="", definitions="", model="", blocks=_made_blocks(every, called),
-                    inputs=", training: bool = False" * training,
-                    passed=tokens + ", training=training" * training,
-                    vocabulary=256, d_model=8, layers=1, sequence_length=2, program="",
-                )  # fmt: skip
-                model = next(node for node in ast.parse(source).body
-                             if isinstance(node, ast.ClassDef))  # fmt: skip
-                made.add(_dumped(_Blank().visit(model)))
+                for writing in _writing():
+                    source = template("block.py").substitute(
+                        module="a_block", block="ABlock", title="", facts="", tokens="",
+                        imports="", definitions="", model="", blocks=_made_blocks(every, called),
+                        inputs=", training: bool = False" * training, registered="",
+                        passed=tokens + ", training=training" * training,
+                        vocabulary=256, d_model=8, layers=1, sequence_length=2, program="",
+                        **writing,
+                    )  # fmt: skip
+                    model = next(node for node in ast.parse(source).body
+                                 if isinstance(node, ast.ClassDef))  # fmt: skip
+                    made.add(_dumped(_Blank().visit(model)))
     return frozenset(made)
+
+
+def _writing() -> Iterator[dict[str, str]]:
+    """The ways in which a LanguageModel writes text: not at all; by steps, which read a prompt at
+    once or in parts; by passes over the whole text."""
+    from workers.export.generation import _generate
+
+    none = dict.fromkeys(("codec", "generate", "step", "write", "writer", "writes"), "")
+    yield none
+    writes = {**none, "write": "        self.passes = None\n"}
+    for tokens in ("", ", tokens=tokens"):
+        step = template("step.py").substitute(tokens=tokens)
+        for copied in (0, 1 << 24):
+            yield {**writes, "step": step, "generate": _generate("", copied, 512)}
+    yield {**writes, "generate": _generate("it cannot", 0, 512)}
 
 
 @cache
 def _fixed() -> frozenset[str]:
-    """Dumps of what modules copy: kernels, the taps, and the last function of the template."""
+    """Dumps of what modules copy: kernels, the taps, the templates' functions and classes."""
     texts = [*(getsource(module) for module in kernel_modules()), CAUSAL_TAPS, "Tensor = Any"]
+    texts += [template(name).template for name in ("bytes", "bpe", "writer.py")]
     texts.append(template("block.py").template.partition("def build_model")[2])
-    texts[-1] = "def build_model" + texts[-1].partition("\n\n\n")[0]
+    texts[-1] = "def build_model" + texts[-1].partition("$writer")[0]
     nodes = [node for text in texts for node in ast.parse(text).body]
     kinds = (ast.FunctionDef, ast.ClassDef, ast.Assign)
     return frozenset(_dumped(node) for node in nodes if isinstance(node, kinds))
 
 
 def _examples(module: str) -> Iterator[str]:
-    from workers.export.source import _BPE, _BYTES
+    from workers.export.source import _CONTINUED
 
-    for name in ("example.py", "example_masked.py"):
-        for imports, codec in (("", _BYTES), ("from tokenizers import Tokenizer\n", _BPE)):
-            yield template(name).substitute(module=module, imports=imports, codec=codec)
+    ends = ((" continues it,", _CONTINUED), ("", ""))
+    for goes_on, continued in ends:
+        yield template("example.py").substitute(
+            module=module, codec="encode", goes_on=goes_on, continued=continued
+        )
+    yield template("example_masked.py").substitute(module=module, codec="decode, encode")
 
 
 def _docstring(node: ast.AST) -> bool:

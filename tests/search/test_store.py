@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -246,6 +247,46 @@ def test_sqlite_settings(tmp_path: Path) -> None:
     assert values == {
         "journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "busy_timeout": 30000,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("asked", "found"), [("normal", 1), ("full", 2), ("extra", 3)])
+def test_a_sqlite_url_says_what_a_commit_waits_for(tmp_path: Path, asked: str, found: int) -> None:
+    url = f"sqlite:///{tmp_path}/a.db?synchronous={asked}"
+    with Store.open(url) as store:
+        launch(store)
+        with store.writing() as connection:
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == found
+        with store.holding(store.campaign("test")):
+            assert store.running(1)
+    with Store.open(url, create=False) as store:
+        assert len(store.campaigns()) == 1
+    assert os.listdir(tmp_path) == ["a.db"]
+
+
+def test_a_power_cut_leaves_whole_transactions(tmp_path: Path) -> None:
+    """What of the log had reached the disk ends anywhere: the campaign is there up to one of its
+    transactions, and goes on from it to the same end."""
+    rng = random.Random(1)
+    with Store.open(f"sqlite:///{tmp_path}/a.db") as store:
+        campaign = launch(store)
+        writer = sqlite3.connect(tmp_path / "a.db")  # keeps the log from being cleared at the end
+        writer.execute("SELECT * FROM campaigns").fetchone()
+        for number in range(1, 41):
+            store.record(campaign.id, [candidate(number), evaluation(number, number)])
+        log = (tmp_path / "a.db-wal").read_bytes()
+        whole = list(store.events(campaign.id))
+        counts = set()
+        for turn in range(12):
+            cut = tmp_path / f"{turn}.db"
+            cut.write_bytes((tmp_path / "a.db").read_bytes())
+            Path(f"{cut}-wal").write_bytes(log[: rng.randrange(len(log))])
+            with Store.open(f"sqlite:///{cut}") as after:
+                events = list(after.events(1)) if after.campaigns() else []
+                count = len(events) // 2
+                assert events == whole[:count] + whole[40 : 40 + count]
+                counts.add(count)
+        writer.close()
+    assert len(counts) > 4
 
 
 def open_and_launch(url: str, number: int) -> None:

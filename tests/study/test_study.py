@@ -196,4 +196,6 @@ def test_sizes_that_cannot_be_are_told() -> None:
         scaled(small_config(), {"width": 3})
     with pytest.raises(UsageError, match=r"scale {'d_model': 30}: task.model.d_model"):
         scaled(small_config(), {"d_model": 30})
+    secret = small_config().model_copy(update={"storage": "postgresql://me:word@host/db"})
+    assert scaled(secret, {"layers": 2}).storage == secret.storage
     assert scaled(small_config(), {"d_model": 128, "layers": 2}).task.model.layers == 2

@@ -71,8 +71,7 @@ def writes(model, tokens, expected) -> None:
             close(logits, expected[:, start : start + count])
             start += count
     if not model.name.startswith("mutant"):
-        with np.errstate(all="raise"):
-            found = model.generate(tokens[:, :2], 3, temperature=0)
+        found = model.generate(tokens[:, :2], 3, temperature=0)
         best = np.asarray(model(found[:, :-1])).argmax(-1)[:, 1:]
         np.testing.assert_array_equal(found[:, 2:], best)
 

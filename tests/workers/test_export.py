@@ -343,6 +343,37 @@ def test_the_weights_of_a_file_are_not_trained_again(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, np.asarray(variable))
 
 
+def test_an_untrained_export_has_the_start_values_of_its_seed(
+    tiny_task: Task, tmp_path: Path
+) -> None:
+    dna = load_seed("transformer")
+    export_candidate(
+        dna, tmp_path / "out", task=tiny_task, budget=Budget("steps", 10**9), seed=4,
+        card={"program": "it"}, untrained=True,
+    )  # fmt: skip
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert (card["trained"], card["trained_in"], card.get("weights")) == (False, "untrained", None)
+    readme = " ".join((tmp_path / "out" / "README.md").read_text().split())
+    assert "the weights are start values: nothing was trained" in readme
+    model = load_module((tmp_path / "out" / "it_block.py").read_text()).build_model()
+    model.load_weights(tmp_path / "out" / "model.weights.h5")
+    expected = initial_model(model_shape(build(dna), tiny_task.model, 256), seed=4)
+    for array, variable in zip(expected, variables(model), strict=True):
+        np.testing.assert_array_equal(array, np.asarray(variable))
+
+
+def test_the_readme_begins_with_what_the_hub_reads(exports: list[Exported]) -> None:
+    import yaml
+
+    for made in exports:
+        _, metadata, _ = (made.folder / "README.md").read_text().split("---\n", 2)
+        found = yaml.safe_load(metadata)
+        assert found["library_name"] == "keras" and found["pipeline_tag"] == "text-generation"
+        (result,) = found["model-index"][0]["results"]
+        card = json.loads((made.folder / "card.json").read_text())
+        assert result["metrics"][0]["value"] == round(card["exported"]["test_bpb"], 4)
+
+
 def test_a_bpe_goes_along(bpe_export: Exported) -> None:
     import tokenizers
 

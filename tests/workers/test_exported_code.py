@@ -25,8 +25,9 @@ from primitives.programs.seeds import load_seed, seed_names
 from tests.reference.exported import example_faults, faults
 from tests.reference.random_programs import programs, routed_programs
 from tests.workers.test_export import load_module, weights_of
+from workers.export.code import template
 from workers.export.export import ExportError, _facts, export
-from workers.export.source import example_source, module_source, names, plain, readme
+from workers.export.source import example_source, metadata, module_source, names, plain, readme
 from workers.spec.fit import task_graph
 from workers.spec.task import DataSpec, Task, TrainingSpec
 
@@ -213,8 +214,12 @@ def test_facts_of_a_card(title: str, hash: str, trained: str) -> None:
     assert isinstance(graph, Graph)
     facts = _facts(card)
     assert module_faults(dna, task, title, facts) == []
-    page = readme(graph, task, names(title), facts, {"keras": "3", "tensorflow": "2"})
-    assert "<" not in page and len(page.splitlines()) < 30
+    card["versions"] = {"keras": "3", "tensorflow": "2"}
+    page = readme(graph, task, names(title), card, facts)
+    fixed = template("README.md").template.count("\n") + metadata(task, names(title), card).count(
+        "\n"
+    )
+    assert "<" not in page and len(page.splitlines()) < fixed + 12
 
 
 @pytest.fixture(scope="module")

@@ -163,6 +163,15 @@ def test_a_worker_that_has_grown_is_replaced_and_no_job_is_lost(make_pool: MakeP
     assert max(jobs.values()) <= 2
 
 
+def test_a_worker_that_grows_by_two_fifths_is_replaced(make_pool: MakePool) -> None:
+    """Counted from its first 20 jobs, however little it holds."""
+    reports = run(make_pool(), *["ok"] * 20, "leak 300", "ok", "leak 300", "ok")
+    workers = [report.worker for report in reports]
+    assert len(set(workers[:21])) == 1
+    assert workers[21] != workers[20]
+    assert len(set(workers[21:])) == 1  # the next one has not had its 20 yet
+
+
 def test_memory_is_shared_among_workers(ray_session: None) -> None:
     for count in (1, 2, 100):
         share = Cluster(Layout(count, 1, 0), Session(Path(), -1)).memory_share_mb()

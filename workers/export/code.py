@@ -32,6 +32,12 @@ def template(name: str) -> Template:
     )
 
 
+def plain(text: str) -> str:
+    """Text in one line that means nothing special in a docstring or in Markdown."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(re.sub(r'[\\"`|<>]', "'", printable).split())
+
+
 @dataclass(frozen=True, slots=True)
 class _Definition:
     """A top-level statement of a module, and the names that it reads."""

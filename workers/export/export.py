@@ -43,6 +43,9 @@ Weights = Mapping[str, npt.NDArray[Any]]
 PRECISION = "precision"
 """In a file of weights, the name under which it says in which precision they were trained."""
 
+NOT_TRAINED = "untrained"
+"""What is said there of start values."""
+
 
 class ExportError(Exception):
     """An export that cannot be made: what is wrong, and what to do."""
@@ -58,11 +61,16 @@ def export_candidate(
     card: Mapping[str, Any],
     weights: Path | None = None,
     tell: Tell = silent,
+    untrained: bool = False,
 ) -> list[Path]:
     """`export` with the weights of a file that `evaluate` kept, or, where `weights` is None, with
     those of a training run made for it now; its scores then stand in the card under `weights`.
-    `tell` counts the budget that the run has used."""
+    `tell` counts the budget that the run has used. An `untrained` one has the start values of this
+    seed, to be trained elsewhere."""
     check_free(directory)
+    if untrained:
+        fresh = _start_values(dna, task, seed)
+        return export(dna, directory, task=task, weights=fresh, card={**card, "trained": False})
     if weights is not None:
         return export(dna, directory, task=task, weights=weights, card=card)
     with tempfile.TemporaryDirectory() as folder:
@@ -103,6 +111,17 @@ def export(
     return sorted(directory.iterdir())
 
 
+def _start_values(dna: DNA, task: Task, seed: int) -> Weights:
+    """What the model's weights are before the first step; ExportError where it has none."""
+    from workers.model.model import embedding_rows, initial_model, model_shape
+
+    graph = _checked_graph(dna, task)
+    rows = embedding_rows(task, load_tokens(task.data).vocabulary)
+    shape = model_shape(graph, task.model, rows)
+    values = dict(zip(shape.names, initial_model(shape, seed), strict=True))
+    return {**values, PRECISION: np.array(NOT_TRAINED)}
+
+
 def trained_model(dna: DNA, task: Task, weights: Path) -> Any:
     """The exported model with the weights of a file, without a folder; it can write text if the
     objective's models do. Raises ExportError as `export` does."""
@@ -116,14 +135,20 @@ def trained_model(dna: DNA, task: Task, weights: Path) -> Any:
 def _checked_program(dna: DNA, task: Task, weights: Weights | Path) -> tuple[Graph, Weights, str]:
     """The program's graph, its weights in order, and the precision in which they were trained;
     ExportError where the program has no type in the task or these are not its weights."""
+    graph = _checked_graph(dna, task)
+    arrays = dict(_loaded(weights) if isinstance(weights, Path) else weights)
+    trained_in = str(arrays.pop(PRECISION, _precision(task)))
+    return graph, dict(_in_order(arrays, graph, task.model)), trained_in
+
+
+def _checked_graph(dna: DNA, task: Task) -> Graph:
+    """The program's graph; ExportError where the task cannot have it."""
     graph = task_graph(dna, task)
     if isinstance(graph, IllTyped):
         raise ExportError(f"the program does not type-check in this task: {graph}")
     if reason := refused(graph, task):
         raise ExportError(f"the task cannot have this program: {reason}")
-    arrays = dict(_loaded(weights) if isinstance(weights, Path) else weights)
-    trained_in = str(arrays.pop(PRECISION, _precision(task)))
-    return graph, dict(_in_order(arrays, graph, task.model)), trained_in
+    return graph
 
 
 def _precision(task: Task) -> str:
@@ -170,7 +195,7 @@ def _write(
     for name, content in (
         (f"{called.module}.py", module_source(dna, graph, task, rows, called, facts)),
         ("example.py", example_source(called, task)),
-        ("README.md", readme(graph, task, called, facts, whole["versions"])),
+        ("README.md", readme(graph, task, called, whole, facts)),
         ("card.json", json.dumps(whole, indent=2) + "\n"),
     ):
         (folder / name).write_text(content, encoding="utf-8")
@@ -292,6 +317,7 @@ _TRAINED_IN = {
     "float32": "the weights were trained in the same precision",
     "mixed_bfloat16": "the weights were trained with products of matrices in bfloat16, so scores "
     "of that run differ from these by roundings",
+    NOT_TRAINED: "the weights are start values: nothing was trained",
     "unknown": "in which precision the weights were trained is not known",
 }
 

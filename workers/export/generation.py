@@ -10,7 +10,7 @@ from __future__ import annotations
 from textwrap import fill
 
 from primitives.graph.build import Graph
-from workers.export.code import LINE, template
+from workers.export.code import LINE, plain, template
 from workers.export.layer import Block, why_not_stepwise
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.task import Task
@@ -44,7 +44,7 @@ def how_it_generates(graph: Graph, task: Task) -> str:
     if not OBJECTIVES[task.training.objective].continues:
         return ""
     if reason := why_not_stepwise(graph, task):
-        return f"Each new token costs a pass over the whole text, since {reason}."
+        return _SLOW.format(plain(reason))
     return "Each new token costs a pass over itself alone: what it needs of earlier ones is kept."
 
 
@@ -52,7 +52,7 @@ def _generate(reason: str, copied: int, length: int) -> str:
     """The methods that write text; `reason` says why no step can be taken alone, `copied` how many
     weights each of `length` positions copies."""
     if reason:
-        how = f"Each new token costs a pass over the whole text, since {reason}."
+        how = _SLOW.format(plain(reason))
         return template("generate.py").substitute(
             how=_paragraph(how), use_cache="", option="", passed_on="", take_cache="", prefill="",
             read="", logits=_WHOLE, compiled="(Compiled(self, self.write).predict_on_batch,)",
@@ -79,6 +79,8 @@ def _generate(reason: str, copied: int, length: int) -> str:
 def _paragraph(text: str) -> str:
     return fill(text, LINE, initial_indent=" " * 8, subsequent_indent=" " * 8)
 
+
+_SLOW = "Each new token costs a pass over the whole text, since {}."
 
 _WRITES = """\
     text = model.generate("The old house", max_new_tokens=50, temperature=0.8, top_p=0.95)

@@ -6,23 +6,30 @@ in `templates/`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from textwrap import fill, indent
+from typing import Any
 
 from primitives.graph.build import Graph
 from primitives.graph.live import live_program
 from primitives.language.dna import DNA, MIDDLE
 from primitives.language.text import render
 from primitives.programs.seeds import other_program
-from workers.export.code import LINE, functions, imported, template
-from workers.export.generation import generation_parts
+from workers.export.code import LINE, functions, imported, plain, template
+from workers.export.generation import generation_parts, how_it_generates
 from workers.export.layer import CAUSAL_TAPS, blocks_of, layer_source, notes, paragraph
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.task import Task
 
+__all__ = ["Names", "example_source", "metadata", "module_source", "names", "plain", "readme"]
+
 _LONGEST_NAME = 60
+
+Facts = Mapping[str, str]
+"""What a reader is told first, by its label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,30 +117,49 @@ def _ends(task: Task) -> str:
     return objective.example_ends or ("continues it" if objective.continues else "")
 
 
-def readme(
-    graph: Graph, task: Task, called: Names, facts: Mapping[str, str], versions: Mapping[str, str]
-) -> str:
-    """What is in the folder, for people."""
+def readme(graph: Graph, task: Task, called: Names, card: Mapping[str, Any], facts: Facts) -> str:
+    """What is in the folder, for people and, in its first lines, for the Hugging Face Hub."""
     bpe = task.data.tokenizer == "bpe"
     blocks = blocks_of(graph, task, called.block, called.other)
     said = [f"`{block.name}`: {note}" for block in blocks for note in notes(block, task)]
+    if how := how_it_generates(graph, task):
+        said.append(f"`generate`: {how}")
+    continues = OBJECTIVES[task.training.objective].continues
     return template("README.md").substitute(
+        metadata=metadata(task, called, card),
         module=called.module,
         block=called.block,
         title=_title(called, task),
         facts="\n".join(f"- {label}: {text}" for label, text in facts.items()),
         tokenizer=_TOKENIZER_ROW if bpe else "",
         goes_on=f"{_ends(task)}, " if _ends(task) else "",
+        use=_WRITE
+        if continues
+        else "logits = model(tokens)  # [batch, T] -> [batch, T, vocabulary]",
         extra=" tokenizers" if bpe else "",
         notes="".join(["\n"] * bool(said) + [f"{_bullet(note)}\n" for note in said]),
-        **versions,
+        **card["versions"],
     )
 
 
-def plain(text: str) -> str:
-    """Text in one line that means nothing special in a docstring or in Markdown."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    return " ".join(re.sub(r'[\\"`|<>]', "'", printable).split())
+def metadata(task: Task, called: Names, card: Mapping[str, Any]) -> str:
+    """The YAML with which the Hugging Face Hub files a model: its library, its task, its scores.
+    Strings are written as JSON, which YAML reads."""
+    writes = OBJECTIVES[task.training.objective].continues
+    kind = "text-generation" if writes else "fill-mask"
+    data = task.data.name if task.data.source == "tfds" else task.data.source
+    found = card.get("exported", {}).get("test_bpb")
+    about: dict[str, Any] = {"library_name": "keras", "tags": ["primevo", "keras", kind]}
+    if writes or OBJECTIVES[task.training.objective].bidirectional:
+        about["pipeline_tag"] = kind
+    if found is not None:
+        result = {
+            "task": {"type": kind},
+            "dataset": {"type": plain(data), "name": plain(data), "split": "test"},
+            "metrics": [{"type": "bits_per_byte", "name": "bits a byte", "value": round(found, 4)}],
+        }
+        about["model-index"] = [{"name": called.module, "results": [result]}]
+    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in about.items())
 
 
 def _title(called: Names, task: Task) -> str:
@@ -198,6 +224,9 @@ def _comment(program: str) -> str:
         line.rstrip() if len(line) <= LINE else f"{line}  # noqa: E501" for line in lines
     )
 
+
+_WRITE = """\
+print(model.generate("The old house", 50, temperature=0.8, top_p=0.95, sliding=True))"""
 
 _CONTINUED = """\
 text = model.generate(TEXT[: length // 2], 40, temperature=0.8, top_p=0.95, sliding=True)

@@ -20,6 +20,10 @@ ATTEMPTS = 2
 FAILED_STARTS = 3
 """How many workers in a row may fail to start before the pool gives up."""
 
+SETTLED, GROWTH = 20, 1.4
+"""After its first SETTLED jobs a worker is replaced once it holds more than GROWTH times what it
+held then: frameworks do not give back all the memory of what they compiled."""
+
 
 @dataclass(slots=True, eq=False)
 class Ticket:
@@ -54,6 +58,7 @@ class Member:
     Attributes:
         calls: Its jobs under way, in the order in which it was given them.
         given: How many it was given in its life.
+        settled_mb: The memory that it held after the SETTLED first, infinite before.
         leaving: Whether it is replaced as soon as it has no job.
     """
 
@@ -63,6 +68,7 @@ class Member:
     deadline: float = math.inf
     calls: dict[Future[Any], Ticket] = field(default_factory=dict)
     given: int = 0
+    settled_mb: float = math.inf
     leaving: bool = False
 
     @property
@@ -85,7 +91,7 @@ class Role:
         killed: What is said of such a job, before the seconds.
         start_timeout_s: The seconds that a worker has to warm up.
         jobs_per_worker: After so many jobs one is replaced,
-        memory_mb: and after a job with which it holds more than this.
+        memory_mb: and after a job with which it holds more than this, or has grown by GROWTH.
         spare: Whether, once a worker has died, one more is kept warm in reserve.
     """
 
@@ -269,8 +275,7 @@ class Crew:
     ) -> None:
         first = next(iter(member.calls)) is call
         self._ended.append(Ended(member.calls.pop(call), made, member.name))
-        role = self.role
-        member.leaving |= member.given >= role.jobs_per_worker or held_mb > role.memory_mb
+        member.leaving |= self._worn(member, held_mb)
         if member.calls:
             if first:
                 self._watch(member, member.tickets[0])
@@ -281,6 +286,13 @@ class Crew:
             self._start()
         else:
             self.idle.append(member)
+
+    def _worn(self, member: Member, held_mb: float) -> bool:
+        """Whether the member has run enough jobs, or holds too much memory."""
+        if member.given >= SETTLED and math.isinf(member.settled_mb):
+            member.settled_mb = held_mb
+        most = min(self.role.memory_mb, GROWTH * member.settled_mb)
+        return member.given >= self.role.jobs_per_worker or held_mb > most
 
     def _dismiss(self, member: Member, call: Future[Any]) -> None:
         """The member is gone, with all its calls."""

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray._private import worker as ray_worker
-from ray._raylet import Config
+from ray._raylet import Config  # type: ignore[attr-defined]
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Near Ray's minimum: jobs and outcomes are small, tokens are shared through files."""
@@ -61,7 +61,7 @@ def start(cpus: int, gpus: int, parent: str = "/tmp") -> Session:
     folder, lock = _own_folder(parent)
     _ask_for_a_token()
     try:
-        with _loopback():
+        with _loopback(), _without_dashboard():
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -148,3 +148,15 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _without_dashboard() -> Iterator[None]:
+    """Ray starts no dashboard server inside. It would do so even where neither the dashboard nor
+    telemetry is wanted, and that server asks three clouds' metadata services where it runs."""
+    before = services.start_api_server
+    services.start_api_server = lambda *arguments, **options: ("", None)
+    try:
+        yield
+    finally:
+        services.start_api_server = before

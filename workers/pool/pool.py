@@ -45,7 +45,8 @@ class Pool:
 
     **Workers.** A worker that was lost is replaced. So is one that needs more than
     `start_timeout_s` to warm up (waiting for room on a cluster does not count), that has run
-    `jobs_per_worker` jobs, or that holds more than `memory_per_worker_mb` after one.
+    `jobs_per_worker` jobs, that holds more than `memory_per_worker_mb` after one, or that has grown
+    by `crew.GROWTH` since its first `crew.SETTLED` jobs.
 
     **Ahead.** With `PoolSpec.ahead` a job passes through two workers: one compiles it, another one,
     which has the device to itself, trains it. A device then trains one job after the other, in the

@@ -41,9 +41,10 @@ def roles(
     if not ahead:
         return train, None
     count = planned.count * ahead
-    gpus = max(SMALLEST, math.floor(BESIDE * planned.gpus / count / SMALLEST) * SMALLEST)
-    beside = Layout(count, 1, gpus if planned.gpus else 0.0)
-    alone = Layout(planned.count, max(1, planned.cpus - ahead), planned.gpus * (1 - BESIDE))
+    parts = max(1, math.floor(BESIDE * planned.gpus / count / SMALLEST))
+    beside = Layout(count, 1, round(parts * SMALLEST, 4) if planned.gpus else 0.0)
+    left = round(planned.gpus * (1 - BESIDE), 4)
+    alone = Layout(planned.count, max(1, planned.cpus - ahead), left)
     entry, warm_up = compiler
     compile = replace(
         train,

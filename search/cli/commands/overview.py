@@ -40,13 +40,17 @@ def status(
         return
     if summary.progress.rejected:
         print()
-        title, columns = "Refused before training", ("reason", "count")
-        print_records(_refusals(summary), columns, output, title, flexible="reason")
+        print_records(
+            _refusals(summary), ("reason", "count"), output, "Refused before training",
+            flexible="reason",
+        )  # fmt: skip
     if summary.failures:
         print()
         rows = [asdict(failure) for failure in summary.failures]
-        columns, title = ("outcome", "count", "first", "reason"), "Ended without a result"
-        print_records(rows, columns, output, title, flexible="reason")
+        print_records(
+            rows, ("outcome", "count", "first", "reason"), output, "Ended without a result",
+            flexible="reason",
+        )  # fmt: skip
     if summary.final:
         print()
         print_final(summary.final, output)

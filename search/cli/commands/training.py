@@ -51,9 +51,15 @@ def evaluate(
 
 
 def export(
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="A new or empty folder.")],
     name: Name = None,
     id: Number = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="DIR", help="A new or empty folder; default: NAME-ID."),
+    ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="With start values, to be trained elsewhere.")
+    ] = False,
     seed_program: SeedProgram = None,
     dna: DnaFile = None,
     config: Config = None,
@@ -67,18 +73,19 @@ def export(
     from workers.export.export import ExportError, check_free, export_candidate
     from workers.machine.quiet import load_framework
 
+    subject = find(name, id, seed_program, dna, config, overrides, storage)
+    folder = to or Path(subject.title)
     try:
-        check_free(to)
+        check_free(folder)
     except ExportError as error:
         raise UsageError(f"--to: {error}") from None
-    subject = find(name, id, seed_program, dna, config, overrides, storage)
     origin = origin_of(subject.config, subject.title, subject.campaign, subject.record)
-    if origin["weights"] is None:
+    if origin["weights"] is None and not untrained:
         print(f"training {subject.title} for its weights", file=sys.stderr)
     try:
         with waiting(f"exporting {subject.title}") as tell:
             load_framework(subject.config.task.training.backend)
-            files = export_candidate(subject.dna, to, **origin, tell=tell)
+            files = export_candidate(subject.dna, folder, **origin, tell=tell, untrained=untrained)
     except (ExportError, DataError) as error:
         raise PrimevoError(str(error)) from None
     for file in files:
