@@ -124,6 +124,7 @@ def test_a_split_shorter_than_a_sequence_is_invalid_and_named(tiny_task, tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_is_an_outcome(tiny_task):
     huge = changed(
         tiny_task,
