@@ -195,7 +195,7 @@ def _reading_alone(address: URL) -> Engine:
 
 
 _MEANINGS = (
-    ("is locked", f"locked by another program for {BUSY_TIMEOUT_S:.0f} s; end that program"),
+    ("is locked", "locked by another program for {busy_s:.0f} s; end that program"),
     ("not a database", "not a SQLite database; name another file"),
     ("unable to open", "cannot be opened; look at the path and its permissions"),
     ("readonly", "cannot be written; look at the permissions of the file and its folder"),
@@ -220,5 +220,5 @@ def _explain(error: BaseException | None) -> str:
         return f"the server has no such database; make it by createdb ({reason})"
     for sign, meaning in _MEANINGS:
         if sign in reason:
-            return f"{meaning} ({reason})"
+            return f"{meaning.format(busy_s=BUSY_TIMEOUT_S)} ({reason})"
     return reason

@@ -214,7 +214,10 @@ def test_jax_trains_as_tensorflow_does(tiny_task, tmp_path):
         import keras
         assert keras.backend.backend() == "jax"
     """
-    kept = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+    kept = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # else a fast machine keeps little
+    }
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=kept
     )
