@@ -123,7 +123,7 @@ def test_names_agree() -> None:
 
 def test_one_version_of_ray_is_named_everywhere() -> None:
     """Ray joins a cluster of its own version alone. It is the one of the newest tested set."""
-    newest = (ROOT / "constraints" / "newest.txt").read_text()
+    newest = (ROOT / "configs" / "constraints" / "newest.txt").read_text()
     [version] = re.findall(r"^ray==(\S+)$", newest, re.MULTILINE)
     assert CLUSTER["spec"]["rayVersion"] == version
     assert f"rayproject/ray:{version}-" in (FOLDER / "Dockerfile").read_text()

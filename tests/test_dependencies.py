@@ -22,7 +22,7 @@ def requirements() -> dict[str, Requirement]:
 
 
 def pinned(name: str) -> dict[str, Version]:
-    lines = (ROOT / "constraints" / f"{name}.txt").read_text().splitlines()
+    lines = (ROOT / "configs" / "constraints" / f"{name}.txt").read_text().splitlines()
     pairs = [line.partition(";")[0].strip().split("==") for line in lines if line.strip()]
     return {canonicalize_name(package): Version(version) for package, version in pairs}
 
