@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 from hypothesis import given, settings
@@ -286,7 +287,7 @@ def test_whatever_is_wrong_with_a_json_form_is_a_program_error(data: st.DataObje
                 if data.draw(st.booleans()):
                     del place[key]
                 else:
-                    place[key] = data.draw(st.sampled_from(_ACCIDENTS))
+                    place[key] = deepcopy(data.draw(st.sampled_from(_ACCIDENTS)))
                 break
             place, depth = place[key], depth - 1
     try:
