@@ -8,7 +8,7 @@ DISPATCH of its tokens and the COMBINE of its results.
 from __future__ import annotations
 
 from primitives.graph.canonical import MASK64, Tag, tag
-from primitives.graph.liveness import TRAITS, Traits, liveness
+from primitives.graph.liveness import TRAITS, Step, Traits, liveness
 from primitives.graph.typing import TypeFault, fitting, typed
 from primitives.language.dna import DNA, INPUTS, ROUTED
 from primitives.ops.types import (
@@ -79,43 +79,39 @@ class Inlined:
         states = [x, y] + [0] * length
         place = (index, -1)
         try:
-            for position, op, in1, in2, branch, value, count, traits in self.live[index].steps:
-                place, x, y = (index, position), states[in1], states[in2]
-                if branch != 1:
-                    node = self._branched(op, x, y, branch, value, count, traits, context, place)
-                elif traits is not None:
-                    node = self._primitive(op, x, y, value, count, traits, context, place)  # type: ignore[arg-type]
+            for step in self.live[index].steps:
+                position, _, in1, in2, branch, _, _, traits = step
+                place = (index, position)
+                if branch == 1 and traits is not None:
+                    node = self._primitive(step, states[in1], states[in2], context, place)
                 else:
-                    made = len(self.places)
-                    node = self.call(op, x, y, context)  # type: ignore[arg-type]
-                    if node >= made:
-                        self.places[node] = place  # the caller's name says more than the callee's
+                    node = self._called(step, states[in1], states[in2], context, place)
                 states[INPUTS + position] = node
         except TypeFault as fault:
             fault.places.append(place)
             raise
         return states[-1]
 
-    def _branched(
-        self, op: str | int, x: int, y: int, branch: int, value: float, count: int,
-        traits: Traits | None, context: Context, place: Place,
-    ) -> int:  # fmt: skip
-        """A call or a primitive that runs more than once: for each expert, or in branches."""
+    def _called(self, step: Step, x: int, y: int, context: Context, place: Place) -> int:
+        """A call, or a primitive that runs in branches."""
+        op, branch = step[1], step[4]
         if branch == ROUTED:
             return self._routed(op, x, y, context, place)
-        inner = (*context, branch)
-        if isinstance(op, int):
-            node = self.call(op, x, y, inner)
+        inner = context if branch == 1 else (*context, branch)
+        if isinstance(op, str):
+            node = self._primitive(step, x, y, inner, place)
         else:
-            assert traits is not None
-            node = self._primitive(op, x, y, value, count, traits, inner, place)
-        return self._concatenated(node, len(context), branch, place)
+            made = len(self.places)
+            node = self.call(op, x, y, inner)
+            if node >= made and branch == 1:
+                self.places[node] = place  # the caller's name says more than the callee's
+        return node if branch == 1 else self._concatenated(node, len(context), branch, place)
 
-    def _primitive(
-        self, name: str, x: int, y: int, value: float, count: int, traits: Traits,
-        context: Context, place: Place,
-    ) -> int:  # fmt: skip
+    def _primitive(self, step: Step, x: int, y: int, context: Context, place: Place) -> int:
         """The node of a primitive on nodes x and y: one that is there already where it can be."""
+        name: str
+        traits: Traits
+        _, name, _, _, _, value, count, traits = step  # type: ignore[assignment]
         binary, single = traits.binary, traits.single
         if binary:
             if traits.reads_indices:
