@@ -24,6 +24,7 @@ from search.cli.commands import (
     study,
     tracking,
     training,
+    ui,
     writing,
 )
 from search.errors import INTERRUPTED, PrimevoError
@@ -75,7 +76,7 @@ def _options(
 
 for verb in (
     config.init, campaign.launch, campaign.resume, campaign.stop, campaign.delete,
-    overview.status, overview.list_campaigns, overview.top,
+    overview.status, overview.list_campaigns, overview.top, ui.ui,
     candidate.show, candidate.lineage, replay.replay, report.curve, report.report,
     tracking.tensorboard, tracking.mlflow, training.export, writing.generate, training.evaluate,
     study.compare, study.explain, study.simplify,
