@@ -26,9 +26,11 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Beside:
     """A candidate beside the seed program that it comes from, or beside the first one where it is a
-    seed program itself: in two columns, and in one for narrow screens."""
+    seed program itself: both texts, their lines in two columns, and in one for narrow screens."""
 
     seed: int
+    before: str
+    after: str
     pairs: Sequence[difference.Pair]
     lines: Sequence[difference.Line]
 
@@ -65,6 +67,8 @@ def beside(seed: int, before: str, after: str) -> Beside:
     whole = len(before.splitlines()) + len(after.splitlines())
     return Beside(
         seed,
+        before,
+        after,
         tuple(difference.side_by_side(before, after)),
         tuple(line for line in difference.difference(before, after, whole) if line.sign != "@"),
     )

@@ -19,7 +19,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from search.report import charts
+from search.report import charts, drawing
 from search.report.ancestry import beside_seed, lineage
 from search.report.sections import sections
 from search.report.verdict import Interval
@@ -51,6 +51,8 @@ def render(store: Store, name: str) -> str:
 def content(store: Store, view: View) -> dict[str, Any]:
     """What `page.html` shows of a campaign, by the template's names."""
     chosen = view.found.chosen
+    compared = None if chosen is None else beside_seed(store, view.name, chosen)
+    picture = compared and drawing.picture(compared.after, compared.before)
     return {
         "name": view.name,
         "quality": view.quality,
@@ -60,7 +62,8 @@ def content(store: Store, view: View) -> dict[str, Any]:
         "sections": sections(view),
         "mutations": view.mutations,
         "lineage": [] if chosen is None else lineage(store, view, chosen),
-        "beside": None if chosen is None else beside_seed(store, view.name, chosen),
+        "beside": compared,
+        "picture": picture,
         "routed": view.routed[:_TOP],
         "refused": sorted(view.summary.progress.rejected.items(), key=lambda item: -item[1]),
     }

@@ -19,7 +19,7 @@ from search.campaign.size import size_of
 from search.config.plugins import stored_config
 from search.config.schema import CampaignConfig
 from search.errors import UsageError
-from search.report import ancestry, charts, data, difference, page, queries, view
+from search.report import ancestry, charts, data, difference, drawing, page, queries, view
 from search.report.sections import Chart
 from search.storage.store import Store
 from search.ui import recent
@@ -94,6 +94,8 @@ def candidate(store: Store, name: str, id: int) -> str:
         charts=_charts(store, name, id, parent, quality),
         program=program,
         genome=texts[id] if texts[id].strip() != program.strip() else None,
+        picture=drawing.picture(texts[id], texts.get(parent or 0)),
+        from_seed=root != parent and root != id and drawing.picture(texts[id], texts[root]),
         from_parent=parent and difference.difference(_live(texts[parent]), program),
         beside=None if root == id else ancestry.beside(root, _live(texts[root]), program),
         lineage=ancestry.steps(store, name, id, runs, quality),
