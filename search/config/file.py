@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,28 +25,35 @@ from primitives.lowering.cost import program_layers
 from primitives.programs.seeds import DEFAULT_WIDTH
 from search.config.document import Document, Keys, dotted, of_data, read, shown
 from search.config.plugins import load_plugins
-from search.config.programfile import checked, load_program, spaced
+from search.config.programfile import CANDIDATE, checked, load_program, spaced, title_of
 from search.config.schema import CampaignConfig
 from search.config.verdict import verdict
 from search.errors import ConfigError, PrimevoError, UsageError
 from workers.data.corpora import CORPORA, DataError
 from workers.spec.task import DataSpec, Task
 
+Find = Callable[[str, str | None], str]
+"""The text of a candidate that is named as `campaign:NAME/ID`, given the config's `storage`; a
+PrimevoError where there is none."""
 
-def load(path: Path, overrides: Sequence[str] = ()) -> CampaignConfig:
-    """The config in a YAML file with `--set key=value` laid over it, or a ConfigError."""
-    return _config(read(path, overrides), str(path))
+
+def load(path: Path, overrides: Sequence[str] = (), find: Find | None = None) -> CampaignConfig:
+    """The config in a YAML file with `--set key=value` laid over it, or a ConfigError. Candidates
+    among the seed programs become their text by `find`; without it they stay names."""
+    return _config(read(path, overrides), str(path), find)
 
 
-def from_data(data: Mapping[str, object], source: str = "the config") -> CampaignConfig:
+def from_data(
+    data: Mapping[str, object], source: str = "the config", find: Find | None = None
+) -> CampaignConfig:
     """The config in plain data, keys as in a file, or a ConfigError."""
-    return _config(of_data(data, source), source)
+    return _config(of_data(data, source), source, find)
 
 
-def _config(document: Document, source: str) -> CampaignConfig:
+def _config(document: Document, source: str, find: Find | None) -> CampaignConfig:
     config = None
     if _load_plugins(document):  # without their rows, the rest cannot be judged
-        _check_programs(document)
+        _check_programs(document, find)
         _check_data(document)
         config = _validated(document)
     if config is None or document.problems:
@@ -135,14 +142,20 @@ def _load_plugins(document: Document) -> bool:
     return loaded
 
 
-def _check_programs(document: Document) -> None:
-    """Each seed is the name of a seed program or a file that parses and type-checks."""
+def _check_programs(document: Document, find: Find | None) -> None:
+    """Each seed is the name of a seed program, or a file or a candidate that parses and
+    type-checks."""
     seeds: Any = _at(document, "search", "seeds")
     width = _at(document, "task", "model", "d_model")
     d_model = width if type(width) is int and width > 0 else DEFAULT_WIDTH
     for index, name in _texts(seeds):
         keys = ("search", "seeds", index)
         try:
+            if name.startswith(CANDIDATE):
+                if find is None:
+                    continue
+                storage = _at(document, "storage")
+                name = find(name, storage if isinstance(storage, str) else None)
             seeds[index], _ = load_program(name, d_model, document.base(keys))
         except PrimevoError as error:
             document.add(keys, str(error))
@@ -160,9 +173,10 @@ def _check_fit(document: Document, config: CampaignConfig) -> None:
     wrong = {problem.key for problem in document.problems}
     named = _texts(_at(document, "search", "seeds")) or enumerate(config.search.seeds)
     for index, name in named:
-        if f"search.seeds[{index}]" in wrong:
+        if f"search.seeds[{index}]" in wrong or name.startswith(CANDIDATE):
             continue
         own = load_program(name, config.task.model.d_model)[1]
+        name = title_of(name)
         try:
             checked(own, name, config.task)
         except UsageError as error:

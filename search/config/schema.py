@@ -136,8 +136,9 @@ class SearchSpec(Spec):
     """Regularised evolution (Real et al. 2019): population, tournament, mutations, limits."""
 
     seeds: tuple[str, ...] = Field(
-        ("transformer",), min_length=1, description="seed programs by name, or program files"
-    )
+        ("transformer",), min_length=1, description="seed programs by name, program files, or "
+        "candidates: campaign:NAME/ID, campaign:NAME for its best"
+    )  # fmt: skip
     every: Literal[1, 2, 4, "middle"] = Field(
         1,
         description="which blocks run a routed seed program: every one, every second or fourth, "

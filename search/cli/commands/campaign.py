@@ -38,13 +38,15 @@ def launch(
     output: Output = "table",
 ) -> None:
     """Run a campaign. It ends in a table of the best against the seed program, and a verdict."""
+    from search.campaign.seeding import finder
     from search.config.file import load
     from search.config.memory import with_memory_limit
     from search.config.plugins import versions
     from search.storage.store import Store
 
+    named = [] if name is None else [f"name={json.dumps(name)}"]
     checked, warnings = with_memory_limit(
-        load(config, [*(overrides or ()), *([] if name is None else [f"name={json.dumps(name)}"])])
+        load(config, [*(overrides or ()), *named], finder(storage))
     )
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -36,11 +36,12 @@ def init(
 
 def validate(config: ConfigFile, overrides: Overrides = None, output: Output = "table") -> None:
     """Check a config. Prints it whole, with the defaults filled in."""
+    from search.campaign.seeding import finder
     from search.cli.output import print_fields, print_json, print_records
     from search.config.file import load
     from search.config.memory import with_memory_limit
 
-    checked = load(config, overrides or ())
+    checked = load(config, overrides or (), finder())
     for warning in with_memory_limit(checked)[1]:
         print(f"warning: {warning}", file=sys.stderr)
     data = checked.model_dump(mode="json")
