@@ -18,6 +18,7 @@ from itertools import product
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import ops
 
 from primitives import DNA, Graph, Instruction, Subroutine, build, render
 from primitives.graph.build import DISPATCH, Node
@@ -96,6 +97,7 @@ def traced(
     shapes = shapes_of(nodes, x.shape[0], options)
     values = {
         **kernels(),
+        "ops": ops,
         "x": x,
         "run": Run(tokens=tokens),
     }
