@@ -170,6 +170,13 @@ class SearchSpec(Spec):
         amount = self.budget.full * self.final.budget
         return float(round(amount)) if self.budget.unit in ("steps", "tokens") else amount
 
+    @property
+    def final_points(self) -> tuple[float, ...]:
+        """Where a run of the final phase is scored on its way: where those of the search are, as
+        far as it comes there."""
+        points = (*self.budget.points, self.budget.full)
+        return tuple(point for point in points if point < self.final_amount)
+
     @field_validator("objectives")
     @classmethod
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -32,9 +32,9 @@ from tests.cli.command import ROOT, data, primevo, refusal
 from tests.cli.instant import InstantPool
 
 VERBS = (
-    "init", "launch", "resume", "stop", "delete", "status", "list", "top", "show", "lineage",
-    "replay", "curve", "report", "tensorboard", "mlflow", "export", "generate", "evaluate",
-    "compare", "explain", "simplify", "check", "validate", "seeds", "primitives", "doctor",
+    "init", "launch", "resume", "stop", "delete", "import", "status", "list", "top", "ui", "show",
+    "lineage", "replay", "curve", "report", "tensorboard", "mlflow", "export", "generate",
+    "evaluate", "compare", "explain", "simplify", "check", "validate", "seeds", "primitives", "doctor",
     "db",
 )  # fmt: skip
 
