@@ -22,6 +22,7 @@ from search.cli.commands import (
     program,
     replay,
     report,
+    studies,
     study,
     tracking,
     training,
@@ -88,6 +89,7 @@ for verb in (
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip
     app.command(_NAMES.get(verb.__name__, verb.__name__))(verb)
+app.add_typer(studies.app, name="study")
 app.add_typer(database.app, name="db")
 
 
