@@ -1,0 +1,159 @@
+"""Training with in-batch memories (TRIME: Zhong, Lei and Chen 2022, arXiv 2205.12674).
+
+A context c_t, the tokens up to position t, is remembered by a vector g(c_t) together with the token
+that came next. The next token w is then predicted by
+
+    P(w | c_t)  ~  exp(E_w . f(c_t))  +  sum over memories j with label w of exp(sim(g_t, g_j)),
+
+sim(q, k) = q . k / sqrt(d). Objectives differ in which memories a position may use; all of them are
+positions of its own group of sequences, so similarities have the shape [groups, N, N] for N
+positions of a group, and those of the whole batch are never made.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from workers.data.similar import similar_segments
+from workers.data.tokens import SEPARATOR_ID
+from workers.spec.objective import Batch, Head, Tokens, even_windows, random_windows
+
+SEGMENTS = 4
+"""Sequences of a group: consecutive segments of one text, or texts that BM25 finds similar."""
+
+LOCAL_DROPPED = 0.9
+"""How often a sequence of `trime_ext` does without its own memories in training, so that it learns
+to use those of others (section 4.3)."""
+
+LOWEST = -1e30
+"""Stands for the similarity to a memory that a position may not use: e to it is 0."""
+
+
+def local_losses(x: Any, batch: Batch, head: Head) -> Any:
+    """Memories are the earlier positions of the same sequence (TrimeLM)."""
+    return memory_losses(x, batch, head, 1, _earlier(x.shape[1]))
+
+
+def long_losses(x: Any, batch: Batch, head: Head) -> Any:
+    """Memories are the earlier positions of the same document among SEGMENTS consecutive segments
+    (TrimeLM-long)."""
+    from keras import ops
+
+    document = _documents(_grouped(batch.tokens, SEGMENTS))
+    same = ops.equal(document[:, :, None], document[:, None, :])
+    return memory_losses(
+        x, batch, head, SEGMENTS, ops.logical_and(same, _earlier(SEGMENTS * x.shape[1]))
+    )
+
+
+def external_losses(x: Any, batch: Batch, head: Head) -> Any:
+    """Memories are all positions of the group's other sequences, and the earlier ones of the same
+    sequence where `batch.local` is 1 (TrimeLM-ext). In training alone."""
+    from keras import ops
+
+    length = x.shape[1]
+    sequence = np.arange(SEGMENTS * length) // length
+    own = sequence[:, None] == sequence
+    local = ops.repeat(_grouped(batch.local[:, None], SEGMENTS), length, axis=1) > 0
+    kept = ops.logical_and(own & _earlier(SEGMENTS * length), local[:, :, None])
+    return memory_losses(x, batch, head, SEGMENTS, ops.logical_or(~own, kept))
+
+
+def memory_losses(x: Any, batch: Batch, head: Head, group: int, allowed: Any) -> Any:
+    """x [batch, T, d_model] -> losses [batch, T] in nats, -log P of the targets. A batch's
+    sequences form groups of `group`, and `allowed` [groups or 1, N, N] says of the N positions of a
+    group which memory (last axis) each may use.
+
+    With the cross entropy L of the logits alone, z the target's logit, and s and s' the logarithms
+    of the sums over all allowed memories and over those that have the target for a label,
+
+        -log P  =  L + log(1 + exp(s - z - L)) - log(1 + exp(s' - z)),
+
+    in which a position without memories has L and nothing else."""
+    from keras import ops
+
+    plain, right = head.losses(x, batch.targets), head.chosen(x, batch.targets)
+    g = _grouped(ops.cast(head.memory, "float32"), group)
+    labels = _grouped(batch.targets, group)
+    similar = ops.matmul(g, ops.swapaxes(g, -1, -2)) * float(g.shape[-1] ** -0.5)
+    every = ops.where(allowed, similar, LOWEST)
+    fits = ops.where(ops.equal(labels[:, :, None], labels[:, None, :]), every, LOWEST)
+    of_all = ops.reshape(ops.logsumexp(every, axis=-1), plain.shape)
+    of_fits = ops.reshape(ops.logsumexp(fits, axis=-1), plain.shape)
+    return plain + ops.softplus(of_all - right - plain) - ops.softplus(of_fits - right)
+
+
+def external_batch(windows: Any, vocabulary: int, random: Any) -> Batch:
+    """The next token, and which sequences may remember themselves: few, at random."""
+    import keras
+    from keras import ops
+
+    draws = keras.random.uniform((windows.shape[0],), seed=random)
+    local = ops.cast(draws >= LOCAL_DROPPED, "float32")
+    return Batch(windows[:, :-1], windows[:, 1:], local=local)
+
+
+def random_segments(
+    tokens: Tokens, length: int, shape: tuple[int, int], rng: np.random.Generator
+) -> Tokens:
+    """Windows [*shape, length] in groups of consecutive ones, which begin at random places."""
+    steps, batch = shape
+    groups = (steps, batch // SEGMENTS)
+    stretches = random_windows(tokens, stretch(length), groups, rng)
+    windows: Tokens = segments(stretches, length).reshape(*shape, length)
+    return windows
+
+
+def even_segments(tokens: Tokens, length: int, shape: tuple[int, int]) -> Tokens:
+    """Windows [*shape, length] in groups of consecutive ones at even distances."""
+    batches, batch = shape
+    groups = even_windows(tokens, stretch(length), (batches, batch // SEGMENTS))
+    windows: Tokens = segments(groups, length).reshape(*shape, length)
+    return windows
+
+
+def similar_windows(
+    tokens: Tokens, length: int, shape: tuple[int, int], rng: np.random.Generator
+) -> Tokens:
+    """Windows [*shape, length] in groups of similar ones (see `data.similar`), each group as likely
+    as any other."""
+    steps, batch = shape
+    starts = similar_segments(tokens, length - 1, SEGMENTS)
+    groups = starts[rng.integers(0, len(starts), (steps, batch // SEGMENTS))]
+    views = np.lib.stride_tricks.sliding_window_view(tokens, length)
+    return views[groups.reshape(shape)]
+
+
+def segments(windows: Any, length: int) -> Any:
+    """Stretches [..., SEGMENTS T + 1] of text as windows [..., SEGMENTS, T + 1] whose targets stand
+    one after the other; `length` is T + 1."""
+    views = np.lib.stride_tricks.sliding_window_view(windows, length, axis=-1)
+    return views[..., :: length - 1, :]
+
+
+def stretch(length: int) -> int:
+    """How many tokens SEGMENTS windows of `length` take that overlap by one."""
+    return SEGMENTS * (length - 1) + 1
+
+
+def _earlier(count: int) -> Any:
+    """[count, count]: whether the position of the column is before that of the row. A position's
+    own label is what it predicts, and so none of its memories."""
+    return np.tri(count, k=-1, dtype=bool)
+
+
+def _grouped(x: Any, group: int) -> Any:
+    """[batch, T, ...] -> [batch / group, group T, ...]."""
+    from keras import ops
+
+    batch, length, *rest = x.shape
+    return x if group == 1 else ops.reshape(x, (batch // group, group * length, *rest))
+
+
+def _documents(tokens: Any) -> Any:
+    """Which document the next token belongs to, counted from the first of a stretch [..., N]."""
+    from keras import ops
+
+    return ops.cumsum(ops.cast(ops.equal(tokens, SEPARATOR_ID), "int32"), axis=-1)
