@@ -67,7 +67,7 @@ def drawn() -> tuple[np.ndarray, _Head, Batch]:
     windows = np.concatenate([trime.segments(each, T + 1) for each in stream])
     weights = (rng.standard_normal((V, D)).astype(np.float32), np.ones(D, "f"), np.zeros(D, "f"))
     local = np.array([1, 0, 0, 1, 0, 0, 1, 0], np.float32)
-    head = _Head(tuple(map(tf.constant, weights)), EMBEDDING_AND_HEAD.losses_of, tf.constant(g))
+    head = _Head(tuple(map(tf.constant, weights)), EMBEDDING_AND_HEAD, tf.constant(g))
     tokens, targets = tf.constant(windows[:, :-1]), tf.constant(windows[:, 1:])
     return x, head, Batch(tokens, targets, local=tf.constant(local))
 
@@ -85,14 +85,18 @@ def allowed(name: str, batch: Batch) -> np.ndarray:
 @pytest.mark.parametrize("name", ROWS)
 def test_the_loss_is_that_of_two_softmaxes(drawn, name, scale):
     x, head, batch = drawn
-    head = _Head(head.weights, head.losses_of, head.memory * scale)
+    head = _Head(head.weights, head.outer, head.memory * scale)
     made = OBJECTIVES[name].losses(x, batch, head)
     logits = np.asarray(head.logits(x)).reshape(-1, V)
     g, targets = np.asarray(head.memory).reshape(-1, D), np.asarray(batch.targets).reshape(-1)
     mask = allowed(name, batch)
     expected = two_softmaxes.losses(logits, g, targets, mask)
-    np.testing.assert_allclose(np.asarray(made).reshape(-1), expected, rtol=1e-5, atol=1e-5)
-    used = np.asarray(made - head.losses(x, batch.targets)).reshape(-1)
+    made = np.asarray(made).reshape(-1)
+    near = expected < trime.FAR  # what is less likely is known to be at least so unlikely
+    assert near.mean() > 0.7 and (near.all() or scale > 1)
+    np.testing.assert_allclose(made[near], expected[near], rtol=1e-5, atol=1e-5)
+    assert np.isfinite(made).all() and (made >= expected - 1e-3).all()
+    used = made - np.asarray(head.losses(x, batch.targets)).reshape(-1)
     assert (np.abs(used[mask.any(-1)]) > 1e-4).mean() > 0.8
 
 

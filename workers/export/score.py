@@ -71,9 +71,11 @@ class _Logits:
         scores = ops.cast(x, "float32")
         return ops.sparse_categorical_crossentropy(targets, scores, from_logits=True)
 
-    def chosen(self, x: Any, targets: Any) -> Any:
-        """The logits [batch, T] of targets, from all of them [batch, T, rows]."""
+    def scored(self, x: Any, targets: Any) -> tuple[Any, Any]:
+        """Cross entropy and logits [batch, T] of targets, from all logits [batch, T, rows]."""
         from keras import ops
 
         scores = ops.cast(x, "float32")
-        return ops.take_along_axis(scores, ops.cast(targets, "int32")[..., None], axis=-1)[..., 0]
+        return self.losses(x, targets), ops.take_along_axis(
+            scores, ops.cast(targets, "int32")[..., None], axis=-1
+        )[..., 0]

@@ -220,11 +220,20 @@ def losses_of(x: Any, embedding: Any, scale: Any, shift: Any, targets: Any) -> A
     return ops.sparse_categorical_crossentropy(targets, scores, from_logits=True)
 
 
+def scored_of(x: Any, embedding: Any, scale: Any, shift: Any, targets: Any) -> tuple[Any, Any]:
+    """The same losses, and the targets' logits [batch, T]."""
+    x = normed(x, scale, shift)
+    scores = ops.matmul(x, ops.transpose(embedding))
+    losses = ops.sparse_categorical_crossentropy(targets, scores, from_logits=True)
+    return losses, ops.sum(x * ops.take(embedding, targets, axis=0), axis=-1)
+
+
 class EmbeddingAndHead(NamedTuple):
     """What a model has outside its blocks: the same functions for all candidates of a task."""
 
     embed: Callable[..., Any] = embed
     losses_of: Callable[..., Any] = losses_of
+    scored_of: Callable[..., Any] = scored_of
 
 
 EMBEDDING_AND_HEAD = EmbeddingAndHead()
@@ -235,18 +244,18 @@ class _Head:
     """The end of a model for its objective; see `objectives.Head`."""
 
     weights: tuple[Any, Any, Any]
-    losses_of: Callable[..., Any]
+    outer: EmbeddingAndHead
     memory: Any = None
 
     def logits(self, x: Any) -> Any:
         return head(x, *self.weights)
 
     def losses(self, x: Any, targets: Any) -> Any:
-        return self.losses_of(x, *self.weights, targets)
+        return self.outer.losses_of(x, *self.weights, targets)
 
-    def chosen(self, x: Any, targets: Any) -> Any:
-        embedding, scale, shift = self.weights
-        return ops.sum(normed(x, scale, shift) * ops.take(embedding, targets, axis=0), axis=-1)
+    def scored(self, x: Any, targets: Any) -> tuple[Any, Any]:
+        made: tuple[Any, Any] = self.outer.scored_of(x, *self.weights, targets)
+        return made
 
 
 def logits(
@@ -304,7 +313,7 @@ def token_losses(
     batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
     x = outer.embed(batch.tokens, embedding, positions)
     x, auxiliary = _through(layers, weights, x, batch.tokens, training, seed)
-    end = _Head((embedding, scale, shift), outer.losses_of, auxiliary.memory)
+    end = _Head((embedding, scale, shift), outer, auxiliary.memory)
     losses = objective.losses if training else objective.scoring
     return losses(x, batch, end), batch.counts, auxiliary
 

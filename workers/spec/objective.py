@@ -42,8 +42,8 @@ class Head(Protocol):
         """The cross entropy [batch, T], in nats, of targets [batch, T]; traced once for all the
         candidates of a worker."""
 
-    def chosen(self, x: Any, targets: Any) -> Any:
-        """The logits [batch, T] of targets [batch, T]."""
+    def scored(self, x: Any, targets: Any) -> tuple[Any, Any]:
+        """The cross entropy and the logits [batch, T] of targets [batch, T]."""
 
 
 def random_windows(

@@ -12,6 +12,7 @@ positions of a group, and those of the whole batch are never made.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,10 @@ to use those of others (section 4.3)."""
 
 LOWEST = -1e30
 """Stands for the similarity to a memory that a position may not use: e to it is 0."""
+
+
+FAR = 69.0
+"""Nats: e to the -69 is the smallest share of a mass that float32 keeps with all its digits."""
 
 
 def local_losses(x: Any, batch: Batch, head: Head) -> Any:
@@ -71,17 +76,23 @@ def memory_losses(x: Any, batch: Batch, head: Head, group: int, allowed: Any) ->
 
         -log P  =  L + log(1 + exp(s - z - L)) - log(1 + exp(s' - z)),
 
-    in which a position without memories has L and nothing else."""
+    in which a position without memories has L and nothing else. Powers of e are taken once, so that
+    s' leaves out memories that are less similar than the most similar one by more than FAR."""
     from keras import ops
 
-    plain, right = head.losses(x, batch.targets), head.chosen(x, batch.targets)
+    plain, right = head.scored(x, batch.targets)
     g = _grouped(ops.cast(head.memory, "float32"), group)
     labels = _grouped(batch.targets, group)
-    similar = ops.matmul(g, ops.swapaxes(g, -1, -2)) * float(g.shape[-1] ** -0.5)
-    every = ops.where(allowed, similar, LOWEST)
-    fits = ops.where(ops.equal(labels[:, :, None], labels[:, None, :]), every, LOWEST)
-    of_all = ops.reshape(ops.logsumexp(every, axis=-1), plain.shape)
-    of_fits = ops.reshape(ops.logsumexp(fits, axis=-1), plain.shape)
+    similar = ops.matmul(g * float(g.shape[-1] ** -0.5), ops.swapaxes(g, -1, -2))
+    similar = similar + ops.where(allowed, 0.0, LOWEST)
+    nearest = ops.stop_gradient(ops.max(similar, axis=-1, keepdims=True))
+    mass, nearest = ops.exp(similar - nearest), nearest[..., 0]
+    fits = ops.cast(ops.equal(labels[:, :, None], labels[:, None, :]), mass.dtype)
+    of_all = nearest + ops.log(ops.sum(mass, axis=-1))
+    fitting, least = ops.sum(mass * fits, axis=-1), math.exp(-FAR)
+    of_fits = nearest + ops.log(ops.maximum(fitting, least))
+    of_all = ops.reshape(of_all, plain.shape)
+    of_fits = ops.reshape(ops.where(fitting > least, of_fits, LOWEST), plain.shape)
     return plain + ops.softplus(of_all - right - plain) - ops.softplus(of_fits - right)
 
 
