@@ -132,7 +132,9 @@ class TrainingSpec(Spec):
     )
     objective: Annotated[str, name_in(OBJECTIVES)] = Field(
         "next_token",
-        description="masked: hidden tokens are predicted, from both sides where a program may",
+        description="masked: hidden tokens are predicted, from both sides where a program may; "
+        "trime, trime_long, trime_ext: next tokens, by the vocabulary and by earlier positions of "
+        "the sequence, of the document, or by similar texts of the batch",
     )
     capacity_factor: float | None = Field(
         None,
@@ -160,6 +162,18 @@ class Task(Spec):
     model: ModelSpec = ModelSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     training: TrainingSpec = TrainingSpec()
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Task:
+        """A batch consists of whole groups of sequences."""
+        training, group = self.training, OBJECTIVES[self.training.objective].group
+        if training.batch_size % group:
+            raise clash(
+                f"batch_size {training.batch_size} is not a multiple of {group}, and the objective "
+                f"{training.objective} takes sequences in groups of {group}",
+                "training.batch_size", "training.objective",
+            )  # fmt: skip
+        return self
 
     @model_validator(mode="after")
     def _other_blocks(self) -> Task:
