@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
+from typing import Protocol
 
 from search.campaign.controller import Controller
 from search.campaign.progress import Progress
 from search.cli.display import make_display
 from search.cli.output import stderr
 from search.cli.waiting import waiting
-from search.config.schema import CampaignConfig
 from search.errors import PrimevoError
 from search.storage.events import Heartbeat
 from search.storage.store import CampaignRow, Store
@@ -22,14 +22,28 @@ from workers.plugins import PluginError
 from workers.pool.cluster import PoolError
 from workers.pool.pool import Pool
 from workers.spec.fit import window_length
+from workers.spec.pool import PoolSpec
 from workers.spec.task import Task
 
 
+class Staffed(Protocol):
+    """A config that says which workers it wants, and for what."""
+
+    @property
+    def task(self) -> Task: ...
+    @property
+    def workers(self) -> PoolSpec: ...
+    @property
+    def plugins(self) -> tuple[str, ...]: ...
+
+
 @contextmanager
-def started(config: CampaignConfig) -> Iterator[Pool]:
-    """The config's workers, ended however the block ends; what they lack is a PrimevoError."""
+def started(config: Staffed, tasks: Iterable[Task] = ()) -> Iterator[Pool]:
+    """The config's workers, ended however the block ends; what they lack is a PrimevoError. `tasks`
+    are those of the jobs that say one of their own."""
     try:
-        _check_text(config.task)
+        for task in tasks or (config.task,):
+            _check_text(task)
         with Pool(config.task, config.workers, plugins=config.plugins) as pool:
             yield pool
     except (PoolError, DataError, PluginError) as error:
@@ -37,14 +51,16 @@ def started(config: CampaignConfig) -> Iterator[Pool]:
 
 
 @contextmanager
-def on_demand(config: CampaignConfig) -> Iterator[Callable[[], Pool]]:
-    """A function that gives the config's workers, started when it is first called."""
+def on_demand(
+    config: Staffed, tasks: Iterable[Task] = ()
+) -> Iterator[Callable[[], Pool]]:  # fmt: skip
+    """A function that gives the config's workers (see `started`), started when it is called."""
     with ExitStack() as stack:
         pools: list[Pool] = []
 
         def workers() -> Pool:
             if not pools:
-                pools.append(stack.enter_context(started(config)))
+                pools.append(stack.enter_context(started(config, tasks)))
             return pools[0]
 
         yield workers
