@@ -77,6 +77,14 @@ def _check_text(task: Task) -> None:
         tokens = load_tokens(task.data, tell=tell)
     if problem := too_short(tokens, window_length(task)):
         raise PrimevoError(problem)
+    if task.transfer is not None and not CORPORA[task.transfer.source].downloads:
+        with waiting("making tokens of the other text") as tell:
+            other = load_tokens(task.transfer, tell=tell, like=task.data)
+        if len(other.test) < window_length(task):
+            raise PrimevoError(
+                f"the test split of task.transfer has {len(other.test)} tokens, fewer than a "
+                f"sequence with its targets, {window_length(task)}: give it more text"
+            )
 
 
 def run(store: Store, campaign: CampaignRow, pool: Pool, hours: float | None = None) -> Progress:

@@ -48,6 +48,7 @@ def _config(document: Document, source: str) -> CampaignConfig:
     if load_rows(document):  # without their rows, the rest cannot be judged
         _check_programs(document)
         check_data(document)
+        check_data(document, "task", "transfer")
         config = _validated(document)
     if config is None or document.problems:
         raise ConfigError(source, sorted(document.problems, key=lambda problem: problem.line))

@@ -50,6 +50,7 @@ def _config(document: Document, source: str) -> StudyConfig:
     config = None
     if load_rows(document):  # without their rows, the rest cannot be judged
         check_data(document)
+        check_data(document, "task", "transfer")
         texts: Any = at(document, "grid", "data")
         for index in range(len(texts) if isinstance(texts, list) else 0):
             check_data(document, "grid", "data", index)
