@@ -359,6 +359,19 @@ def token_losses(
     return losses(x, batch, end), batch.counts, auxiliary
 
 
+def predictions(
+    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any, objective: Objective
+) -> tuple[Any, Any, Any]:
+    """(logits [batch, T, rows of the embedding], targets [batch, T], how much each position counts)
+    in evaluation mode."""
+    embedding = weights[0]
+    vocabulary = embedding.shape[0] - objective.extra_rows
+    random = Seeds(seed, OBJECTIVE_STREAM)
+    batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
+    made, _ = logits(layers, weights, batch.tokens, False, seed)
+    return made, batch.targets, batch.counts
+
+
 def training_loss(
     layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any,
     objective: Objective, outer: EmbeddingAndHead = EMBEDDING_AND_HEAD,
