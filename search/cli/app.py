@@ -16,6 +16,7 @@ from search.cli.commands import (
     candidate,
     config,
     database,
+    grid,
     importing,
     machine,
     overview,
@@ -85,11 +86,11 @@ for verb in (
     overview.status, overview.list_campaigns, overview.top, ui.ui,
     candidate.show, candidate.lineage, replay.replay, report.curve, report.report,
     tracking.tensorboard, tracking.mlflow, training.export, writing.generate, training.evaluate,
-    study.compare, study.explain, study.simplify,
+    study.compare, study.explain, study.simplify, grid.study,
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip
     app.command(_NAMES.get(verb.__name__, verb.__name__))(verb)
-app.add_typer(studies.app, name="study")
+app.add_typer(studies.app, name="studies")
 app.add_typer(database.app, name="db")
 
 

@@ -19,6 +19,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from search.campaign.finals import titles
 from search.report import charts, drawing
 from search.report.ancestry import beside_seed, lineage
 from search.report.sections import sections
@@ -57,6 +58,7 @@ def content(store: Store, view: View) -> dict[str, Any]:
         "name": view.name,
         "quality": view.quality,
         "found": view.found,
+        "tested": titles(view.summary.final),
         "tiles": _tiles(view),
         "top": view.top[:_TOP],
         "sections": sections(view),

@@ -34,8 +34,8 @@ from tests.cli.instant import InstantPool
 VERBS = (
     "init", "launch", "resume", "stop", "delete", "import", "status", "list", "top", "ui", "show",
     "lineage", "replay", "curve", "report", "tensorboard", "mlflow", "export", "generate",
-    "evaluate", "compare", "explain", "simplify", "check", "validate", "seeds", "primitives",
-    "doctor", "study", "db",
+    "evaluate", "compare", "explain", "simplify", "study", "check", "validate", "seeds",
+    "primitives", "doctor", "studies", "db",
 )  # fmt: skip
 
 

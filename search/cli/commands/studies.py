@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 
 Study = Annotated[
-    str, typer.Argument(metavar="STUDY", help="As `study list` calls it, e.g. 'explain small 7'.")
+    str, typer.Argument(metavar="STUDY", help="As `studies list` calls it, e.g. 'explain small 7'.")
 ]
 
 
