@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Protocol
 
+import numpy as np
+
 from search.campaign.controller import Controller
 from search.campaign.progress import Progress
 from search.cli.display import make_display
@@ -21,7 +23,8 @@ from workers.data.corpora import CORPORA, DataError
 from workers.plugins import PluginError
 from workers.pool.cluster import PoolError
 from workers.pool.pool import Pool
-from workers.spec.fit import window_length
+from workers.spec.fit import needed_tokens, window_length
+from workers.spec.objectives import OBJECTIVES
 from workers.spec.pool import PoolSpec
 from workers.spec.task import Task
 
@@ -75,8 +78,13 @@ def _check_text(task: Task) -> None:
 
     with waiting("making tokens of the text") as tell:
         tokens = load_tokens(task.data, tell=tell)
-    if problem := too_short(tokens, window_length(task)):
+    if problem := too_short(tokens, needed_tokens(task)):
         raise PrimevoError(problem)
+    objective = OBJECTIVES[task.training.objective]
+    if objective.group > 1:  # similar texts are looked for at the first draw
+        shape, rng = (1, task.training.batch_size), np.random.default_rng(0)
+        with waiting("grouping the text"):
+            objective.draw(tokens.train, window_length(task), shape, rng)
     if task.transfer is not None and not CORPORA[task.transfer.source].downloads:
         with waiting("making tokens of the other text") as tell:
             other = load_tokens(task.transfer, tell=tell, like=task.data)

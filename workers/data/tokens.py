@@ -38,6 +38,9 @@ FORMAT = 1
 
 SEPARATOR = "<|end|>"
 
+SEPARATOR_ID = 0
+"""What joins documents, in both tokenizers."""
+
 BPE_SAMPLE = 200_000_000
 """Characters of the train split that a BPE is trained on, at most."""
 
@@ -86,7 +89,7 @@ def load_tokens(
     if not folder.is_dir():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(folder.with_suffix(".lock")):
+            with locked(folder.with_suffix(".lock")):
                 if not folder.is_dir():
                     _make(spec, folder, tell, learned)
         except OSError as error:
@@ -100,7 +103,7 @@ def load_tokens(
 def too_short(tokens: TokenSplits, window: int) -> str:
     """Why no window of so many tokens can be taken from one of the splits, and what to do; empty
     where there are enough. A window is a sequence with its targets: one token longer, for the next
-    token."""
+    token; objectives that look at consecutive sequences need them in a row."""
     sizes = {split: len(getattr(tokens, split)) for split in SPLITS}
     split = min(SPLITS, key=sizes.__getitem__)
     if sizes[split] >= window:
@@ -164,7 +167,7 @@ def _check_content(
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Holds a lock on the file, so that what many processes need is made once."""
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

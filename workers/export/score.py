@@ -5,6 +5,7 @@ the model that leaves, in the precision in which it computes.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,11 @@ def _loss(model: Any, split: Any, task: Task) -> tuple[float, list[Any]]:
     for windows in objective.fixed(split, window_length(task), shape):
         random = Seeds(ops.zeros([2], "int32"), OBJECTIVE_STREAM)
         batch = objective.batch(ops.convert_to_tensor(windows, "int32"), vocabulary, random)
-        logits = model(batch.tokens)
-        losses = np.asarray(objective.losses(logits, batch, _Logits()))
+        if objective.remembers:
+            logits, memory = model.remember(batch.tokens)
+        else:
+            logits, memory = model(batch.tokens), None
+        losses = np.asarray(objective.scoring(logits, batch, _Logits(memory)))
         own = sums(ops.cast(logits, "float32"), batch.targets, batch.counts)
         parts = [total + np.asarray(part) for total, part in zip(parts, own, strict=True)]
         counts = np.ones(losses.shape) if batch.counts is None else np.asarray(batch.counts)
@@ -66,8 +70,11 @@ def _loss(model: Any, split: Any, task: Task) -> tuple[float, list[Any]]:
     return total / weight, parts
 
 
+@dataclass(frozen=True, slots=True)
 class _Logits:
     """The head of a model that gives logits already: what an objective's loss is told of it."""
+
+    memory: Any
 
     def logits(self, x: Any) -> Any:
         """Logits [batch, T, rows] as they are."""
@@ -79,3 +86,12 @@ class _Logits:
 
         scores = ops.cast(x, "float32")
         return ops.sparse_categorical_crossentropy(targets, scores, from_logits=True)
+
+    def scored(self, x: Any, targets: Any) -> tuple[Any, Any]:
+        """Cross entropy and logits [batch, T] of targets, from all logits [batch, T, rows]."""
+        from keras import ops
+
+        scores = ops.cast(x, "float32")
+        return self.losses(x, targets), ops.take_along_axis(
+            scores, ops.cast(targets, "int32")[..., None], axis=-1
+        )[..., 0]

@@ -26,6 +26,7 @@ from primitives.registry import Registry
 from workers.data.corpora import CORPORA
 from workers.machine.backends import BACKENDS
 from workers.spec.objectives import OBJECTIVES
+from workers.spec.positions import Kind
 
 
 def name_in(table: Registry[Any]) -> AfterValidator:
@@ -93,6 +94,11 @@ class ModelSpec(Spec):
     )
     layers: int = Field(2, ge=1, le=1_000)
     sequence_length: int = Field(64, ge=2, le=1 << 20, description="tokens a sequence")
+    positions: Kind = Field(
+        "learned",
+        description="learned: a vector for each position of sequence_length; sinusoidal: waves; "
+        "rotary: products of two sequences see distances; none. All but learned go on for ever",
+    )
     other: str = Field(
         "transformer",
         description="blocks that a candidate's `every` leaves out: a seed program, or its text",
@@ -129,7 +135,9 @@ class TrainingSpec(Spec):
     )
     objective: Annotated[str, name_in(OBJECTIVES)] = Field(
         "next_token",
-        description="masked: hidden tokens are predicted, from both sides where a program may",
+        description="masked: hidden tokens are predicted, from both sides where a program may; "
+        "trime, trime_long, trime_ext: next tokens, by the vocabulary and by earlier positions of "
+        "the sequence, of the document, or by similar texts of the batch",
     )
     capacity_factor: float | None = Field(
         None,
@@ -182,6 +190,18 @@ class Task(Spec):
                         f"transfer.{key} is {other}, and data.{key} is {own}; one model reads both "
                         "texts: write the same", f"transfer.{key}", f"data.{key}",
                     )  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Task:
+        """A batch consists of whole groups of sequences."""
+        training, group = self.training, OBJECTIVES[self.training.objective].group
+        if training.batch_size % group:
+            raise clash(
+                f"batch_size {training.batch_size} is not a multiple of {group}, and the objective "
+                f"{training.objective} takes sequences in groups of {group}",
+                "training.batch_size", "training.objective",
+            )  # fmt: skip
         return self
 
     @model_validator(mode="after")

@@ -25,9 +25,10 @@ from primitives.lowering.cost import Cost
 from workers.data.tokens import TokenSplits, load_tokens, too_short
 from workers.machine.backends import BACKENDS, use_backend
 from workers.machine.progress import Tell, silent
-from workers.spec.fit import refused, task_cost, task_graph, window_length
+from workers.spec.fit import needed_tokens, refused, task_cost, task_graph, window_length
 from workers.spec.metrics import measured
-from workers.spec.objectives import OBJECTIVES, Objective
+from workers.spec.objective import Objective
+from workers.spec.objectives import OBJECTIVES
 from workers.spec.outcome import Budget, Compiled, Job, Measurement, Outcome
 from workers.spec.task import Task
 from workers.training.tempo import Tempo
@@ -133,7 +134,7 @@ def _begun(dna: DNA, task: Task, budget: Budget, seed: int) -> _Run | Outcome:
     if reason := refused(graph, task):
         return Outcome("invalid", reason)
     tokens = load_tokens(task.data)
-    if reason := too_short(tokens, window_length(task)):
+    if reason := too_short(tokens, needed_tokens(task)):
         return Outcome("invalid", reason)
     cost = task_cost(graph, task, tokens.vocabulary)
     return _Run(graph, cost, task, budget, seed, tokens)
