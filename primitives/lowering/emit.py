@@ -19,6 +19,7 @@ from primitives.lowering.expression import (
     Assignment,
     Expression,
     Function,
+    Literal,
     Mentioned,
     Name,
     Tuple,
@@ -83,7 +84,7 @@ def emit(
     options = options or LoweringOptions()
     own = row_functions(nodes)
     emitter = Emitter(nodes, strategies(nodes, d_model, options), specs, own, owner, options)
-    for position in range(len(nodes)):
+    for position in in_order(nodes, emitter.strategies):
         emitter.add(position)
         if record_loads and nodes[position].op == COMBINE:
             emitter.add_load(position)
@@ -95,6 +96,24 @@ def emit(
         frozenset(emitter.gathered),
         tuple(own.values()),
     )
+
+
+def in_order(nodes: Sequence[Node], routed: Mapping[int, Strategy]) -> Iterable[int]:
+    """The nodes, each after what it reads: gates that choose tokens come before these are sent."""
+    first = {dispatch: each.gates for dispatch, each in routed.items() if each.gates >= 0}
+    if not first:
+        return range(len(nodes))
+    order: dict[int, None] = {}
+    pending = list(reversed(range(len(nodes))))
+    while pending:
+        position = pending[-1]
+        needed = (*nodes[position].inputs, nodes[position].support, first.get(position, -1))
+        missing = [each for each in needed if each not in (-1, position) and each not in order]
+        if missing and position not in order:
+            pending.extend(reversed(missing))
+        else:
+            order[pending.pop()] = None
+    return order
 
 
 def row_functions(nodes: Iterable[Node]) -> dict[str, Callable[..., Any]]:
@@ -124,7 +143,7 @@ class Emitter:
         options: LoweringOptions,
     ) -> None:
         self.nodes, self.strategies, self.owner, self.options = nodes, routed, owner, options
-        self.scope = Scope(nodes)
+        self.scope = Scope(nodes, [""] * len(nodes))
         self.regions = regions(nodes)
         self.names = state_names((spec.name for spec in specs), functions)
         self.statements: list[Assignment] = []
@@ -151,7 +170,7 @@ class Emitter:
             name = self.add_dispatch(position)
         else:
             name = self.add_value(position)
-        self.scope.variables.append(name)
+        self.scope.variables[position] = name
 
     def add_value(self, position: int) -> str:
         """`name = ...`, or `name, name_ids = ...` where the node makes indices."""
@@ -201,6 +220,9 @@ class Emitter:
             return read, instead
         strategy, depth = self.strategies[region], len(self.nodes[region].context)
         directly = len(self.nodes[position].context) == depth
+        if strategy.kind == "runs" and "project(" in PRIMITIVES[self.nodes[position].op].code:
+            route = Name(self.scope.routes[region])
+            return Tuple((read, route, Literal(depth))), {"project": "project_runs"}
         if strategy.kind == "entries":
             self.gathered.add(name)
             instead["project"] = "project_entries"

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from primitives import DNA, Graph, Instruction, Subroutine, build, render
 from primitives.graph.build import DISPATCH, Node
-from primitives.kernels import balancing, dense, routing
+from primitives.kernels import balancing, dense, routing, runs
 from primitives.kernels.balancing import Run
 from primitives.language.dna import ROUTED
 from primitives.language.text import parse
@@ -46,7 +46,7 @@ from tests.reference.random_programs import programs, routed_programs
 PROGRAMS = {"dense": 580, "routed": 150}
 TELLING = {"dense": 500, "routed": 129}
 MOVING = {"dense": 400, "routed": 104}
-KINDS = ("every", "blocks", "entries")
+KINDS = ("every", "blocks", "entries", "runs")
 LENGTH, WIDTH, VOCABULARY = 6, 8, 99
 CUTS = (1, 3, 5)
 LOOSE = 1e-4
@@ -95,6 +95,7 @@ def traced(
     values = {
         **vars(dense),
         **vars(routing),
+        **vars(runs),
         **vars(balancing),
         "x": x,
         "run": Run(tokens=tokens),
@@ -130,7 +131,9 @@ def shapes_of(
         size = {feature_size(node.type, WIDTH, LENGTH)}
         axes = [{abs(n), 1} if loose else {n} for n in node.type.branches]
         region = around[position]
-        while region >= 0 and around[inside_of(nodes, region)] >= 0:
+        while (
+            region >= 0 and chosen[region].kind != "runs" and around[inside_of(nodes, region)] >= 0
+        ):
             region = around[inside_of(nodes, region)]
         if region < 0 or chosen[region].kind == "every":
             shapes.append([{batch}, *axes, {LENGTH}, size])
@@ -158,12 +161,14 @@ def attempt(dna: DNA, seed: int) -> Trial:
         later[row, cut:] = rng.integers(0, VOCABULARY, LENGTH - cut)
     batch = tf.constant(np.concatenate([x, nudged, spliced]))
     ids = np.concatenate([tokens, tokens, later])
-    first, *rest = KINDS[seed % 3 :] + KINDS[: seed % 3]
-    outputs, misshapen = traced(graph, batch, tensors, ids, LoweringOptions(7, LENGTH, kind=first))
+    first, *rest = KINDS[seed % 4 :] + KINDS[: seed % 4]
+    options = LoweringOptions(7, LENGTH, kind=first, dynamic=True)
+    outputs, misshapen = traced(graph, batch, tensors, ids, options)
     length = 1 + seed % (LENGTH - 1)
 
     def run(kind: str, x: Array, tokens: Ids) -> Array:
-        block = block_function(graph, WIDTH, LoweringOptions(*x.shape[:2], kind=kind))
+        options = LoweringOptions(*x.shape[:2], kind=kind, dynamic=True)
+        block = block_function(graph, WIDTH, options)
         return np.array(block(tf.constant(x), tensors, Run(tokens=tokens)))
 
     with np.errstate(all="ignore"):

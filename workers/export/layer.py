@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from textwrap import fill
 
@@ -73,7 +73,8 @@ def blocks_of(graph: Graph, task: Task, block: str, other: str) -> list[Block]:
     steps = OBJECTIVES[task.training.objective].continues and not why_not_stepwise(graph, task)
     blocks = []
     for name, each in graphs.items():
-        body = emit(each, task.model.d_model, owner="self.", options=lowering_options(task))
+        options = replace(lowering_options(task), dynamic=False)  # it runs under XLA, too
+        body = emit(each, task.model.d_model, owner="self.", options=options)
         called = functions(body.mentioned.functions, body.row_functions)
         attributes = _attributes_of("run", [*body.lines, *called])
         step = emit_step(each, task.model.d_model, owner="self.") if steps else None
