@@ -287,7 +287,7 @@ def collect(y: Tensor, gates: Tensor, route: Route, heads: tuple[int, ...]) -> T
     """Results in slots, summed by gates [batch, *heads, T, k]: [batch, *heads, T, d]."""
     gates = with_heads(gates, heads)
     rows = ops.reshape(y, (-1, y.shape[-1]))
-    taken = _move(rows, ops.reshape(route.places, (-1,)), ops.reshape(route.entries, (-1, 1)))
+    taken = move_rows(rows, ops.reshape(route.places, (-1,)), ops.reshape(route.entries, (-1, 1)))
     taken = ops.reshape(taken, (*ops.shape(gates), y.shape[-1]))
     return ops.sum(taken * gates[..., None], axis=-2)
 
@@ -346,10 +346,10 @@ def _filled(
     entries = ops.scatter(ops.reshape(place, (-1, 1)), entry, (slots + 1,))[1:]
     places = ops.reshape(place, (-1, k))
     rows = ops.reshape(x, (-1, x.shape[-1]))
-    return _move(rows, (entries + k - 1) // k, places), Route(owner, places, entries)
+    return move_rows(rows, (entries + k - 1) // k, places), Route(owner, places, entries)
 
 
-def _move(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+def move_rows(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
     """x [rows, d] to y with y[i] = x[there[i] - 1], and 0 where `there` is 0. `back` [rows, k] says
     where each row went: gathering by it is the gradient, and far faster than the scatter that
     automatic differentiation would make of it."""

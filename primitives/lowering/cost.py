@@ -94,7 +94,7 @@ def _block_cost(
         )
         parameters += weights
         active += weights * share.weights
-        flops += work * shares[first].rows
+        flops += work * (share if share.packed else shares[first]).rows
         elements += size * share.rows
     return parameters, flops, elements, active
 
@@ -122,10 +122,12 @@ def _node_cost(
 class _Share(NamedTuple):
     """How much of a node inside routed calls works for one token: on how many rows the node is
     computed, and which share of its weights the token meets. With top 2 of 8 experts, each run on
-    its own tokens, that is 2 rows (and what fills up blocks) and 2/8 of the weights."""
+    its own tokens, that is 2 rows (and what fills up blocks) and 2/8 of the weights. What is
+    `packed` is computed on fewer rows than what it reads."""
 
     rows: float
     weights: float
+    packed: bool = False
 
 
 _ALL = _Share(1.0, 1.0)
@@ -135,7 +137,7 @@ _ALL = _Share(1.0, 1.0)
 def _shares(nodes: Sequence[Node], d_model: int, options: LoweringOptions) -> list[_Share]:
     """The share of each node, in the nodes' order. Routed calls nest: an inner one works on the
     rows of the outer one."""
-    routed = strategies(nodes, d_model, options)
+    routed = strategies(nodes, d_model, options, rewritten=False)
     if not routed:
         return [_ALL] * len(nodes)
     region_of, shares = regions(nodes), {-1: _ALL}
@@ -145,4 +147,8 @@ def _shares(nodes: Sequence[Node], d_model: int, options: LoweringOptions) -> li
         if len(dispatch.inputs) == 2:
             met = min(1.0, nodes[dispatch.inputs[1]].type.size / -dispatch.context[-1])
         shares[position] = _Share(outer.rows * strategy.rows, outer.weights * met)
-    return [shares[region] for region in region_of]
+    found = [shares[region] for region in region_of]
+    for strategy in routed.values():
+        for position in strategy.passing.nodes if strategy.passing is not None else ():
+            found[position] = _Share(strategy.rows, found[position].weights, packed=True)
+    return found

@@ -13,10 +13,11 @@ from typing import Literal, NamedTuple
 
 from primitives.graph.build import COMBINE, DISPATCH, Node
 from primitives.lowering.openness import Openness, openness
+from primitives.lowering.passing import Passing, passing
 from primitives.ops.table import PRIMITIVES
 from primitives.ops.types import CHANNELS, KEYS, UNITS_PER_WIDTH, StateType
 
-Kind = Literal["every", "blocks", "entries", "runs"]
+Kind = Literal["every", "blocks", "entries", "runs", "rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ class Strategy:
         kind: "every" runs every expert on every token; "blocks" sorts tokens into blocks that
             belong to one expert each or, where there is a capacity factor, in training, into
             buffers of so many places; "entries" gives each gate entry a copy of its expert's
-            weights; "runs" has tokens in runs of just the length that each expert needs.
+            weights; "runs" has tokens in runs of just the length that each expert needs; "rows"
+            packs the tokens that a single expert's gate leaves open, for all that only they need.
         rows: how many rows the experts' bodies are computed on for each token: 8 for all of 8
             experts, 2 for copies of the weights of the top 2.
         block: rows of a block.
@@ -64,6 +66,7 @@ class Strategy:
             in training, too, and whether their share of a sequence is never exceeded.
         capacity_share: places that they have, over a sequence's tokens.
         outer: the DISPATCH of the call in whose runs the tokens lie; -1 where they lie in none.
+        passing: what is computed on packed rows, for "rows".
     """
 
     kind: Kind
@@ -75,6 +78,7 @@ class Strategy:
     bound: bool = False
     capacity_share: float = 1.0
     outer: int = -1
+    passing: Passing | None = None
 
 
 def feature_size(state: StateType, d_model: int, sequence_length: int) -> int:
@@ -111,13 +115,14 @@ def inside_of(nodes: Sequence[Node], dispatch: int) -> int:
 
 
 def strategies(
-    nodes: Sequence[Node], d_model: int, options: LoweringOptions
+    nodes: Sequence[Node], d_model: int, options: LoweringOptions, rewritten: bool = True
 ) -> dict[int, Strategy]:
-    """The strategy of each routed call, by the position of its DISPATCH."""
+    """The strategy of each routed call, by the position of its DISPATCH, among nodes as they are
+    lowered, or, not `rewritten`, as the program says them."""
     routed = [position for position, node in enumerate(nodes) if node.op == DISPATCH]
     chosen: dict[int, Strategy] = {}
     if routed:
-        calls = Calls(nodes, regions(nodes), openness(nodes), d_model, options)
+        calls = Calls(nodes, regions(nodes), openness(nodes), d_model, options, rewritten)
         for position in routed:
             chosen[position] = calls.strategy(position, chosen)
     return chosen
@@ -143,6 +148,7 @@ class Calls(NamedTuple):
     open: Sequence[Openness]
     d_model: int
     options: LoweringOptions
+    rewritten: bool
 
     def strategy(self, dispatch: int, outer: Mapping[int, Strategy]) -> Strategy:
         """The cheapest strategy of those that a call can have, or the one that the options name;
@@ -153,7 +159,7 @@ class Calls(NamedTuple):
         kind = self.options.kind
         if kind in choices:
             return choices[kind]
-        if kind is not None and kind != "runs":  # sizes that are fixed leave the others
+        if kind in ("every", "blocks", "entries"):  # sizes that are fixed leave the others
             return every
         weights = _expert_weights(self.nodes, self.around, dispatch, self.d_model)
         entries = self._entries(dispatch)
@@ -170,7 +176,7 @@ class Calls(NamedTuple):
         may_run = options.dynamic and (region < 0 or outer[region].kind == "runs")
         if len(node.inputs) == 1:
             gates = self._open_gates(dispatch)
-            return choices | self._open_choices(gates, experts, region, may_run)
+            return choices | self._open_choices(dispatch, gates, region, may_run)
         if may_run:
             within = None if region >= 0 else factor  # another call's tokens are no sequence
             rows = entries if within is None else min(factor or 1.0, 1.0) * entries
@@ -186,13 +192,14 @@ class Calls(NamedTuple):
         return choices
 
     def _open_choices(
-        self, gates: int, experts: int, region: int, may_run: bool
+        self, dispatch: int, gates: int, region: int, may_run: bool
     ) -> dict[Kind, Strategy]:
         """The strategies of a call for whose experts the gates at that position choose. Buffers of
         fixed sizes need a capacity, or gates that keep to their share."""
         choices: dict[Kind, Strategy] = {}
         if gates < 0:
             return choices
+        experts = -self.nodes[dispatch].context[-1]
         known, factor = self.open[gates], self.options.capacity_factor
         capacity = 1.0
         if region < 0 and known.settled:
@@ -205,6 +212,11 @@ class Calls(NamedTuple):
             choices["runs"] = made("runs", min(capacity, known.share) * experts)
         if capacity < 1:
             choices["blocks"] = made("blocks", capacity * experts)
+        if known.settled and (may_run or capacity < 1):
+            found = passing(self.nodes, self.around, dispatch, gates, self.rewritten)
+            if found is not None:
+                share = min(capacity, known.share) if may_run else capacity
+                choices["rows"] = made("rows", share, passing=found)
         return choices
 
     def _entries(self, dispatch: int) -> float:
@@ -246,7 +258,7 @@ _RUN = 2e5
 def _price(strategy: Strategy, call: _Call) -> float:
     """FLOPs a token, those counted whose time copies take: a number copied is worth 2 FLOPs."""
     bodies = 2 * strategy.rows * call.weights
-    if strategy.kind == "every":
+    if strategy.kind in ("every", "rows"):  # the latter saves more than the bodies
         return bodies
     tokens_moved = 8 * call.d_model * call.entries
     if strategy.kind == "entries":

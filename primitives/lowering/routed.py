@@ -45,7 +45,7 @@ def dispatched(scope: Scope, node: Node, strategy: Strategy) -> Expression:
     does not need, since every expert has all tokens."""
     heads, experts = node.context[:-1], -node.context[-1]
     tokens = scope.with_heads(node.inputs[0], heads)
-    if strategy.kind == "every":
+    if strategy.kind in ("every", "rows"):
         return call("to_every_expert", tokens)
     if strategy.gates >= 0:
         return _by_open_gates(scope, node, strategy, tokens)
@@ -65,13 +65,19 @@ def dispatched(scope: Scope, node: Node, strategy: Strategy) -> Expression:
     return Choice(buffers, Name("run.training"), made)
 
 
+def capacity(strategy: Strategy) -> Expression:
+    """Places of gates that choose, over a sequence's tokens: in evaluation all that they want."""
+    places = Literal(strategy.capacity_share)
+    if strategy.bound or strategy.capacity_share == 1:
+        return places
+    return Choice(places, Name("run.training"), Literal(1.0))
+
+
 def _by_open_gates(scope: Scope, node: Node, strategy: Strategy, tokens: Expression) -> Expression:
     """A DISPATCH whose gates are for all experts, of which those that are not 0 choose."""
-    heads, share = node.context[:-1], strategy.capacity_share
+    heads = node.context[:-1]
     gates = scope.with_heads(strategy.gates, heads)
-    places: Expression = Literal(share)
-    if not strategy.bound and share < 1:
-        places = Choice(places, Name("run.training"), Literal(1.0))
+    places = capacity(strategy)
     arguments = (tokens, gates, -node.context[-1], tuple(heads), places)
     if strategy.kind == "blocks":
         return call("to_open_buffers", *arguments)

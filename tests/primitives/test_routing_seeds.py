@@ -166,7 +166,7 @@ def test_evaluation_is_that_of_the_paper(name: str) -> None:
     for kind in KINDS:
         options = LoweringOptions(2, LENGTH, kind=kind, dynamic=True)
         ways.setdefault(emit(graph, WIDTH, options=options).lines, kind)
-    few = {"soft_mixture": 1, "expert_choice": 3}  # the latter keeps to buffers of a fixed size
+    few = {"soft_mixture": 1, "expert_choice": 3}
     assert len(ways) == few.get(name, 2 if name in FOR_ALL else 4)
     outputs = []
     for kind in ways.values():
