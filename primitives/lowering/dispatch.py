@@ -30,7 +30,8 @@ class LoweringOptions:
     it can, whatever it costs. `mixed_precision` has products of matrices computed in bfloat16, and
     all else in float32: norms, softmax, routing. `fused` says that a compiler fuses elementwise
     operations; `flash`, that the backend has a kernel for attention in bfloat16; `dynamic`, that
-    sizes of arrays may follow from values, as in TensorFlow's plain graphs."""
+    sizes of arrays may follow from values, as in TensorFlow's plain graphs. `rotary` has
+    products of two sequences see how far apart positions are (`rotary`)."""
 
     batch_size: int = 16
     sequence_length: int = 256
@@ -40,6 +41,7 @@ class LoweringOptions:
     fused: bool = False
     flash: bool = False
     dynamic: bool = False
+    rotary: bool = False
 
     @property
     def tokens(self) -> int:
@@ -213,7 +215,8 @@ class Calls(NamedTuple):
         if capacity < 1:
             choices["blocks"] = made("blocks", capacity * experts)
         if known.settled and (may_run or capacity < 1):
-            found = passing(self.nodes, self.around, dispatch, gates, self.rewritten)
+            rotary = self.options.rotary
+            found = passing(self.nodes, self.around, dispatch, gates, self.rewritten, rotary)
             if found is not None:
                 share = min(capacity, known.share) if may_run else capacity
                 choices["rows"] = made("rows", share, passing=found)

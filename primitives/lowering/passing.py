@@ -37,11 +37,17 @@ _FIRST_ALONE = frozenset({ATTENTION, "T-MAT MUL", "MAT MUL"})
 
 
 def passing(
-    nodes: Sequence[Node], around: Sequence[int], dispatch: int, gate: int, rewritten: bool
+    nodes: Sequence[Node],
+    around: Sequence[int],
+    dispatch: int,
+    gate: int,
+    rewritten: bool,
+    rotary: bool = False,
 ) -> Passing | None:
     """What the gate of a routed call's single expert closes; None where that is nothing beside the
     call itself, or where the call cannot be computed on packed rows. `rewritten` nodes are those
-    that are lowered, where attention is a single one."""
+    that are lowered, where attention is a single one. `rotary` products of two sequences rotate
+    rows by where they stand, and are not packed."""
     if nodes[gate].type.branches or nodes[dispatch].context != (-1,):
         return None
     readers: list[list[int]] = [[] for _ in nodes]
@@ -58,7 +64,9 @@ def passing(
     refused = {
         position
         for position, node in enumerate(nodes)
-        if not _by_row(node, rewritten) or around[position] not in (-1, dispatch)
+        if not _by_row(node, rewritten)
+        or around[position] not in (-1, dispatch)
+        or (rotary and node.op == "T-MAT MUL")
     }
     while True:
         found = _closed(nodes, readers, gate, closes, refused)

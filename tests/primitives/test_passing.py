@@ -64,6 +64,18 @@ def test_values_and_gradients_are_those_of_running_all(level: float, training: b
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-10)
 
 
+def test_rotary_queries_see_all_rows() -> None:
+    """They are rotated by where they stand: attention runs on all rows, what follows does not."""
+    expected = passed(0.5, replace(options("every"), rotary=True))
+    for mine, theirs in zip(
+        passed(0.5, replace(options(None), rotary=True)), expected, strict=True
+    ):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-10)
+    lines = emit(HALF, WIDTH, options=replace(options(None), rotary=True)).lines
+    assert any("pack_rows(main_heads" in line for line in lines)
+    assert not any("positions=" in line for line in lines)
+
+
 def test_a_capacity_drops_the_last_tokens_of_a_sequence_in_training_alone() -> None:
     """The gate is open for all; places are for three quarters of a sequence's 12 tokens."""
     every = passed(0.0, options("every"))[0]

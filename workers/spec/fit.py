@@ -12,6 +12,7 @@ from primitives.lowering.dispatch import LoweringOptions
 from primitives.programs.seeds import other_graph
 from workers.machine.backends import BACKENDS
 from workers.spec.objectives import OBJECTIVES
+from workers.spec.positions import POSITIONS
 from workers.spec.task import Task
 
 BYTES = 256
@@ -34,6 +35,7 @@ def lowering_options(task: Task) -> LoweringOptions:
         dynamic=BACKENDS[training.backend].dynamic
         and training.jit != "on"
         and training.precision != "mixed_bfloat16",
+        rotary=POSITIONS[task.model.positions].rotary,
     )
 
 
@@ -49,6 +51,7 @@ def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
         vocabulary,
         lowering_options(task),
         other,
+        POSITIONS[model.positions].bounded,
     )
 
 
