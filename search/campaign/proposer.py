@@ -11,6 +11,7 @@ from random import Random
 from typing import NamedTuple
 
 from primitives.language.dna import DNA
+from primitives.lowering.behaviour import behaviour
 from search.campaign.gates import Limits, Rules, task_cost
 from search.campaign.history import State
 from search.campaign.proposal import ProgramCache, propose
@@ -49,7 +50,8 @@ class Proposer:
                 twin = known[graph.hash]
                 raise UsageError(f"search.seeds: {name} and {twin} are one program; leave one out")
             known[graph.hash] = name
-            yield Candidate(dna, Proposed(number, None, "seed", graph.hash, None, {}, 0))
+            does = behaviour(graph) if self._config.search.compares_behaviour else None
+            yield Candidate(dna, Proposed(number, None, "seed", graph.hash, None, {}, 0, does))
 
     def child(self) -> Candidate:
         """The next child; a PrimevoError where none passes the gates. All randomness comes from
@@ -60,7 +62,7 @@ class Proposer:
             made.dna,
             Proposed(
                 number, made.parent_id, made.mutation, made.hash, made.original, made.rejections,
-                self._state.sequence,
+                self._state.sequence, made.behaviour,
             ),
         )  # fmt: skip
 
