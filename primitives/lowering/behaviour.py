@@ -29,6 +29,7 @@ from primitives.lowering.dispatch import weight_shape
 from primitives.lowering.expression import Name
 from primitives.lowering.operation import operation
 from primitives.lowering.render import source
+from primitives.lowering.rotary import with_rotated
 from primitives.lowering.weights import has_weight
 from primitives.ops.primitive import Init
 from primitives.ops.table import PRIMITIVES
@@ -51,15 +52,16 @@ _NOTHING = 1e-9
 """Values below are what rounding leaves of zero."""
 
 
-def behaviour(graph: Graph) -> str | None:
-    """The digest of what a program computes, and in which blocks it runs. None where it cannot be
+def behaviour(graph: Graph, rotary: bool = False) -> str | None:
+    """The digest of what a program computes, and in which blocks it runs; `rotary` is whether its
+    products of two sequences read rotated states. None where it cannot be
     told: programs that route, draw random numbers or act in training alone, primitives whose code
     is not run here, and results that are not finite."""
     if not all(map(_known, graph.ops)):
         return None
     try:
         with np.errstate(all="ignore"):
-            result = evaluated(graph)
+            result = evaluated(graph, rotary)
     except (AttributeError, NameError):  # code of a plug-in that calls what is not run here
         return None
     if result is None or not np.isfinite(result).all():
@@ -67,10 +69,13 @@ def behaviour(graph: Graph) -> str | None:
     return hashlib.blake2b(_seen(result) + bytes((graph.every,)), digest_size=16).hexdigest()
 
 
-def evaluated(graph: Graph, given: Callable[[int], Array] | None = None) -> Array | None:
+def evaluated(
+    graph: Graph, rotary: bool = False, given: Callable[[int], Array] | None = None
+) -> Array | None:
     """The block's output on the fixed inputs, [sequence, position, channel]. `given` may say what
     weight number i is, in canonical order; None where a weight would meet what is not finite."""
-    nodes, values, drawn = graph.nodes, list[Array](), Counter[bytes]()
+    nodes = with_rotated(graph.nodes) if rotary else graph.nodes
+    values, drawn = list[Array](), Counter[bytes]()
     number = 0
     for node in nodes:
         if node.op == INPUT:
@@ -194,6 +199,16 @@ def _project(x: Array, kernel: Array) -> Array:
     return made
 
 
+def _rotated(x: Array) -> Array:
+    half = x.shape[-1] // 2
+    if half == 0:
+        return x
+    angle = np.arange(x.shape[-2])[:, None] * 10000.0 ** (-np.arange(half) / half)
+    cos, sin = np.cos(angle), np.sin(angle)
+    one, other, odd = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return np.concatenate([one * cos - other * sin, one * sin + other * cos, odd], axis=-1)
+
+
 def _windows(x: Array, taps: int) -> list[Array]:
     padded = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(taps - 1, 0), (0, 0)])
     return [padded[..., tap : tap + x.shape[-2], :] for tap in range(taps)]
@@ -243,6 +258,7 @@ _NAMES: dict[str, Any] = {
     "depthwise_conv": _depthwise_conv,
     "merge_branches": _merge_branches,
     "repeat_features": _repeat_features,
+    "rotated": _rotated,
 }
 """What rows' code calls: keras.ops, and the kernels of `primitives.kernels` that dense programs
 use."""

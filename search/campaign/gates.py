@@ -15,7 +15,6 @@ from math import inf
 
 from primitives.graph.build import Graph, IllTyped
 from primitives.language.dna import DNA
-from primitives.lowering.behaviour import behaviour
 from primitives.lowering.cost import Cost
 from primitives.registry import Registry
 from search.campaign.history import State
@@ -84,7 +83,7 @@ class Child:
     @cached_property
     def behaviour(self) -> str | None:
         """What it does, as a digest; None where that cannot be told."""
-        return behaviour(self.graph)
+        return fit.behaviour(self.graph, self.task)
 
     @cached_property
     def cost(self) -> Cost:

@@ -11,7 +11,6 @@ from random import Random
 from typing import NamedTuple
 
 from primitives.language.dna import DNA
-from primitives.lowering.behaviour import behaviour
 from search.campaign.gates import Limits, Rules, task_cost
 from search.campaign.history import State
 from search.campaign.proposal import ProgramCache, propose
@@ -19,6 +18,7 @@ from search.config.programfile import checked, load_program, spaced
 from search.config.schema import CampaignConfig
 from search.errors import UsageError
 from search.storage.events import Ended, Proposed
+from workers.spec import fit
 
 
 class Candidate(NamedTuple):
@@ -50,7 +50,8 @@ class Proposer:
                 twin = known[graph.hash]
                 raise UsageError(f"search.seeds: {name} and {twin} are one program; leave one out")
             known[graph.hash] = name
-            does = behaviour(graph) if self._config.search.compares_behaviour else None
+            asked = self._config.search.compares_behaviour
+            does = fit.behaviour(graph, self._config.task) if asked else None
             yield Candidate(dna, Proposed(number, None, "seed", graph.hash, None, {}, 0, does))
 
     def child(self) -> Candidate:

@@ -63,8 +63,9 @@ def _check_text(task: Task) -> None:
         raise PrimevoError(problem)
 
 
-def run(store: Store, campaign: CampaignRow, pool: Pool) -> Progress:
-    """Runs the campaign to its end, or until it is drained, showing progress on stderr."""
+def run(store: Store, campaign: CampaignRow, pool: Pool, hours: float | None = None) -> Progress:
+    """Runs the campaign to its end, or until it is drained, showing progress on stderr. After
+    `hours` its search ends with what it has."""
     asked: list[str] = []  # a signal handler must not print: the next snapshot does
 
     def drain() -> None:
@@ -77,7 +78,7 @@ def run(store: Store, campaign: CampaignRow, pool: Pool) -> Progress:
         display.show(progress, heartbeat)
 
     with make_display(stderr(), campaign.name) as display:
-        controller = Controller(store, campaign, pool, show)
+        controller = Controller(store, campaign, pool, show, hours=hours)
         with interruptions(drain):
             return controller.run()
 

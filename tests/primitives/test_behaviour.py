@@ -12,6 +12,7 @@ from primitives import build, parse, render
 from primitives.graph.build import Graph
 from primitives.language.dna import DNA
 from primitives.lowering.behaviour import D_MODEL, behaviour, evaluated, fixed_inputs
+from primitives.lowering.dispatch import LoweringOptions
 from primitives.lowering.layer import block_function
 from primitives.lowering.weights import weight_specs
 from primitives.ops.table import PRIMITIVES
@@ -33,10 +34,12 @@ def changed(old: str, new: str, text: str = TEXT) -> str:
     return text.replace(old, new)
 
 
-def test_results_are_those_of_the_lowered_program() -> None:
+@pytest.mark.parametrize("rotary", [False, True])
+def test_results_are_those_of_the_lowered_program(rotary: bool) -> None:
     """Random programs and the written ones, with the same random weights, in 32 bits there. A few
     programs enlarge their roundings, such as the sine of what is in the hundreds."""
     compared, off, ops = 0, 0, set[str]()
+    options = LoweringOptions(rotary=rotary)
     dense = [load_seed(name) for name in seed_names() if not load_seed(name).counts]
     for dna in [*dense, *programs(60, seed=5)]:
         graph, rng = graph_of(dna), np.random.default_rng(3)
@@ -45,10 +48,10 @@ def test_results_are_those_of_the_lowered_program() -> None:
             for spec in weight_specs(graph, D_MODEL)
         ]
         with np.errstate(all="ignore"):
-            mine = evaluated(graph, weights.__getitem__)
+            mine = evaluated(graph, rotary, weights.__getitem__)
         assert mine is not None
         x, given = (fixed_inputs().astype(np.float32), [w.astype(np.float32) for w in weights])
-        theirs = np.asarray(block_function(graph, D_MODEL)(x, given), np.float64)
+        theirs = np.asarray(block_function(graph, D_MODEL, options)(x, given), np.float64)
         if not np.isfinite(mine).all() or not np.abs(theirs).max() < 1e4:
             continue  # one of them overflows: 32 bits sooner, but the lowered softmax never
         error = np.abs(mine - theirs).max() / max(1.0, np.abs(theirs).max())
@@ -56,7 +59,10 @@ def test_results_are_those_of_the_lowered_program() -> None:
         off += not error < 2e-3
         ops |= graph.ops
     assert compared >= 40 and off <= 1
-    assert {name for name, row in PRIMITIVES.items() if not row.routing} - ops <= {"RED PROD"}
+    assert {name for name, row in PRIMITIVES.items() if not row.routing} - ops <= {
+        "RED MAX",
+        "RED PROD",
+    }
 
 
 SAME = {

@@ -19,7 +19,7 @@ from primitives.graph.build import Graph
 from primitives.lowering.layer import Array
 from workers.engines.optimizer import make_optimizer
 from workers.engines.passes import CALL_STEPS, Passes, experts_of, packing_of
-from workers.model.model import model_layers
+from workers.model.model import embedding_and_head, model_layers
 from workers.model.parameters import Packing
 from workers.spec.task import Task
 
@@ -110,7 +110,8 @@ class _Source:
     def __init__(self, graph: Graph, shapes: Sequence[tuple[int, ...]], task: Task) -> None:
         layers = model_layers(graph, task)
         values = [np.broadcast_to(np.float32(0), shape) for shape in shapes]
-        self.passes = Passes(layers, task, experts_of(graph, task), "uint32")
+        outer = embedding_and_head(task.model)
+        self.passes = Passes(layers, task, experts_of(graph, task), "uint32", outer)
         self.packing = packing_of(layers, task, values, compiled=True)
         self._optimizer = make_optimizer(task.optimizer)
         # The device belongs to whoever trains: the optimiser's arrays are looked at on the host.

@@ -17,11 +17,10 @@ from primitives.lowering.layer import Array
 from workers.engines.engine import Loads, Windows
 from workers.engines.optimizer import elementwise
 from workers.model.model import (
-    EMBEDDING_AND_HEAD,
-    OUTER,
     EmbeddingAndHead,
     Layer,
     layer_graphs,
+    outer_count,
     scoring_loss,
     training_loss,
 )
@@ -50,7 +49,7 @@ class Passes:
     task: Task
     experts: Sequence[int]
     integer: str
-    outer: EmbeddingAndHead = EMBEDDING_AND_HEAD
+    outer: EmbeddingAndHead
 
     @property
     def windows(self) -> tuple[int, int]:
@@ -94,8 +93,9 @@ def packing_of(
     tenth shorter there, and compiling twice as long. In plain graphs those weights of experts that
     are trained, and of which a step can touch but a part, are tables, where the optimiser has a
     lazy form."""
-    trainable = [True] * len(OUTER) + [w.trainable for layer in layers for w in layer.specs]
-    gathered = [False] * len(OUTER) + [flag for layer in layers for flag in layer.gathered]
+    outer = outer_count(layers, values)
+    trainable = [True] * outer + [w.trainable for layer in layers for w in layer.specs]
+    gathered = [False] * outer + [flag for layer in layers for flag in layer.gathered]
     together = elementwise(task.optimizer) and not compiled
     tokens = task.training.batch_size * task.model.sequence_length
     kinds: list[Kind] = []

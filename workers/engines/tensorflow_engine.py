@@ -7,7 +7,7 @@ host.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,10 @@ from workers.engines.optimizer import make_optimizer
 from workers.engines.passes import CALL_STEPS, Passes, calls, experts_of, packing_of, summed
 from workers.engines.tables import LazyAdamW, Rows, squared_norm, touched
 from workers.model.model import (
-    EMBEDDING_AND_HEAD,
     Apply,
     EmbeddingAndHead,
     Layer,
+    embedding_and_head,
     model_layers,
     wrapped,
 )
@@ -48,7 +48,8 @@ class TensorFlowEngine:
             self._packing = packing_of(layers, task, values, compiled=False)
         elif not (self._jit or tables):
             layers = wrapped(layers, _traced_once)
-        outer = EMBEDDING_AND_HEAD if self._jit else _TRACED
+        outer = embedding_and_head(task.model)
+        outer = outer if self._jit else _traced(outer)
         self._passes = Passes(layers, task, experts_of(graph, task), "int32", outer)
         self._variables = self._packing.variables(values)
         self._states = [tf.Variable(value) for value in self._packing.of("state", values)]
@@ -136,8 +137,10 @@ class TensorFlowEngine:
         return _sum_over(windows, count, self._passes.score_shapes, score)
 
 
-_TRACED = EmbeddingAndHead(*(tf.function(part, autograph=False) for part in EMBEDDING_AND_HEAD))
-"""Traced by a worker's first candidate, and read by all that follow."""
+@cache
+def _traced(outer: EmbeddingAndHead) -> EmbeddingAndHead:
+    """The same, traced by a worker's first candidate, and read by all that follow."""
+    return EmbeddingAndHead(*(tf.function(part, autograph=False) for part in outer))
 
 
 def _traced_once(block: Apply) -> Apply:

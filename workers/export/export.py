@@ -232,14 +232,13 @@ def _whole_card(
 
 def _model(source: str, called: Names, weights: Weights, folder: Path = Path()) -> Any:
     """The exported module's model, holding the weights; a tokenizer's file lies in the folder."""
-    from workers.model.model import OUTER
-
     module = ModuleType(called.module)
     module.__file__ = str(folder / f"{called.module}.py")
     exec(compile(source, f"{called.module}.py", "exec"), module.__dict__)
     model = module.build_model(name=called.module)
-    around = [model.embedding.embeddings, model.positions.embeddings, *model.norm.weights]
-    named = dict(zip(OUTER, around, strict=True))
+    positions = [model.positions.embeddings] if "positions" in weights else []
+    around = [model.embedding.embeddings, *positions, *model.norm.weights]
+    named = dict(zip(list(weights)[: len(around)], around, strict=True))
     for number, block in enumerate(model.blocks):
         named |= {f"blocks/{number}/{variable.name}": variable for variable in block.weights}
     if named.keys() != weights.keys():

@@ -11,6 +11,7 @@ from primitives.lowering.cost import Cost, program_layers, static_cost
 from primitives.lowering.dispatch import LoweringOptions
 from primitives.programs.seeds import other_graph
 from workers.spec.objectives import OBJECTIVES
+from workers.spec.positions import POSITIONS
 from workers.spec.task import Task
 
 BYTES = 256
@@ -26,8 +27,20 @@ def lowering_options(task: Task) -> LoweringOptions:
     """What the task's blocks are lowered for."""
     training = task.training
     return LoweringOptions(
-        training.batch_size, task.model.sequence_length, training.capacity_factor, training.routing
+        training.batch_size,
+        task.model.sequence_length,
+        training.capacity_factor,
+        training.routing,
+        rotary=POSITIONS[task.model.positions].rotary,
     )
+
+
+def behaviour(graph: Graph, task: Task) -> str | None:
+    """A digest of what a program does on fixed inputs under the task's positions; None where that
+    cannot be told. NumPy is imported when this is first asked."""
+    from primitives.lowering.behaviour import behaviour as digest
+
+    return digest(graph, lowering_options(task).rotary)
 
 
 def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
@@ -42,6 +55,7 @@ def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
         vocabulary,
         lowering_options(task),
         other,
+        POSITIONS[model.positions].bounded,
     )
 
 

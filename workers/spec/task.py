@@ -24,6 +24,7 @@ from primitives.registry import Registry
 from workers.data.corpora import CORPORA
 from workers.machine.backends import BACKENDS
 from workers.spec.objectives import OBJECTIVES
+from workers.spec.positions import Kind
 
 
 def name_in(table: Registry[Any]) -> AfterValidator:
@@ -90,6 +91,11 @@ class ModelSpec(Spec):
     )
     layers: int = Field(2, ge=1, le=1_000)
     sequence_length: int = Field(64, ge=2, le=1 << 20, description="tokens a sequence")
+    positions: Kind = Field(
+        "learned",
+        description="learned: a vector for each position of sequence_length; sinusoidal: waves; "
+        "rotary: products of two sequences see distances; none. All but learned go on for ever",
+    )
     other: str = Field(
         "transformer",
         description="blocks that a candidate's `every` leaves out: a seed program, or its text",

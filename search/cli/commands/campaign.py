@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.commands.opening import open_store, option, stored_config
-from search.cli.commands.options import Campaign, ConfigFile, Output, Overrides, Storage, Yes
+from search.cli.commands.options import (
+    Campaign,
+    ConfigFile,
+    Hours,
+    Output,
+    Overrides,
+    Storage,
+    Yes,
+)
 from search.errors import INTERRUPTED, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +33,7 @@ def launch(
         str | None, typer.Option("--name", help="Default: the config's, or the file's name.")
     ] = None,
     overrides: Overrides = None,
+    hours: Hours = None,
     storage: Storage = None,
     output: Output = "table",
 ) -> None:
@@ -49,7 +58,7 @@ def launch(
             campaign = store.create_campaign(
                 chosen, checked.model_dump_json(), checked.seed, versions(checked.plugins)
             )
-            _run(store, campaign, pool, url, output)
+            _run(store, campaign, pool, url, output, hours)
 
 
 def _name_of(config: Path) -> str:
@@ -65,10 +74,27 @@ def _name_of(config: Path) -> str:
     return config.stem
 
 
-def resume(name: Campaign, storage: Storage = None, output: Output = "table") -> None:
+def resume(
+    name: Campaign,
+    hours: Hours = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Have so many candidates in all, instead of the config's; with as many as are "
+            "recorded, the final runs follow at once.",
+        ),
+    ] = None,
+    storage: Storage = None,
+    output: Output = "table",
+) -> None:
     """Go on with a campaign. Nothing that was recorded is done again."""
     with open_store(storage) as store:
         campaign = store.campaign(name)
+        if candidates is not None:
+            from search.campaign.length import resize
+
+            campaign = resize(store, campaign, candidates)
         if campaign.finished_at is not None:
             print(f"campaign '{name}' is finished", file=sys.stderr)
             _print_end(store, name, storage, output)
@@ -80,7 +106,7 @@ def resume(name: Campaign, storage: Storage = None, output: Output = "table") ->
         for line in changes(campaign.plugins, versions(config.plugins)):
             print(line, file=sys.stderr)
         with started(config) as pool:
-            _run(store, campaign, pool, storage, output)
+            _run(store, campaign, pool, storage, output, hours)
 
 
 def stop(name: Campaign, storage: Storage = None) -> None:
@@ -149,12 +175,19 @@ def _refuse_taken(store: Store, name: str) -> None:
     )
 
 
-def _run(store: Store, campaign: CampaignRow, pool: Pool, storage: str | None, output: str) -> None:
+def _run(
+    store: Store,
+    campaign: CampaignRow,
+    pool: Pool,
+    storage: str | None,
+    output: str,
+    hours: float | None,
+) -> None:
     from search.cli.running import run
 
     command = f"primevo resume {campaign.name}{option(storage)}"
     try:
-        progress = run(store, campaign, pool)
+        progress = run(store, campaign, pool, hours)
     except BaseException:
         print(f"campaign '{campaign.name}' has not ended; go on by: {command}", file=sys.stderr)
         raise
