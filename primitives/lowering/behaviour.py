@@ -45,11 +45,11 @@ _SIZES = (0.02, 0.3, 1.0, 6.0)
 _MEANS = (0.0, 0.05, -0.5, 0.0)
 
 DIGITS = 1e6
-"""Results that agree to a millionth of a sequence's largest value are taken to be the same."""
+"""Results that agree to a millionth of their position's largest value are taken to be the same."""
 
 
 _NOTHING = 1e-9
-"""Values below are what rounding leaves of zero."""
+"""Values below, and below so many of the largest, are what rounding leaves of zero."""
 
 
 def behaviour(graph: Graph, rotary: bool = False) -> str | None:
@@ -114,12 +114,13 @@ def fixed_inputs() -> Array:
 
 
 def _seen(x: Array) -> bytes:
-    """What two arrays share that are equal but for rounding: each sequence's values over its
-    largest one, and the size of that."""
-    rows = x.reshape(len(x), -1)
-    size = np.abs(rows).max(axis=1, keepdims=True)
-    size[size < _NOTHING] = 1.0
-    parts = np.rint(rows / size * DIGITS), np.rint(np.log(size) * DIGITS)
+    """What two arrays share that are equal but for rounding: each position's values over its
+    largest one, and the size of that. Each position counts, though others be far larger."""
+    size = np.abs(x).max(axis=-1, keepdims=True)
+    nothing = size < max(_NOTHING, _NOTHING * float(size.max()))
+    size[nothing] = 1.0
+    scaled = np.where(nothing, 0.0, x / size)
+    parts = np.rint(scaled * DIGITS), np.rint(np.log(size) * DIGITS)
     return b"".join(part.astype(np.int64).tobytes() for part in parts)
 
 
