@@ -70,6 +70,12 @@ def window_length(task: Task) -> int:
     return task.model.sequence_length + OBJECTIVES[task.training.objective].lookahead
 
 
+def needed_tokens(task: Task) -> int:
+    """Tokens in a row that a split must have for one window, or one group of windows that follow
+    each other."""
+    return OBJECTIVES[task.training.objective].stretch(window_length(task))
+
+
 def refused(graph: Graph, task: Task) -> str:
     """Why the task cannot have a program that has a type there, in one line with the remedy; empty
     where it may: some layer of the model has to run the program. With `every: 4` that is the last
