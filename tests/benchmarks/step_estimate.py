@@ -1,11 +1,13 @@
-"""Can a step's time be told from the graph? python -m tests.benchmarks.step_estimate URL CAMPAIGN ...
+"""Can a step's time be told from the graph?
+
+    python -m tests.benchmarks.step_estimate STORAGE_URL CAMPAIGN CAMPAIGN ...
 
 The step times of recorded candidates, over their campaign's median, are fitted by least squares of
-the relative error, no coefficient below zero, on a constant, FLOPs a token, bytes of activations and
-the number of operations. Each campaign is predicted from the others. Prints a JSON object a line:
-`ratio` has the 5th, 50th and 95th percentile of predicted over measured time, `correlation` is that
-of the logarithms, `slow` counts the candidates above SLOW medians, and `caught` those of them that
-the prediction says.
+the relative error, no coefficient below zero, on a constant, FLOPs a token, bytes of activations
+and the number of operations. Each campaign is predicted from the others. Prints a JSON object a
+line: `ratio` has the 5th, 50th and 95th percentile of predicted over measured time, `correlation`
+is that of the logarithms, `slow` counts the candidates above SLOW medians, and `caught` those of
+them that the prediction says.
 """
 
 from __future__ import annotations
