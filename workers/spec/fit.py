@@ -39,6 +39,14 @@ def lowering_options(task: Task) -> LoweringOptions:
     )
 
 
+def behaviour(graph: Graph, task: Task) -> str | None:
+    """A digest of what a program does on fixed inputs under the task's positions; None where that
+    cannot be told. NumPy is imported when this is first asked."""
+    from primitives.lowering.behaviour import behaviour as digest
+
+    return digest(graph, lowering_options(task).rotary)
+
+
 def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
     """The static cost of a program at the task's sizes."""
     model = task.model
