@@ -51,7 +51,7 @@ def test_earlier_positions_one_by_one(reach):
                 if reach is None:
                     allowed = j // T == t // T
                 else:
-                    allowed = found.documents[j] == found.documents[t] and t - j <= reach
+                    allowed = found.documents[j] == found.documents[t]
                     allowed &= j >= t // T * T - reach
                 if allowed:
                     mass = np.exp(float(found.g[j] @ found.g[t]) / D**0.5 / temperature)

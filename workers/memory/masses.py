@@ -32,27 +32,26 @@ class Masses:
 def earlier(
     found: Contexts, keys: Array, reach: int | None, temperatures: Sequence[float]
 ) -> list[Masses]:
-    """By earlier positions of the text itself, for each temperature: those of the same segment, or
-    up to `reach` that come before it in the same document, too. Similarity is the product of `keys`
-    [N, d] over the root of d."""
+    """By earlier positions of the text itself, for each temperature: those of the same segment, and
+    of the same document up to `reach` that come before the segment, unless that is None. Similarity
+    is the product of `keys` [N, d] over the root of d."""
     size, length = len(keys), found.length
     every = np.full((len(temperatures), size), NOTHING)
     fits = every.copy()
     scaled = keys * np.float32(keys.shape[1] ** -0.5)
+    starts = np.searchsorted(found.documents, found.documents)  # where each document begins
     for first in range(0, size, length):
         last = first + length
-        low = first if reach is None else max(0, first - reach)
+        low = first if reach is None else max(starts[first], first - reach)
         similar = scaled[first:last] @ keys[low:last].T
-        here, there = np.arange(first, last)[:, None], np.arange(low, last)
-        allowed = there < here
-        if reach is not None:
-            allowed &= (found.documents[low:last] == found.documents[first:last, None]) & (
-                here - there <= reach
-            )
-        similar = np.where(allowed, similar, NOTHING)
         same = found.labels[low:last] == found.labels[first:last, None]
+        own = similar[:, first - low :]  # all that is older is remembered
+        own[np.triu_indices(length)] = NOTHING
+        if reach is not None and found.documents[first] != found.documents[last - 1]:
+            others = found.documents[low:last] != found.documents[first:last, None]
+            similar[others] = NOTHING
         for number, temperature in enumerate(temperatures):
-            every[number, first:last], fits[number, first:last] = _sums(similar / temperature, same)
+            every[number, first:last], fits[number, first:last] = _sums(similar, same, temperature)
     return [Masses(*each) for each in zip(every, fits, strict=True)]
 
 
@@ -60,29 +59,31 @@ def datastore(
     found: Contexts, index: Index, labels: Array, count: int, temperatures: Sequence[float]
 ) -> list[Masses]:
     """By the `count` nearest entries of an index, whose labels these are, for each temperature."""
+    block = index.together
     made: list[list[tuple[Array, Array]]] = [[] for _ in temperatures]
-    for first in range(0, len(found.g), BLOCK):
-        scores, places = index.nearest(found.g[first : first + BLOCK], count)
-        scores = np.where(places < 0, NOTHING, scores) * found.g.shape[1] ** -0.5
-        same = labels[places] == found.labels[first : first + BLOCK, None]
+    for first in range(0, len(found.g), block):
+        scores, places = index.nearest(found.g[first : first + block], count)
+        scores = np.where(places < 0, NOTHING, scores) * np.float32(found.g.shape[1] ** -0.5)
+        same = labels[places] == found.labels[first : first + block, None]
         for number, temperature in enumerate(temperatures):
-            made[number].append(_sums(scores / temperature, same))
+            made[number].append(_sums(scores, same, temperature))
     return [Masses(*(np.concatenate(parts) for parts in zip(*each, strict=True))) for each in made]
 
 
-BLOCK = 64
-"""Positions that are looked up together."""
-
-
-def _sums(similar: Array, same: Array) -> tuple[Array, Array]:
-    """The logarithms of the sums of exp(similar) over the last axis, of all and of those that are
-    `same`."""
+def _sums(similar: Array, same: Array, temperature: float) -> tuple[Array, Array]:
+    """The logarithms of the sums of exp(similar / temperature) over the last axis, of all and of
+    those that are `same`."""
     highest = similar.max(axis=-1, keepdims=True, initial=NOTHING)
-    safe = np.where(np.isfinite(highest), highest, 0.0)
-    powers = np.exp(similar - safe)
+    safe = np.where(np.isfinite(highest), highest, 0.0).astype(similar.dtype)
+    powers = np.subtract(similar, safe)
+    powers *= 1 / temperature
+    np.exp(powers, out=powers)
+    shift = safe[:, 0].astype(np.float64) / temperature
     with np.errstate(divide="ignore"):
-        every, fits = np.log(powers.sum(-1)), np.log(np.where(same, powers, 0.0).sum(-1))
-    return every + safe[:, 0], fits + safe[:, 0]
+        every = np.log(powers.sum(-1, dtype=np.float64)) + shift
+        powers *= same
+        fits = np.log(powers.sum(-1, dtype=np.float64)) + shift
+    return every, fits
 
 
 def joint(found: Contexts, masses: Masses) -> Array:

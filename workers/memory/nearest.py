@@ -24,6 +24,10 @@ class Index(Protocol):
     def search(self) -> str:
         """How it looks: `exact` or `faiss`."""
 
+    @property
+    def together(self) -> int:
+        """How many queries are best asked at once."""
+
     def nearest(self, queries: Array, count: int) -> tuple[Array, Array]:
         """The scores [n, count] of the entries most like each of queries [n, d], in no order, and
         their places, -1 where there are fewer. A score is the product of the two vectors, or minus
@@ -40,7 +44,7 @@ def index_of(keys: Array, by_distance: bool) -> Index:
 class ExactIndex:
     """Compares with every entry."""
 
-    search = "exact"
+    search, together = "exact", 64
 
     def __init__(self, keys: Array, by_distance: bool) -> None:
         self._keys, self._by_distance = np.ascontiguousarray(keys, np.float32), by_distance
@@ -60,7 +64,7 @@ class ExactIndex:
 class FaissIndex:
     """Looks into the PROBED likeliest of CELLS cells (an inverted file), exactly inside."""
 
-    search = "faiss"
+    search, together = "faiss", 512
 
     def __init__(self, keys: Array, by_distance: bool) -> None:
         import faiss
