@@ -21,6 +21,7 @@ from primitives.lowering.dispatch import (
     strategies,
     weight_shape,
 )
+from primitives.lowering.rotary import FLOPS, rotated_states
 from primitives.ops.table import PRIMITIVES
 from primitives.ops.types import StateType
 
@@ -51,10 +52,12 @@ class Cost:
 def static_cost(
     graph: Graph, d_model: int, layers: int, sequence_length: int, vocabulary: int,
     options: LoweringOptions | None = None, other: Graph | None = None,
+    learned_positions: bool = True,
 ) -> Cost:  # fmt: skip
-    """Cost of `layers` blocks with the model around them: tied token embedding, learned positions,
-    final layer norm. Blocks that do not run the program run `other`. Routed calls count as they are
-    lowered for `options`. Training a token takes about three times its forward FLOPs."""
+    """Cost of `layers` blocks with the model around them: tied token embedding, positions if they
+    are learned, final layer norm. Blocks that do not run the program run `other`. Routed calls and
+    rotary positions count as they are lowered for `options`. Training a token takes about three
+    times its forward FLOPs."""
     options = options or LoweringOptions()
     if options.sequence_length != sequence_length:
         options = replace(options, sequence_length=sequence_length)
@@ -64,7 +67,7 @@ def static_cost(
         rest = _block_cost(other, d_model, options)
         sums = [total + (layers - own) * part for total, part in zip(sums, rest, strict=True)]
     parameters, flops, elements, active = sums
-    outer = (vocabulary + sequence_length + 2) * d_model
+    outer = (vocabulary + learned_positions * sequence_length + 2) * d_model
     head_flops = 2 * vocabulary * d_model
     activations = elements + vocabulary + 2 * d_model
     return Cost(
@@ -96,7 +99,16 @@ def _block_cost(
         active += weights * share.weights
         flops += work * shares[first].rows
         elements += size * share.rows
+    if options.rotary:
+        turned = sum(_size(nodes[each].type, d_model, length) for each in rotated_states(nodes))
+        flops, elements = flops + FLOPS * turned, elements + turned
     return parameters, flops, elements, active
+
+
+def _size(state: StateType, d_model: int, length: int) -> int:
+    """Scalars of a state at one position, without experts' slots."""
+    branches = math.prod(n for n in state.branches if n > 0)
+    return feature_size(state, d_model, length) * branches
 
 
 @lru_cache(maxsize=1 << 16)
@@ -106,10 +118,7 @@ def _node_cost(
     """How many trainable weights a node has, and its FLOPs and activations a token if each routed
     call around it ran on one row a token. `read` is the type of its first input, `made` that of its
     result."""
-    sizes = [
-        feature_size(state, d_model, length) * math.prod(n for n in state.branches if n > 0)
-        for state in (read, made)
-    ]
+    sizes = [_size(state, d_model, length) for state in (read, made)]
     row = PRIMITIVES.get(op)
     if row is None:
         return 0, 2 * sizes[0] if op == COMBINE else 0, sizes[1]

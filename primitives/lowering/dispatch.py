@@ -26,7 +26,8 @@ class LoweringOptions:
     fill; None is for as many as come. `kind` runs every routed call by that dispatch strategy where
     it can, whatever it costs. `mixed_precision` has products of matrices computed in bfloat16, and
     all else in float32: norms, softmax, routing. `fused` says that a compiler fuses elementwise
-    operations; `flash`, that the backend has a kernel for attention in bfloat16."""
+    operations; `flash`, that the backend has a kernel for attention in bfloat16. `rotary` has
+    products of two sequences see how far apart positions are (`rotary`)."""
 
     batch_size: int = 16
     sequence_length: int = 256
@@ -35,6 +36,7 @@ class LoweringOptions:
     mixed_precision: bool = False
     fused: bool = False
     flash: bool = False
+    rotary: bool = False
 
     @property
     def tokens(self) -> int:

@@ -82,8 +82,8 @@ def emit(
     """The block's code at this width. `owner` stands before the names of weights, `self.` in a
     layer; `options` are what the block is lowered for; with `record_loads` the code leaves the
     loads of experts in `run.loads`."""
-    nodes, specs = lowered(graph), weight_specs(graph, d_model)
     options = options or LoweringOptions()
+    nodes, specs = lowered(graph, options.rotary), weight_specs(graph, d_model)
     own = row_functions(nodes)
     emitter = Emitter(nodes, strategies(nodes, d_model, options), specs, own, owner, options)
     for position in range(len(nodes)):

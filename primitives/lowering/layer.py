@@ -95,10 +95,10 @@ class LoweredStep:
         return tuple(ops.full(*each, dtype) for each in zip(shapes, starts, strict=True))
 
 
-def lower_step(graph: Graph, d_model: int) -> LoweredStep:
+def lower_step(graph: Graph, d_model: int, rotary: bool = False) -> LoweredStep:
     """The block as a pure function of a few new positions and of what was kept of earlier ones;
     ValueError where the graph has none (see `stepwise.not_stepwise`)."""
-    step = emit_step(graph, d_model)
+    step = emit_step(graph, d_model, rotary=rotary)
     code = step_source(step)
     return LoweredStep(_compiled(code, "step", f"<step {graph.hash}>", step.body), step.kept, code)
 

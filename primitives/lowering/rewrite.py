@@ -11,6 +11,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from primitives.graph.build import Graph, Node
+from primitives.lowering.rotary import with_rotated
 from primitives.ops.types import CHANNELS, COUNT, KEYS
 
 SOFTMAX = "SOFTMAX"
@@ -32,10 +33,12 @@ ATTENTION = "ATTENTION"
 it is causal, each position seeing those up to itself, and 0 where every position sees all."""
 
 
-def lowered(graph: Graph) -> tuple[Node, ...]:
+def lowered(graph: Graph, rotary: bool = False) -> tuple[Node, ...]:
     """The nodes to lower, inputs first: each pattern that has a kernel or a gradient of its own has
-    become one node, and nodes that nothing reads any more are left out."""
-    nodes = [_replaced(graph.nodes, node) for node in graph.nodes]
+    become one node, and nodes that nothing reads any more are left out. Where positions are
+    `rotary`, products of two sequences read rotated states (`rotary`)."""
+    found = with_rotated(graph.nodes) if rotary else graph.nodes
+    nodes = [_replaced(found, node) for node in found]
     needed = _needed(nodes)
     readers = _readers([node for node, kept in zip(nodes, needed, strict=True) if kept])
     return _reachable([_with_attention(nodes, node, readers) for node in nodes])

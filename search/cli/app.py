@@ -16,6 +16,7 @@ from search.cli.commands import (
     candidate,
     config,
     database,
+    grid,
     machine,
     overview,
     program,
@@ -78,7 +79,7 @@ for verb in (
     overview.status, overview.list_campaigns, overview.top,
     candidate.show, candidate.lineage, replay.replay, report.curve, report.report,
     tracking.tensorboard, tracking.mlflow, training.export, writing.generate, training.evaluate,
-    study.compare, study.explain, study.simplify,
+    study.compare, study.explain, study.simplify, grid.study,
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip
     app.command({"list_campaigns": "list"}.get(verb.__name__, verb.__name__))(verb)

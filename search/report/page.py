@@ -19,6 +19,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from search.campaign.finals import titles
 from search.report import charts
 from search.report.ancestry import beside, lineage
 from search.report.sections import sections
@@ -38,6 +39,7 @@ def render(store: Store, name: str) -> str:
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         quality=view.quality,
         found=view.found,
+        tested=titles(view.summary.final),
         tiles=_tiles(view),
         top=view.top[:_TOP],
         sections=sections(view),

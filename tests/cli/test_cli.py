@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import re
 import resource
 import sqlite3
@@ -31,7 +33,7 @@ from tests.cli.instant import InstantPool
 VERBS = (
     "init", "launch", "resume", "stop", "delete", "status", "list", "top", "show", "lineage",
     "replay", "curve", "report", "tensorboard", "mlflow", "export", "generate", "evaluate",
-    "compare", "explain", "simplify", "check", "validate", "seeds", "primitives", "doctor",
+    "compare", "explain", "simplify", "study", "check", "validate", "seeds", "primitives", "doctor",
     "db",
 )  # fmt: skip
 
@@ -81,6 +83,23 @@ class TestHelp:
             subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
             times.append(spent() - before)
         assert min(times) < 0.4
+
+
+@pytest.mark.parametrize(
+    "verb", ["list", "status", "top small", "show small 1", "seeds", "primitives"]
+)
+def test_a_verb_that_looks_imports_no_arrays_and_no_charts(campaign: Path, verb: str) -> None:
+    heavy = {"tensorflow", "keras", "jax", "ray", "pandas", "numpy", "plotly", "alembic"}
+    end = "print(sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    code = f"import atexit, sys; atexit.register(lambda: {end})\nfrom search.cli.app import main\n"
+    result = subprocess.run(
+        [sys.executable, "-c", f"{code}sys.argv[1:] = {verb.split()}\nmain()"],
+        cwd=campaign, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0 and result.stdout, result.stderr
+    imported = set(ast.literal_eval(result.stderr.splitlines()[-1]))
+    assert "typer" in imported
+    assert imported & heavy == set()
 
 
 class TestLaunch:

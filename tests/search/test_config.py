@@ -238,7 +238,7 @@ def test_data_files_must_exist(tmp_path: Path) -> None:
 def test_a_missing_extra_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.config.file.find_spec", lambda name: None)
+    monkeypatch.setattr("search.config.parts.find_spec", lambda name: None)
     text = GOOD.replace("task:", "task:\n  data: {tokenizer: bpe}")
     assert "pip install 'primevo[bpe]'" in problems(write(tmp_path, text))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from textwrap import fill
 
-from primitives.graph.build import Graph
+from primitives.graph.build import Graph, Node
 from primitives.lowering.emit import Body, emit
 from primitives.lowering.expression import (
     Assignment,
@@ -41,13 +41,15 @@ from workers.spec.task import Task
 class Block:
     """One of the module's layers; `pass_attributes` are those attributes of the pass `run` that its
     lines, and the functions that they call, read or change, such as `training` and `losses`. `step`
-    is its code for a few new positions, where the model generates text by that."""
+    is its code for a few new positions, where the model generates text by that; `rotary` says
+    whether its products see how far apart positions are."""
 
     name: str
     graph: Graph
     body: Body
     pass_attributes: frozenset[str]
     step: Step | None = None
+    rotary: bool = False
 
     @property
     def calls(self) -> set[str]:
@@ -58,6 +60,11 @@ class Block:
     def uses(self, what: str) -> bool:
         """Whether a pass reads or leaves this attribute of `balancing.Run`."""
         return what in self.pass_attributes
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """What its statements compute."""
+        return lowered(self.graph, self.rotary)
 
     @property
     def states(self) -> list[WeightSpec]:
@@ -71,13 +78,15 @@ def blocks_of(graph: Graph, task: Task, block: str, other: str) -> list[Block]:
     if graph.every != 1:
         graphs[other] = other_graph(task.model.other, task.model.d_model)
     steps = OBJECTIVES[task.training.objective].continues and not why_not_stepwise(graph, task)
-    blocks = []
+    blocks, options = [], lowering_options(task)
     for name, each in graphs.items():
-        body = emit(each, task.model.d_model, owner="self.", options=lowering_options(task))
+        body = emit(each, task.model.d_model, owner="self.", options=options)
         called = functions(body.mentioned.functions, body.row_functions)
         attributes = _attributes_of("run", [*body.lines, *called])
-        step = emit_step(each, task.model.d_model, owner="self.") if steps else None
-        blocks.append(Block(name, each, body, attributes, step))
+        step = None
+        if steps:
+            step = emit_step(each, task.model.d_model, owner="self.", rotary=options.rotary)
+        blocks.append(Block(name, each, body, attributes, step, options.rotary))
     return blocks
 
 
@@ -108,7 +117,7 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
     made = [text for pair in weights for text in lines(_weight(*pair), INDENT, LINE)]
     if block.uses("seed"):
         made.append("        self.seeds = keras.random.SeedGenerator()")
-    code = _body(body, graph)
+    code = _body(body, block.nodes)
     if body.runs:
         given = {"training": "training", "tokens": "tokens", "seed": "self.seeds"}
         read = ", ".join(f"{name}={it}" for name, it in given.items() if block.uses(name))
@@ -130,7 +139,7 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
         cached=_CACHED.format(", tokens" * ("tokens" in inputs)) if block.step else "",
         body="\n".join(code),
         result=_REMEMBERED.format(body.result, body.memory) if remembers else body.result,
-        step="" if block.step is None else step_source(block.step, graph, inputs),
+        step="" if block.step is None else step_source(block.step, block.nodes, inputs),
     )
 
 
@@ -143,7 +152,7 @@ def _about(block: Block, task: Task) -> list[str]:
     if not OBJECTIVES[task.training.objective].bidirectional:
         text.append("Position t of the output depends on positions up to t of the input alone.")
     heads = "and for several heads an axis of that size in front."
-    axes = [n for node in lowered(block.graph) for n in node.type.branches]
+    axes = [n for node in block.nodes for n in node.type.branches]
     if min(axes, default=1) < 0:
         heads = (
             "for several heads or experts an axis of that size in front. Experts work on slots, "
@@ -151,7 +160,7 @@ def _about(block: Block, task: Task) -> list[str]:
         )
     text.append("Comments give the shapes of hidden states without the batch axis: T positions, "
                 f"S key positions, {heads}")  # fmt: skip
-    if any(node.type.axis == ENTRIES for node in lowered(block.graph)):
+    if any(node.type.axis == ENTRIES for node in block.nodes):
         text.append("`k of n` are the k entries of a sparse state over n, values and indices.")
     return text
 
@@ -227,14 +236,14 @@ def _widths(share: Fraction) -> Expression:
     return made if share.denominator == 1 else Operation("//", made, Literal(share.denominator))
 
 
-def step_source(step: Step, graph: Graph, inputs: str) -> str:
+def step_source(step: Step, nodes: Sequence[Node], inputs: str) -> str:
     """The source of a layer's methods for a few new positions, and for what is kept of others."""
     made = Assignment("kept", Tuple(tuple(_empty(kept) for kept in step.kept)))
     empty = lines(made, INDENT, LINE)
     if any("d_model" in line for line in empty):
         empty.insert(0, f"{' ' * INDENT}d_model = self.d_model")
     kept = Assignment("kept", Tuple(tuple(each.value for each in step.kept)))
-    code = [*_body(step.body, graph, (kept,)), *lines(kept, INDENT, LINE)]
+    code = [*_body(step.body, nodes, (kept,)), *lines(kept, INDENT, LINE)]
     tokens = "tokens" in inputs
     if step.body.runs:
         code.insert(0, f"{' ' * INDENT}run = Run({'tokens=tokens' * tokens})")
@@ -273,11 +282,11 @@ def _empty(kept: Kept) -> Expression:
     return call("ops.full", shape, kept.start, dtype)
 
 
-def _body(body: Body, graph: Graph, more: Sequence[Assignment] = ()) -> list[str]:
+def _body(body: Body, nodes: Sequence[Node], more: Sequence[Assignment] = ()) -> list[str]:
     """The lines of a body, each with the shape that it gives where that is not the shape before;
     `more` are statements that follow them."""
     result: list[str] = []
-    nodes, before = lowered(graph), ""
+    before = ""
     for statement in _without_unread(body, more):
         broken = lines(statement, INDENT, LINE)
         if not statement.nodes:

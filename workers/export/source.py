@@ -21,7 +21,9 @@ from primitives.programs.seeds import other_program
 from workers.export.code import LINE, functions, imported, plain, template
 from workers.export.generation import generation_parts, how_it_generates
 from workers.export.layer import CAUSAL_TAPS, blocks_of, layer_source, notes, paragraph
+from workers.export.positions import position_calls, position_parts
 from workers.spec.objectives import OBJECTIVES
+from workers.spec.positions import POSITIONS
 from workers.spec.task import Task
 
 __all__ = ["Names", "example_source", "metadata", "module_source", "names", "plain", "readme"]
@@ -59,7 +61,8 @@ def module_source(
     counts the rows of the embedding."""
     blocks = blocks_of(graph, task, called.block, called.other)
     own = {function for block in blocks for function in block.body.row_functions}
-    calls = {name for block in blocks for name in block.calls}
+    positions = task.model.positions
+    calls = {name for block in blocks for name in block.calls} | position_calls(positions)
     sources = functions(calls, sorted(own, key=lambda function: function.__name__))
     needed = imported(sources)
     if any(weight.init == "causal" for block in blocks for weight in block.body.weights):
@@ -95,6 +98,7 @@ def module_source(
         layers=task.model.layers,
         sequence_length=task.model.sequence_length,
         program=_programs(dna, task),
+        **position_parts(positions),
         remember=_remember(inputs, passed, task),
         **generation_parts(graph, blocks, task),
     )
@@ -167,7 +171,9 @@ def _remember(inputs: str, passed: str, task: Task) -> str:
     """The model's methods that remember contexts, where its objective has memories."""
     if not OBJECTIVES[task.training.objective].remembers:
         return ""
-    return template("memory.py").substitute(inputs=inputs, passed=passed)
+    return template("memory.py").substitute(
+        inputs=inputs, passed=passed, embedded=position_parts(task.model.positions)["embedded"]
+    )
 
 
 def _title(called: Names, task: Task) -> str:
@@ -177,11 +183,12 @@ def _title(called: Names, task: Task) -> str:
 
 def _about_model(every: int, task: Task, called: Names) -> list[str]:
     """What the model's docstring says of its parts."""
-    text = ["Token embedding (also the output projection), learned positions, the block `layers` "
+    positions = POSITIONS[task.model.positions].about
+    text = [f"Token embedding (also the output projection), {positions}, the block `layers` "
             "times with weights of its own, a final layer norm."]  # fmt: skip
     if every != 1:
         which = "the middle one is" if every == MIDDLE else f"of each {every} the last is"
-        text = [f"Token embedding (also the output projection), learned positions, `layers` blocks,"
+        text = [f"Token embedding (also the output projection), {positions}, `layers` blocks,"
                 f" a final layer norm. Of the blocks {which} a {called.block}, the others are each "
                 f"an {called.other}."]  # fmt: skip
     if about := OBJECTIVES[task.training.objective].about_model:

@@ -79,14 +79,15 @@ def _model(graph: Graph, task: Task, values: Sequence[Any]) -> Any:
     import keras
     from keras import ops
 
-    from workers.model.model import model_layers, remembered
+    from workers.model.model import embedding_and_head, model_layers, remembered
 
     layers = model_layers(graph, task, remembering=True)
+    outer = embedding_and_head(task.model)
     weights = [ops.convert_to_tensor(value) for value in values]
 
     class Compiled(keras.Model):  # type: ignore[misc]  # Keras has no types
         def call(self, windows: Any) -> Any:
-            return remembered(layers, weights, windows)
+            return remembered(layers, weights, windows, outer)
 
     model = Compiled(autocast=False)
     model.built = True

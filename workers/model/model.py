@@ -1,5 +1,5 @@
-"""The model around a block: tied token embedding, learned positions, the blocks with weights of
-their own, a final layer norm, logits.
+"""The model around a block: tied token embedding, positions (`spec.positions`), the blocks with
+weights of their own, a final layer norm, logits.
 
 Everything is a pure function of tokens and weights, written in keras.ops for any backend. Weights
 are one flat list: those around the blocks, then each block's own, layer after layer. States, which
@@ -19,6 +19,7 @@ from keras import ops
 from primitives.graph.build import Graph
 from primitives.kernels.balancing import Run
 from primitives.kernels.dense import centred
+from primitives.kernels.positions import with_sinusoids
 from primitives.lowering.cost import program_layers
 from primitives.lowering.layer import Array, Lowered, initial_weights, lower
 from primitives.lowering.weights import WeightSpec, weight_specs
@@ -27,10 +28,8 @@ from workers.machine.backends import BACKENDS, accelerators
 from workers.spec.fit import lowering_options
 from workers.spec.objective import Objective
 from workers.spec.objectives import OBJECTIVES
+from workers.spec.positions import POSITIONS, Kind
 from workers.spec.task import ModelSpec, Task
-
-OUTER = ("embedding", "positions", "norm_scale", "norm_shift")
-"""Names of the weights around the blocks, in order; those of block 0, block 1, ... follow."""
 
 EPSILON = 1e-6
 
@@ -48,19 +47,26 @@ class ModelShape:
     blocks: tuple[tuple[WeightSpec, ...], ...]
 
     @property
+    def outer(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the weights around the blocks, by name."""
+        width = self.spec.d_model
+        made: dict[str, tuple[int, ...]] = {"embedding": (self.vocabulary, width)}
+        if POSITIONS[self.spec.positions].bounded:
+            made["positions"] = (self.spec.sequence_length, width)
+        return {**made, "norm_scale": (width,), "norm_shift": (width,)}
+
+    @property
     def names(self) -> tuple[str, ...]:
         inside = (f"blocks/{i}/{w.name}" for i, block in enumerate(self.blocks) for w in block)
-        return (*OUTER, *inside)
+        return (*self.outer, *inside)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        width = self.spec.d_model
-        outer = ((self.vocabulary, width), (self.spec.sequence_length, width), (width,), (width,))
-        return (*outer, *(weight.shape for block in self.blocks for weight in block))
+        return (*self.outer.values(), *(weight.shape for block in self.blocks for weight in block))
 
     @property
     def trainable(self) -> tuple[bool, ...]:
-        return (*(True for _ in OUTER), *(w.trainable for block in self.blocks for w in block))
+        return (*(True for _ in self.outer), *(w.trainable for b in self.blocks for w in b))
 
 
 def model_shape(graph: Graph, spec: ModelSpec, vocabulary: int) -> ModelShape:
@@ -86,11 +92,11 @@ def embedding_rows(task: Task, vocabulary: int) -> int:
 def initial_model(shape: ModelShape, seed: int) -> list[Array]:
     """Start values of every weight, in order, the same on every machine and backend."""
     rng = np.random.default_rng(seed)
-    vocabulary, width = shape.shapes[0]
+    width = shape.spec.d_model
     scale = np.float32(width**-0.5)
+    *tables, _, _ = shape.outer.values()
     return [
-        rng.standard_normal((vocabulary, width), np.float32) * scale,
-        rng.standard_normal(shape.shapes[1], np.float32) * scale,
+        *(rng.standard_normal(table, np.float32) * scale for table in tables),
         np.ones(width, np.float32),
         np.zeros(width, np.float32),
         *initial_weights([weight for block in shape.blocks for weight in block], rng),
@@ -197,9 +203,24 @@ class Seeds(keras.random.SeedGenerator):  # type: ignore[misc]  # Keras has no t
         return self.seed + ops.convert_to_tensor([self.drawn << 16, self.stream], self.seed.dtype)
 
 
+def outer_count(layers: Sequence[Layer], weights: Sequence[Any]) -> int:
+    """How many of a model's weights, the first ones, are around its blocks."""
+    return len(weights) - sum(len(layer.specs) for layer in layers)
+
+
 def embed(tokens: Any, embedding: Any, positions: Any) -> Any:
-    """Tokens [batch, T] -> x [batch, T, d_model]."""
+    """Tokens [batch, T] -> x [batch, T, d_model], where positions [T, d_model] are learned."""
     return ops.take(embedding, tokens, axis=0) + positions
+
+
+def embed_with_sinusoids(tokens: Any, embedding: Any) -> Any:
+    """Tokens [batch, T] -> x [batch, T, d_model], with waves of their positions."""
+    return with_sinusoids(ops.take(embedding, tokens, axis=0))
+
+
+def embed_alone(tokens: Any, embedding: Any) -> Any:
+    """Tokens [batch, T] -> x [batch, T, d_model], which says nothing of positions."""
+    return ops.take(embedding, tokens, axis=0)
 
 
 def normed(x: Any, scale: Any, shift: Any) -> Any:
@@ -229,7 +250,13 @@ def scored_of(x: Any, embedding: Any, scale: Any, shift: Any, targets: Any) -> t
 
 
 class EmbeddingAndHead(NamedTuple):
-    """What a model has outside its blocks: the same functions for all candidates of a task."""
+    """What a model has outside its blocks: the same functions for all candidates of a task.
+
+    Attributes:
+        embed: (tokens [batch, T], the embedding, positions [T, d_model] if they are learned)
+            -> x [batch, T, d_model].
+        losses_of: see `losses_of`.
+    """
 
     embed: Callable[..., Any] = embed
     losses_of: Callable[..., Any] = losses_of
@@ -237,6 +264,19 @@ class EmbeddingAndHead(NamedTuple):
 
 
 EMBEDDING_AND_HEAD = EmbeddingAndHead()
+"""Where positions are learned."""
+
+_EMBED: dict[Kind, Callable[..., Any]] = {
+    "learned": embed,
+    "sinusoidal": embed_with_sinusoids,
+    "rotary": embed_alone,  # the blocks rotate what they multiply
+    "none": embed_alone,
+}
+
+
+def embedding_and_head(spec: ModelSpec) -> EmbeddingAndHead:
+    """What a model of this kind has outside its blocks."""
+    return EmbeddingAndHead(_EMBED[spec.positions])
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,11 +299,12 @@ class _Head:
 
 
 def logits(
-    layers: Sequence[Layer], weights: Sequence[Any], tokens: Any, training: bool, seed: Any
-) -> tuple[Any, Auxiliary]:
+    layers: Sequence[Layer], weights: Sequence[Any], tokens: Any, training: bool, seed: Any,
+    outer: EmbeddingAndHead = EMBEDDING_AND_HEAD,
+) -> tuple[Any, Auxiliary]:  # fmt: skip
     """Tokens [batch, T] -> logits [batch, T, rows of the embedding]."""
-    embedding, positions, scale, shift = weights[: len(OUTER)]
-    x = embed(tokens, embedding, positions)
+    embedding, *positions, scale, shift = weights[: outer_count(layers, weights)]
+    x = outer.embed(tokens, embedding, *positions)
     x, auxiliary = _through(layers, weights, x, tokens, training, seed)
     return head(x, embedding, scale, shift), auxiliary
 
@@ -272,7 +313,7 @@ def _through(
     layers: Sequence[Layer], weights: Sequence[Any], x: Any, tokens: Any, training: bool, seed: Any
 ) -> tuple[Any, Auxiliary]:
     """x [batch, T, d_model] through every block."""
-    first, auxiliary = len(OUTER), Auxiliary()
+    first, auxiliary = outer_count(layers, weights), Auxiliary()
     for number, layer in enumerate(layers):
         own = weights[first : first + len(layer.specs)]
         apply = layer.train if training else layer.score
@@ -307,11 +348,11 @@ def token_losses(
 ) -> tuple[Any, Any, Auxiliary]:  # fmt: skip
     """Losses [batch, T], in nats, of windows [batch, T + lookahead] of tokens, and how much each
     counts (see `objectives.Batch`)."""
-    embedding, positions, scale, shift = weights[: len(OUTER)]
+    embedding, *positions, scale, shift = weights[: outer_count(layers, weights)]
     vocabulary = embedding.shape[0] - objective.extra_rows
     random = Seeds(seed, OBJECTIVE_STREAM)
     batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
-    x = outer.embed(batch.tokens, embedding, positions)
+    x = outer.embed(batch.tokens, embedding, *positions)
     x, auxiliary = _through(layers, weights, x, batch.tokens, training, seed)
     end = _Head((embedding, scale, shift), outer, auxiliary.memory)
     losses = objective.losses if training else objective.scoring
@@ -319,18 +360,31 @@ def token_losses(
 
 
 def remembered(
-    layers: Sequence[Layer], weights: Sequence[Any], windows: Any
+    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, outer: EmbeddingAndHead
 ) -> tuple[Any, Any, Any, Any]:
     """Of windows [batch, T + 1], in evaluation: the cross entropy and the logits [batch, T] of the
     next tokens, what the logits are products of, and what the last layer remembers contexts by
     [batch, T, d_model]. The layers must be `remembering`."""
-    embedding, positions, scale, shift = weights[: len(OUTER)]
+    embedding, *positions, scale, shift = weights[: outer_count(layers, weights)]
     windows = ops.cast(windows, "int32")
     tokens, seed = windows[:, :-1], ops.zeros(2, "int32")
-    x = embed(tokens, embedding, positions)
+    x = outer.embed(tokens, embedding, *positions)
     x, auxiliary = _through(layers, weights, x, tokens, False, seed)
-    losses, right = scored_of(x, embedding, scale, shift, windows[:, 1:])
+    losses, right = outer.scored_of(x, embedding, scale, shift, windows[:, 1:])
     return losses, right, normed(x, scale, shift), auxiliary.memory
+
+
+def predictions(
+    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any, objective: Objective
+) -> tuple[Any, Any, Any]:
+    """(logits [batch, T, rows of the embedding], targets [batch, T], how much each position counts)
+    in evaluation mode."""
+    embedding = weights[0]
+    vocabulary = embedding.shape[0] - objective.extra_rows
+    random = Seeds(seed, OBJECTIVE_STREAM)
+    batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
+    made, _ = logits(layers, weights, batch.tokens, False, seed)
+    return made, batch.targets, batch.counts
 
 
 def training_loss(

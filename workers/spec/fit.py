@@ -11,6 +11,7 @@ from primitives.lowering.cost import Cost, program_layers, static_cost
 from primitives.lowering.dispatch import LoweringOptions
 from primitives.programs.seeds import other_graph
 from workers.spec.objectives import OBJECTIVES
+from workers.spec.positions import POSITIONS
 from workers.spec.task import Task
 
 BYTES = 256
@@ -26,7 +27,11 @@ def lowering_options(task: Task) -> LoweringOptions:
     """What the task's blocks are lowered for."""
     training = task.training
     return LoweringOptions(
-        training.batch_size, task.model.sequence_length, training.capacity_factor, training.routing
+        training.batch_size,
+        task.model.sequence_length,
+        training.capacity_factor,
+        training.routing,
+        rotary=POSITIONS[task.model.positions].rotary,
     )
 
 
@@ -42,6 +47,7 @@ def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
         vocabulary,
         lowering_options(task),
         other,
+        POSITIONS[model.positions].bounded,
     )
 
 

@@ -1,17 +1,19 @@
 """What one objective is: from text to losses, and the words of its exports. The table of them is
-`objectives`. No framework is imported until a model is traced.
+`objectives`. No framework is imported until a model is traced, and no NumPy until windows are
+taken: configs are read without either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-Tokens = npt.NDArray[np.integer[Any]]
+Tokens: TypeAlias = "npt.NDArray[np.integer[Any]]"
 """Token ids: a split [N], whose documents stand one after the other, or windows [..., length]."""
 
 
@@ -50,12 +52,16 @@ def random_windows(
     tokens: Tokens, length: int, shape: tuple[int, int], rng: np.random.Generator
 ) -> Tokens:
     """Windows [*shape, length] at random places, each as likely as any other."""
-    views = np.lib.stride_tricks.sliding_window_view(tokens, length)
+    from numpy.lib.stride_tricks import sliding_window_view
+
+    views = sliding_window_view(tokens, length)
     return views[rng.integers(0, len(views), shape)]
 
 
 def even_windows(tokens: Tokens, length: int, shape: tuple[int, int]) -> Tokens:
     """Windows [*shape, length] at even distances over all the tokens: the same at every call."""
+    import numpy as np
+
     views = np.lib.stride_tricks.sliding_window_view(tokens, length)
     places = np.linspace(0, len(views) - 1, shape[0] * shape[1]).astype(np.int64)
     return views[places.reshape(shape)]

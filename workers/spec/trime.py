@@ -13,13 +13,12 @@ positions of a group, and those of the whole batch are never made.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from workers.data.similar import similar_segments
-from workers.data.tokens import SEPARATOR_ID
 from workers.spec.objective import Batch, Head, Tokens, even_windows, random_windows
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SEGMENTS = 4
 """Sequences of a group: consecutive segments of one text, or texts that BM25 finds similar."""
@@ -56,6 +55,7 @@ def long_losses(x: Any, batch: Batch, head: Head) -> Any:
 def external_losses(x: Any, batch: Batch, head: Head) -> Any:
     """Memories are all positions of the group's other sequences, and the earlier ones of the same
     sequence where `batch.local` is 1 (TrimeLM-ext). In training alone."""
+    import numpy as np
     from keras import ops
 
     length = x.shape[1]
@@ -130,6 +130,10 @@ def similar_windows(
 ) -> Tokens:
     """Windows [*shape, length] in groups of similar ones (see `data.similar`), each group as likely
     as any other."""
+    import numpy as np
+
+    from workers.data.similar import similar_segments
+
     steps, batch = shape
     starts = similar_segments(tokens, length - 1, SEGMENTS)
     groups = starts[rng.integers(0, len(starts), (steps, batch // SEGMENTS))]
@@ -140,6 +144,8 @@ def similar_windows(
 def segments(windows: Any, length: int) -> Any:
     """Stretches [..., SEGMENTS T + 1] of text as windows [..., SEGMENTS, T + 1] whose targets stand
     one after the other; `length` is T + 1."""
+    import numpy as np
+
     views = np.lib.stride_tricks.sliding_window_view(windows, length, axis=-1)
     return views[..., :: length - 1, :]
 
@@ -152,6 +158,8 @@ def stretch(length: int) -> int:
 def _earlier(count: int) -> Any:
     """[count, count]: whether the position of the column is before that of the row. A position's
     own label is what it predicts, and so none of its memories."""
+    import numpy as np
+
     return np.tri(count, k=-1, dtype=bool)
 
 
@@ -166,5 +174,7 @@ def _grouped(x: Any, group: int) -> Any:
 def _documents(tokens: Any) -> Any:
     """Which document the next token belongs to, counted from the first of a stretch [..., N]."""
     from keras import ops
+
+    from workers.data.tokens import SEPARATOR_ID
 
     return ops.cumsum(ops.cast(ops.equal(tokens, SEPARATOR_ID), "int32"), axis=-1)

@@ -114,7 +114,7 @@ def evaluate(
             start += taken - asked
             status, reason = run.train(start if device is None else taken)
             if status == "completed" and test:
-                run.test_loss = run.score("test")
+                run.test()
             if status == "completed" and weights is not None:
                 run.save(Path(weights))
     except Exception as fault:
@@ -157,6 +157,7 @@ class _Run:
     steps: int = 0
     train_seconds: float = 0.0
     test_loss: float | None = None
+    tested: Mapping[str, float] = field(default_factory=dict)
     hurdles_passed: int = 0
     curve: list[Measurement] = field(default_factory=list)
     usage: Mapping[str, float] = field(default_factory=dict)
@@ -291,11 +292,28 @@ class _Run:
 
     def score(self, split: str) -> float:
         """Loss on a split's fixed slice."""
-        training, length = self.task.training, window_length(self.task)
-        shape = (training.eval_batches, training.batch_size)
-        windows = self._objective.fixed(getattr(self.tokens, split), length, shape)
-        loss: float = self.engine.score(windows)
+        loss: float = self.engine.score(self._slice(getattr(self.tokens, split)))
         return loss
+
+    def test(self) -> None:
+        """Scores on text that no choice has seen: the test split, how far probabilities there can
+        be trusted, and the test split of the task's other text."""
+        from workers.engines.calibration import figures
+
+        self.test_loss = self.score("test")
+        made = figures(self.engine.calibrate(self._slice(self.tokens.test)))
+        self.tested = {f"test_{name}": value for name, value in made.items()}
+        if self.task.transfer is not None:
+            other = load_tokens(self.task.transfer, like=self.task.data)
+            loss: float = self.engine.score(self._slice(other.test))
+            bits = loss / math.log(2) / other.bytes_per_token["test"]
+            self.tested |= {"transfer_loss": loss, "transfer_bpb": bits}
+
+    def _slice(self, tokens: Any) -> Any:
+        """The fixed windows of a split that scores are taken on."""
+        training = self.task.training
+        shape = (training.eval_batches, training.batch_size)
+        return self._objective.fixed(tokens, window_length(self.task), shape)
 
     def save(self, path: Path) -> None:
         """Keeps the trained weights and the precision that they were trained in, whole or not at
