@@ -99,6 +99,18 @@ def _block_cost(
     return parameters, flops, elements, active
 
 
+def flops_of_nodes(graph: Graph, d_model: int, options: LoweringOptions) -> list[float]:
+    """The forward FLOPs a token of each node, as `static_cost` adds them up for a block."""
+    nodes, length, found = graph.nodes, options.sequence_length, list[float]()
+    shares = _shares(nodes, d_model, options)
+    for node in nodes:
+        first = node.inputs[0] if node.inputs else 0
+        read = nodes[first].type
+        _, work, _ = _node_cost(node.op, node.context, read, node.type, d_model, length)
+        found.append(work * shares[first].rows)
+    return found
+
+
 @lru_cache(maxsize=1 << 16)
 def _node_cost(
     op: str, context: tuple[int, ...], read: StateType, made: StateType, d_model: int, length: int

@@ -192,7 +192,7 @@ def _weight(at_8: WeightSpec, at_16: WeightSpec) -> Assignment:
     """`self.NAME = self.add_weight(...)`, from the weight at a d_model of 8 and of 16."""
     shape = tuple(_size(*sizes) for sizes in zip(at_8.shape, at_16.shape, strict=True))
     more: dict[str, object] = {} if at_8.trainable else {"trainable": False}
-    if more and at_8.init == "zeros":  # a state: small steps need its precision
+    if more and at_8.init in ("zeros", "table"):  # small steps, and numbers, need its precision
         more["autocast"] = False
     start = _initializer(at_8, at_16)
     made = call("self.add_weight", name=at_8.name, shape=Tuple(shape), initializer=start, **more)
@@ -203,7 +203,7 @@ def _initializer(at_8: WeightSpec, at_16: WeightSpec) -> Expression:
     if at_8.init == "causal":
         return Name("causal_taps")
     if at_8.init != "fan_in":
-        return Literal(at_8.init)
+        return Literal("zeros" if at_8.init == "table" else at_8.init)
     deviation: Expression = Literal(1.0)
     if not at_8.fan_in == at_16.fan_in == 1:
         deviation = Operation("**", _size(at_8.fan_in, at_16.fan_in), Literal(-0.5))
