@@ -8,10 +8,12 @@ expectations of independent masks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 from typing import Any
+
+import numpy as np
 
 from primitives.cutting.units import Cuttable
 from primitives.graph.build import COMBINE
@@ -48,11 +50,13 @@ def parameter_terms(found: Cuttable) -> tuple[Term, ...]:
     return tuple(terms)
 
 
-def expected(terms: Sequence[Term], kept: Sequence[Any]) -> Any:
-    """The sum of the terms where unit i of group g is there with probability kept[g][i]: numbers,
-    or arrays of any library whose `sum` and arithmetic are NumPy's."""
-    sums = [each.sum() for each in kept]
-    squares = [(each * each).sum() for each in kept]
+def expected(
+    terms: Sequence[Term], kept: Sequence[Any], summed: Callable[[Any], Any] = np.sum
+) -> Any:
+    """The sum of the terms where unit i of group g is there with probability kept[g][i]. Arrays are
+    NumPy's, or a backend's with its own function that sums one."""
+    sums = [summed(each) for each in kept]
+    squares = [summed(each * each) for each in kept]
     total: Any = 0.0
     for term in terms:
         share: Any = term.amount

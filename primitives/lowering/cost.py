@@ -63,13 +63,31 @@ def static_cost(
     if other is not None and own < layers:
         rest = _block_cost(other, d_model, options)
         sums = [total + (layers - own) * part for total, part in zip(sums, rest, strict=True)]
+    return _with_ends(sums, d_model, sequence_length, vocabulary)
+
+
+def layers_cost(
+    graphs: Sequence[Graph], d_model: int, vocabulary: int, options: LoweringOptions
+) -> Cost:
+    """The same of a model with a graph of its own for each layer."""
+    sums = [0.0, 0.0, 0.0, 0.0]
+    for graph in graphs:
+        sums = [
+            total + part
+            for total, part in zip(sums, _block_cost(graph, d_model, options), strict=True)
+        ]
+    return _with_ends(sums, d_model, options.sequence_length, vocabulary)
+
+
+def _with_ends(sums: Sequence[float], d_model: int, length: int, vocabulary: int) -> Cost:
+    """The cost of a model, from its blocks' sums."""
     parameters, flops, elements, active = sums
-    outer = (vocabulary + sequence_length + 2) * d_model
+    outer = (vocabulary + length + 2) * d_model
     head_flops = 2 * vocabulary * d_model
     activations = elements + vocabulary + 2 * d_model
     return Cost(
         round(parameters) + outer, round(flops) + head_flops,
-        round(activations * sequence_length) * BYTES, round(active) + outer,
+        round(activations * length) * BYTES, round(active) + outer,
     )  # fmt: skip
 
 
