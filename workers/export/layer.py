@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from textwrap import fill
 
@@ -41,13 +41,15 @@ from workers.spec.task import Task
 class Block:
     """One of the module's layers; `pass_attributes` are those attributes of the pass `run` that its
     lines, and the functions that they call, read or change, such as `training` and `losses`. `step`
-    is its code for a few new positions, where the model generates text by that."""
+    is its code for a few new positions, where the model generates text by that. `width` is the only
+    d_model of a layer that was cut to sizes of its own."""
 
     name: str
     graph: Graph
     body: Body
     pass_attributes: frozenset[str]
     step: Step | None = None
+    width: int | None = None
 
     @property
     def calls(self) -> set[str]:
@@ -71,14 +73,26 @@ def blocks_of(graph: Graph, task: Task, block: str, other: str) -> list[Block]:
     if graph.every != 1:
         graphs[other] = other_graph(task.model.other, task.model.d_model)
     steps = OBJECTIVES[task.training.objective].continues and not why_not_stepwise(graph, task)
-    blocks = []
-    for name, each in graphs.items():
-        body = emit(each, task.model.d_model, owner="self.", options=lowering_options(task))
-        called = functions(body.mentioned.functions, body.row_functions)
-        attributes = _attributes_of("run", [*body.lines, *called])
-        step = emit_step(each, task.model.d_model, owner="self.") if steps else None
-        blocks.append(Block(name, each, body, attributes, step))
-    return blocks
+    return [_block(name, each, task, steps) for name, each in graphs.items()]
+
+
+def cut_blocks(graph: Graph, cut: Sequence[Graph], task: Task, block: str) -> list[Block]:
+    """The layers of a model that was cut, each graph once; `graph` is the whole program's."""
+    steps = OBJECTIVES[task.training.objective].continues and not why_not_stepwise(graph, task)
+    distinct = {each.hash: each for each in cut}
+    return [
+        replace(_block(f"{block}{number}", each, task, steps), width=task.model.d_model)
+        for number, each in enumerate(distinct.values(), 1)
+    ]
+
+
+def _block(name: str, graph: Graph, task: Task, steps: bool) -> Block:
+    """A layer of this name; with `steps` also its code for a few new positions."""
+    body = emit(graph, task.model.d_model, owner="self.", options=lowering_options(task))
+    called = functions(body.mentioned.functions, body.row_functions)
+    attributes = _attributes_of("run", [*body.lines, *called])
+    step = emit_step(graph, task.model.d_model, owner="self.") if steps else None
+    return Block(name, graph, body, attributes, step)
 
 
 def why_not_stepwise(graph: Graph, task: Task) -> str:
@@ -122,6 +136,7 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
     return template("layer.py").substitute(
         module=module,
         block=block.name,
+        **_widths_of(block),
         about="\n\n".join(paragraph(text) for text in paragraphs if text),
         weights="".join(f"\n{each}" for each in made),
         inputs=inputs + _TAKES * (block.step is not None),
@@ -131,6 +146,15 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
         result=body.result,
         step="" if block.step is None else step_source(block.step, graph, inputs),
     )
+
+
+def _widths_of(block: Block) -> dict[str, str]:
+    """Which d_model a layer takes, as its docstring and its check say it."""
+    if block.width is None:
+        any_width = "any d_model that 8 divides"
+        return {"widths": any_width, "unfit": " is None or d_model % 8", "fit": "a multiple of 8"}
+    only = str(block.width)
+    return {"widths": f"a d_model of {only}", "unfit": f" != {only}", "fit": only}
 
 
 def _about(block: Block, task: Task) -> list[str]:
@@ -170,6 +194,9 @@ def notes(block: Block, task: Task) -> list[str]:
     if block.states:
         names = ", ".join(f"`{state.name}`" for state in block.states)
         found.append(f"Training moves its states, which no gradient reaches: {names}.")
+    if any(weight.init == "table" for weight in block.body.weights):
+        found.append("Weights named `..._places` say which experts are left; they come with the "
+                     "trained weights, and are not to be trained.")  # fmt: skip
     if block.uses("policies"):
         found.append("In the search its choices were rewarded token by token (REINFORCE), which "
                      "takes a trainer that knows of it: `fit` leaves that out.")  # fmt: skip
