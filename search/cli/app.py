@@ -19,6 +19,7 @@ from search.cli.commands import (
     machine,
     overview,
     program,
+    pruning,
     replay,
     report,
     study,
@@ -77,7 +78,8 @@ for verb in (
     config.init, campaign.launch, campaign.resume, campaign.stop, campaign.delete,
     overview.status, overview.list_campaigns, overview.top,
     candidate.show, candidate.lineage, replay.replay, report.curve, report.report,
-    tracking.tensorboard, tracking.mlflow, training.export, writing.generate, training.evaluate,
+    tracking.tensorboard, tracking.mlflow, training.export, pruning.prune, writing.generate,
+    training.evaluate,
     study.compare, study.explain, study.simplify,
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip

@@ -262,7 +262,7 @@ def _models() -> frozenset[str]:
             for training in (False, True):
                 for writing in _writing():
                     source = template("block.py").substitute(
-                        module="a_block", block="ABlock", title="", facts="", tokens="",
+                        module="a_block", block="ABlock", title="", facts="", tokens="", sizes="",
                         imports="", definitions="", model="", blocks=_made_blocks(every, called),
                         inputs=", training: bool = False" * training, registered="",
                         passed=tokens + ", training=training" * training,

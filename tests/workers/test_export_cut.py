@@ -38,7 +38,7 @@ def test_a_cut_model_runs_alone_and_gives_what_the_sliced_one_gives(
     shape = smaller(found, masks_of(found, seed=4))
     left = [np.asarray(each, np.float32) for each in shape.weights(found, values)]
     folder, dna = tmp_path / "small", load_seed(name, 16)
-    card = {"program": f"{name} cut", "pruned": {"share": 0.5}}
+    card = {"program": f"{name} cut", "pruned": {"said": "half went"}}
     files = export_cut(dna, folder, task=TASK, cut=shape.graphs, weights=left, card=card)
     assert {file.name for file in files} >= {"model.keras", "card.json", "README.md", "example.py"}
     tokens = np.random.default_rng(0).integers(0, 256, (2, 12))
@@ -52,6 +52,7 @@ def test_a_cut_model_runs_alone_and_gives_what_the_sliced_one_gives(
     )
     assert result.returncode == 0, result.stderr[-2000:]
     np.testing.assert_allclose(np.load(folder / "logits.npy"), ours, rtol=1e-4, atol=1e-5)
+    assert "- Pruned: half went" in (folder / "README.md").read_text()
     written = json.loads((folder / "card.json").read_text())
     assert written["static_cost"]["parameters"] == sum(
         each.size for each, learns in zip(left, _trainable(layers), strict=True) if learns

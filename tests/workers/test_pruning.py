@@ -15,9 +15,10 @@ from primitives.programs.seeds import load_seed
 from workers.model.model import initial_model, layers_of, logits, shape_of
 from workers.pruning import gates
 from workers.pruning.distillation import chosen_layers, layer_loss, prediction_loss
+from workers.pruning.failure import TooMuch
 from workers.pruning.plan import Array, Masks, Plan, plan, smaller
 from workers.pruning.pruning import Settings, prune
-from workers.pruning.rounding import TooMuch, magnitudes, rounded
+from workers.pruning.rounding import magnitudes, rounded
 from workers.pruning.target import Target, speedup
 from workers.pruning.trainer import Model, Trainer, gated
 from workers.spec.fit import lowering_options

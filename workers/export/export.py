@@ -344,6 +344,8 @@ def _facts(card: Mapping[str, Any]) -> dict[str, str]:
     for label, key in (("In the search", "candidate"), ("These weights", "weights")):
         if scores := _scores(card.get(key) or {}):
             facts[label] = scores
+    if pruned := card.get("pruned"):
+        facts["Pruned"] = plain(str(pruned["said"]))
     facts["As exported"] = _as_exported(card["exported"], card["trained_in"])
     size = f"{cost['parameters']:,} parameters"
     if cost["active_parameters"] < cost["parameters"]:

@@ -17,8 +17,9 @@ from primitives.lowering.cost import Cost, layers_cost
 from workers.data.tokens import TokenSplits, load_tokens
 from workers.machine.progress import Tell, silent
 from workers.model.model import OUTER, initial_model, shape_of
+from workers.pruning.failure import TooMuch
 from workers.pruning.plan import Array, Masks, Plan, Shape, plan, smaller
-from workers.pruning.rounding import TooMuch, magnitudes, rounded
+from workers.pruning.rounding import magnitudes, rounded
 from workers.pruning.speed import BATCHES, tokens_per_second
 from workers.pruning.target import Target
 from workers.pruning.trainer import Distillation, Model, Trainer, score

@@ -8,11 +8,8 @@ import numpy as np
 
 from primitives.cutting.units import Cuttable
 from workers.model.model import OUTER
+from workers.pruning.failure import TooMuch
 from workers.pruning.plan import Array, Masks, Measure, Plan
-
-
-class TooMuch(ValueError):
-    """A target that no cut reaches."""
 
 
 def rounded(plan: Plan, scores: Masks, measure: Measure, most: float) -> Masks:

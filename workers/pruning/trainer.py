@@ -37,6 +37,7 @@ from workers.model.model import (
 from workers.model.parameters import Kind, Packing
 from workers.pruning import gates
 from workers.pruning.distillation import layer_loss, prediction_loss
+from workers.pruning.failure import Diverged
 from workers.pruning.plan import Array, Masks, Plan
 from workers.pruning.target import Target, gone, price
 from workers.spec.objectives import OBJECTIVES
@@ -50,10 +51,6 @@ START = 4.0
 
 WARM_UP = 0.5
 """Share of the steps under gates in which the target grows to what is asked for."""
-
-
-class Diverged(RuntimeError):
-    """A loss that is not finite."""
 
 
 class Model(NamedTuple):
@@ -167,7 +164,9 @@ class Trainer:
         loss, share = self._compiled(tf.convert_to_tensor(windows, tf.int32), *numbers)
         self.share_gone = float(share)
         if not math.isfinite(float(loss)):
-            raise Diverged(f"the loss is {float(loss)} at step {number}")
+            raise Diverged(
+                f"the loss is {float(loss)} at step {number}; a smaller learning rate may help"
+            )
         return float(loss)
 
     def _step(self, windows: Any, seed: Any, wanted: Any) -> tuple[Any, Any]:
