@@ -30,7 +30,7 @@ from tests.cli.instant import InstantPool
 
 VERBS = (
     "init", "launch", "resume", "stop", "delete", "status", "list", "top", "show", "lineage",
-    "replay", "curve", "report", "tensorboard", "mlflow", "export", "generate", "evaluate",
+    "replay", "curve", "report", "tensorboard", "mlflow", "export", "prune", "generate", "evaluate",
     "compare", "explain", "simplify", "check", "validate", "seeds", "primitives", "doctor",
     "db",
 )  # fmt: skip

@@ -125,8 +125,6 @@ class _Run:
             for own, keeps in zip(trainer.settled(), kept, strict=True)
         ]
         shape = smaller(self.plan, kept)
-        if not shape.layers:
-            raise TooMuch("the target leaves no layer; ask for less to go")
         start = self._cut(shape, trainer.values(), soft)
         model = self._further(start, settings.steps - first, stream=2, seed=settings.seed)
         models = {"whole": self.teacher, "pruned": model}

@@ -14,8 +14,9 @@ from workers.pruning.plan import Array, Masks, Measure, Plan
 
 def rounded(plan: Plan, scores: Masks, measure: Measure, most: float) -> Masks:
     """Masks of 0 and 1 under which the blocks cost at most so much: the fewest units of the lowest
-    scores go. Each group keeps its best unit, and where a layer or an addend goes, what lies in it
-    does not count. A score that is infinite is never cut.
+    scores go. Each group keeps its best unit, and the model its best layer with one addend; where
+    a layer or an addend goes, what lies in it does not count. A score that is infinite is never
+    cut.
 
     Raises TooMuch where not even all of that is enough."""
     order = _order(plan, scores)
@@ -41,6 +42,7 @@ Unit = tuple[int, int, int]
 def _order(plan: Plan, scores: Masks) -> list[Unit]:
     """The units that may go, the lowest score first."""
     found: list[tuple[float, Unit]] = []
+    last = _last(plan, scores)
     for layer, own in enumerate(scores):
         for group, values in enumerate(own):
             whole = group == len(own) - 1 or plan.layers[layer].groups[group].dim < 0
@@ -48,9 +50,18 @@ def _order(plan: Plan, scores: Masks) -> list[Unit]:
             found += [
                 (float(value), (layer, group, unit))
                 for unit, value in enumerate(np.asarray(values))
-                if unit != best and np.isfinite(value)
+                if unit != best and np.isfinite(value) and (layer, group) not in last
             ]
     return [unit for _, unit in sorted(found)]
+
+
+def _last(plan: Plan, scores: Masks) -> set[tuple[int, int]]:
+    """What stays so that something does: the best layer, and its best addend if it has any."""
+    layer = max(range(len(scores)), key=lambda number: float(scores[number][-1][0]))
+    own, groups = scores[layer], plan.layers[layer].groups
+    addends = [number for number, group in enumerate(groups) if group.addend]
+    best = sorted(addends, key=lambda number: float(own[number][0]))[-1:]
+    return {(layer, len(own) - 1), *((layer, number) for number in best)}
 
 
 def _without(plan: Plan, gone: Sequence[Unit]) -> Masks:

@@ -206,7 +206,8 @@ class Trainer:
         """One vector of all units as an array for each group of each layer."""
         assert self._gates is not None
         sizes = self._gates[0].sizes
-        parts = iter(ops.split(flat, np.cumsum([n for own in sizes for n in own])[:-1].tolist()))
+        ends = np.cumsum([count for own in sizes for count in own]).tolist()
+        parts = iter(ops.split(flat, ends[:-1]) if len(ends) > 1 else [flat])
         return [[next(parts) for _ in own] for own in sizes]
 
     def _losses(

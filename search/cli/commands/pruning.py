@@ -73,8 +73,13 @@ def prune(
         try:
             rows += _pruned(subject, folder, share, steps, baselines)
         except (ExportError, DataError, PruningError) as error:
-            raise PrimevoError(f"{subject.title}: {error}") from None
+            if not finalists:
+                raise PrimevoError(f"{subject.title}: {error}") from None
+            print(f"{subject.title}: {error}", file=sys.stderr)
+            continue
         print(folder, file=sys.stderr)
+    if not rows:
+        raise PrimevoError(f"no finalist of {name} could be pruned; stderr says why of each")
     _print(rows, output)
 
 
