@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from primitives.cutting.dims import Axis, Dims
 from primitives.graph.build import COMBINE, CONCAT, DISPATCH, INPUT, Graph, Node
 from primitives.lowering.dispatch import feature_size, weight_shape
+from primitives.lowering.rotary import rotated_states
 from primitives.lowering.weights import has_weight
 from primitives.ops.types import CHANNELS, COUNT, ENTRIES, KEYS
 
@@ -65,12 +66,15 @@ class Layout:
         return made
 
 
-def layout(graph: Graph, d_model: int) -> Layout:
-    """The dims of a graph at this width."""
+def layout(graph: Graph, d_model: int, rotary: bool = False) -> Layout:
+    """The dims of a graph at this width. `rotary` positions turn channels in pairs whose place says
+    by how much, so that those stay."""
     found = _Finder(graph.nodes, d_model)
     for position, node in enumerate(graph.nodes):
         found.add(position, node)
     dims = found.dims
+    for position in rotated_states(graph.nodes) if rotary else ():
+        dims.keep(found.features[position], "rotary positions turn it in pairs")
     dims.join(found.features[-1], found.features[0])
     dims.keep(found.features[0], BLOCKS_OWN)
     leaves = dims.leaves

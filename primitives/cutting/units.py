@@ -85,9 +85,9 @@ MOST_WAYS = 6
 """Sets of addends that may keep a node read; more make their expected cost slow to compute."""
 
 
-def cuttable(graph: Graph, d_model: int) -> Cuttable:
-    """What can be cut out of the graph's block at this width."""
-    found = layout(graph, d_model)
+def cuttable(graph: Graph, d_model: int, rotary: bool = False) -> Cuttable:
+    """What can be cut out of the graph's block at this width; see `layout` for `rotary`."""
+    found = layout(graph, d_model, rotary)
     nodes = graph.nodes
     groups, whole = list[Group](), list[Whole]()
     ends: dict[int, list[End]] = {}

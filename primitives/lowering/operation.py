@@ -17,6 +17,7 @@ from primitives.lowering.expression import (
     template,
 )
 from primitives.lowering.rewrite import ATTENTION, CENTRED, OVER_RMS, RELU, SOFTMAX
+from primitives.lowering.rotary import ROTATED
 from primitives.ops.table import PRIMITIVES, Primitive
 from primitives.ops.types import KEYS, StateType
 
@@ -107,8 +108,9 @@ _PATTERNS: dict[str, Callable[[Node, Sequence[Expression], LoweringOptions], Exp
     RELU: lambda node, values, options: call("ops.relu", values[0]),
     CENTRED: lambda node, values, options: call("centred", values[0]),
     OVER_RMS: lambda node, values, options: call("over_rms", values[0], float(node.value)),
+    ROTATED: lambda node, values, options: call("rotated", values[0]),
 }
-"""What `rewrite` finds, and no row of the table says."""
+"""What `rewrite` finds or adds, and no row of the table says."""
 
 
 def side_by_side(child: StateType, node: Node, value: Expression) -> Expression:

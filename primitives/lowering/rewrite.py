@@ -6,11 +6,12 @@ The hash and the static cost belong to the graph as it is; only lowering reads t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 from primitives.graph.build import Graph, Node
+from primitives.lowering.rotary import with_rotated
 from primitives.ops.types import CHANNELS, COUNT, KEYS
 
 SOFTMAX = "SOFTMAX"
@@ -32,10 +33,12 @@ ATTENTION = "ATTENTION"
 it is causal, each position seeing those up to itself, and 0 where every position sees all."""
 
 
-def lowered(graph: Graph) -> tuple[Node, ...]:
+def lowered(graph: Graph, rotary: bool = False) -> tuple[Node, ...]:
     """The nodes to lower, inputs first: each pattern that has a kernel or a gradient of its own has
-    become one node, and nodes that nothing reads any more are left out."""
-    nodes = [_replaced(graph.nodes, node) for node in graph.nodes]
+    become one node, and nodes that nothing reads any more are left out. Where positions are
+    `rotary`, products of two sequences read rotated states (`rotary`)."""
+    found = with_rotated(graph.nodes) if rotary else graph.nodes
+    nodes = [_replaced(found, node) for node in found]
     needed = _needed(nodes)
     readers = _readers([node for node, kept in zip(nodes, needed, strict=True) if kept])
     return _reachable([_with_attention(nodes, node, readers) for node in nodes])
@@ -189,11 +192,11 @@ class Chain(NamedTuple):
         return self.projection if self.convolution is None else self.convolution
 
 
-def joint_projections(nodes: Sequence[Node]) -> list[tuple[Chain, ...]]:
+def joint_projections(nodes: Sequence[Node], apart: Container[int] = ()) -> list[tuple[Chain, ...]]:
     """Groups of projections that are computed as one product of matrices: those of one state to
     states of equal shape, such as queries, keys and values. A branched projection that a depthwise
     convolution follows is a group even if it is alone, since the two are computed before branches
-    come apart."""
+    come apart. Nodes at positions `apart` are computed by themselves."""
     readers = _readers(nodes)
     convolved = {
         node.inputs[0]: position
@@ -202,7 +205,7 @@ def joint_projections(nodes: Sequence[Node]) -> list[tuple[Chain, ...]]:
     }
     groups: dict[tuple[object, ...], list[Chain]] = {}
     for position, node in enumerate(nodes):
-        if node.op != "CONV 1X1" or nodes[node.inputs[0]].type.branches:
+        if node.op != "CONV 1X1" or nodes[node.inputs[0]].type.branches or position in apart:
             continue
         after = convolved.get(position)
         if after is not None and nodes[after].context != node.context:

@@ -9,7 +9,7 @@ ones, and running sums the last result. A prompt is so many new positions after 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from primitives.graph.build import Graph, Node
 from primitives.lowering.dispatch import (
@@ -31,6 +31,7 @@ from primitives.lowering.expression import (
 )
 from primitives.lowering.operation import fill_of, holes, row_code, with_axes
 from primitives.lowering.rewrite import ATTENTION, SOFTMAX, lowered
+from primitives.lowering.rotary import ROTATED
 from primitives.lowering.weights import weight_specs
 from primitives.ops.primitive import Primitive
 from primitives.ops.table import PRIMITIVES
@@ -84,16 +85,17 @@ def not_stepwise(graph: Graph) -> str:
     return next(filter(None, (_fault(nodes, node) for node in nodes)), "")
 
 
-def emit_step(graph: Graph, d_model: int, owner: str = "") -> Step:
+def emit_step(graph: Graph, d_model: int, owner: str = "", rotary: bool = False) -> Step:
     """The block's code for a few new positions, at this width; ValueError where there is none (see
-    `not_stepwise`). `owner` stands before the names of weights."""
+    `not_stepwise`). `owner` stands before the names of weights; `rotary` is as in `lowered`."""
     if reason := not_stepwise(graph):
         raise ValueError(reason)
-    nodes, specs = lowered(graph), weight_specs(graph, d_model)
+    nodes, specs = lowered(graph, rotary), weight_specs(graph, d_model)
     own = row_functions(nodes)
     taken = {**own, CACHE: None, START: None}
-    routed = strategies(nodes, d_model, ONE_TOKEN)
-    emitter = _StepEmitter(nodes, routed, specs, taken, owner, ONE_TOKEN)
+    options = replace(ONE_TOKEN, rotary=rotary)
+    routed = strategies(nodes, d_model, options)
+    emitter = _StepEmitter(nodes, routed, specs, taken, owner, options)
     for position in range(len(nodes)):
         emitter.add(position)
     kept, statements = tuple(emitter.kept), tuple(emitter.statements)
@@ -150,6 +152,8 @@ class _StepEmitter(Emitter):
             q, k, v = node.inputs
             so_far = [self.every(k, None), self.every(v, None)]
             return call("attend_so_far", self.scope.value(q), *so_far, Name(START))
+        if node.op == ROTATED:
+            return call("rotated", self.scope.value(node.inputs[0]), Name(START))
         if node.op == SOFTMAX and node.type.axis == KEYS:
             return call("softmax_so_far", self.scope.value(node.inputs[0]), Name(START))
         row = PRIMITIVES.get(node.op)

@@ -18,6 +18,7 @@ from search.api.status import Status
 from search.api.table import Table, frame
 from search.campaign import queries
 from search.campaign.asking import Asking
+from search.campaign.length import with_candidates
 from search.campaign.progress import Progress
 from search.config.memory import limited, with_memory_limit
 from search.config.plugins import stored_config, versions
@@ -51,7 +52,7 @@ class Campaign:
     def __init__(
         self, config: ConfigLike, database: Database | None = None, name: str | None = None
     ) -> None:
-        self.config = load_config(config)
+        self.config = load_config(config, database)
         self.name = name or self.config.name or _file_name(config)
         self.database = database_url(database, self.config.storage)
         self._asking: Asking | None = None
@@ -59,11 +60,12 @@ class Campaign:
         if (row := self._row()) is not None:
             _check_same(self.config, row)
 
-    def run(self, progress: bool | Show = True) -> Self:
+    def run(self, progress: bool | Show = True, hours: float | None = None) -> Self:
         """Runs a new campaign to its end on this machine's workers, or those that the config names.
 
         `progress` shows where it stands on stderr, or is a function that is given snapshots, at
-        most ten a second. Ctrl-C (a notebook's stop button) lets the running candidates end;
+        most ten a second. After `hours` the search ends with the candidates that it has, and the
+        final phase follows. Ctrl-C (a notebook's stop button) lets the running candidates end;
         `resume` goes on. Raises a UsageError where the campaign has begun already.
         """
         if (row := self._row()) is not None and self._recorded(row):
@@ -71,9 +73,9 @@ class Campaign:
                 f"campaign '{self.name}' has begun; go on with it by: resume(), or choose another "
                 "name"
             )
-        return self.resume(progress)
+        return self.resume(progress, hours)
 
-    def resume(self, progress: bool | Show = True) -> Self:
+    def resume(self, progress: bool | Show = True, hours: float | None = None) -> Self:
         """Goes on from what is recorded; as `run`, and does nothing where it is finished."""
         self._release()
         row = self._row()
@@ -89,10 +91,10 @@ class Campaign:
         with running.started(self.config) as pool:
             row = row or self._created()
             if progress is True:
-                running.run(self._store, row, pool)
+                running.run(self._store, row, pool, hours)
             else:
                 show = progress if callable(progress) else None
-                controller = Controller(self._store, row, pool, show)
+                controller = Controller(self._store, row, pool, show, hours=hours)
                 with running.interruptions(controller.drain):
                     controller.run()
         return self
@@ -307,9 +309,11 @@ def _file_name(config: ConfigLike) -> str:
 
 
 def _check_same(config: CampaignConfig, row: CampaignRow) -> None:
-    """The configs must agree in what decides a campaign; workers and folders may differ. A limit of
-    memory that is not given is the one that the campaign was launched with."""
+    """The configs must agree in what decides a campaign; workers and folders may differ, and so may
+    the number of candidates, at which a campaign may have ended early. A limit of memory that is
+    not given is the one that the campaign was launched with."""
     recorded = stored_config(row.config, row.name)
+    recorded = with_candidates(recorded, config.search.candidates)
     if config.search.limits.memory_mb is None:
         recorded = limited(recorded, None)
     decides = ("seed", "plugins", "task", "search")

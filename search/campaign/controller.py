@@ -16,6 +16,7 @@ Interruption
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -28,6 +29,7 @@ from typing import NamedTuple, Protocol
 from primitives.language.dna import DNA
 from primitives.language.text import render
 from search.campaign.history import fold
+from search.campaign.length import with_candidates
 from search.campaign.pace import Pace
 from search.campaign.progress import Progress, phase, progress
 from search.campaign.proposal import ProgramCache, derive, final_seed
@@ -87,7 +89,8 @@ class Planned(NamedTuple):
 
 class Controller:
     """Runs one campaign. `show` is given snapshots, at most ten a second; `clock` counts seconds
-    from any moment and is asked instead of the system's."""
+    from any moment and is asked instead of the system's. `hours` from now on the search ends with
+    the candidates that it has then: they end, and the final phase follows."""
 
     def __init__(
         self,
@@ -96,9 +99,11 @@ class Controller:
         evaluator: Evaluator,
         show: Show | None = None,
         clock: Callable[[], float] = time.monotonic,
+        hours: float | None = None,
     ) -> None:
         self._store, self._campaign, self._evaluator = store, campaign, evaluator
         self._show, self._clock = show, clock
+        self._until = math.inf if hours is None else clock() + 3600 * hours
         self._config = stored_config(campaign.config, campaign.name)
         self._queue: deque[Planned] = deque()
         self._running: dict[tuple[int, int], float] = {}
@@ -187,11 +192,21 @@ class Controller:
         if self._state.seeds_done and not self._state.population:
             self._commit()  # what is told now stands in the database
             raise PrimevoError(f"no seed program could be trained; {'; '.join(self._endings())}")
+        if self._clock() >= self._until and self._state.seeds_done:
+            self._end_search()
         while self._may_propose() and len(self._entries) < BATCH:
             self._add(*self._proposer.child())
         if self._state.searched and not self._finals_planned:
             self._finals_planned = True
             self._queue.extend(self._final_runs())
+
+    def _end_search(self) -> None:
+        """The campaign has as many candidates as it has now; its stored config says so, too."""
+        count = self._state.candidates
+        if count < self._state.spec.candidates:
+            self._config = with_candidates(self._config, count)
+            self._state.spec = self._config.search
+            self._store.reconfigure(self._campaign.id, self._config.model_dump_json())
 
     def _endings(self) -> Iterator[str]:
         """How each candidate that has ended did, and why."""
@@ -262,9 +277,8 @@ class Controller:
         for its step: it is what children are compared with."""
         spec = self._config.search
         if run.kind == "final":
-            amount = spec.budget.full * spec.final.budget
-            whole = spec.budget.unit in ("steps", "tokens")
-            return Budget(spec.budget.unit, float(round(amount)) if whole else amount)
+            points = tuple(Hurdle(point) for point in spec.final_points)  # they stop nobody
+            return Budget(spec.budget.unit, spec.final_amount, points)
         if run.id <= len(spec.seeds):
             bars = tuple(Hurdle(point) for point in spec.budget.points)
             return Budget(spec.budget.unit, spec.budget.full, bars)
@@ -327,7 +341,7 @@ class Controller:
             running=len(self._running),
             capacity=capacity,
             waiting=waiting,
-            eta_s=self._pace.eta_s(self._state, capacity, clock),
+            eta_s=self._pace.eta_s(self._state, capacity, clock, self._until),
             host=socket.gethostname(),
             pid=os.getpid(),
         )

@@ -18,8 +18,9 @@ class Pace:
         old = self._full_s
         self._full_s = seconds if old is None else 0.8 * old + 0.2 * seconds
 
-    def eta_s(self, state: State, capacity: int, now: float) -> float | None:
-        """Seconds to the end of the campaign; None until there is something to judge by."""
+    def eta_s(self, state: State, capacity: int, now: float, until: float) -> float | None:
+        """Seconds to the end of the campaign; None until there is something to judge by. `until`
+        is when the search ends, however many candidates it has then."""
         to_search = state.spec.candidates - len(state.results)
         to_finish = finals_planned(state) - len(state.finals)
         searching = finishing = 0.0
@@ -27,7 +28,7 @@ class Pace:
             ended = len(state.results) - self._ended_before
             if ended == 0:
                 return None
-            searching = to_search * (now - self._since) / ended
+            searching = min(to_search * (now - self._since) / ended, max(until - now, 0.0))
         if to_finish > 0:
             if self._full_s is None:
                 return None

@@ -30,14 +30,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Engine,
     Row,
-    bindparam,
     delete,
     insert,
-    null,
     select,
     update,
 )
@@ -58,7 +55,17 @@ from search.storage.entries import (
 from search.storage.events import Ended, Event, Heartbeat, Proposed
 from search.storage.lease import held, lease
 from search.storage.models import Campaign, Candidate, Evaluation
-from workers.spec.metrics import METRICS, Metric
+from search.storage.statements import (
+    CAMPAIGNS,
+    COPY_EVALUATION,
+    DNA,
+    ENDINGS,
+    PROPOSALS,
+    REASON,
+    ended,
+    value,
+)
+from workers.spec.metrics import METRICS
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +185,7 @@ class Store:
     def campaign(self, name: str) -> CampaignRow:
         """The campaign of that name, or a NotFoundError with the nearest one."""
         with self.reading() as connection:
-            row = connection.execute(_CAMPAIGNS.where(Campaign.name == name)).one_or_none()
+            row = connection.execute(CAMPAIGNS.where(Campaign.name == name)).one_or_none()
             if row is not None:
                 return _campaign_row(row)
             names = list(connection.execute(select(Campaign.name)).scalars())
@@ -188,7 +195,7 @@ class Store:
     def campaigns(self) -> list[CampaignRow]:
         """Every campaign, oldest first."""
         with self.reading() as connection:
-            return [_campaign_row(row) for row in connection.execute(_CAMPAIGNS)]
+            return [_campaign_row(row) for row in connection.execute(CAMPAIGNS)]
 
     @contextmanager
     def holding(self, campaign: CampaignRow) -> Iterator[None]:
@@ -246,6 +253,10 @@ class Store:
             entry = {"first": first, "versions": dict(versions)}
             self._update(campaign_id, versions=[*noted, entry])
 
+    def reconfigure(self, campaign_id: int, config: str) -> None:
+        """Has the campaign go on with another config, as JSON."""
+        self._update(campaign_id, config=config)
+
     def finish(self, campaign_id: int) -> None:
         """Notes that the campaign has come to its end, and when."""
         self._update(campaign_id, finished_at=time.time())
@@ -270,7 +281,7 @@ class Store:
                         self._insert_evaluation(cursor, values)
                     case CopiedEvaluation(event, original):
                         connection.execute(
-                            _COPY_EVALUATION,
+                            COPY_EVALUATION,
                             {"campaign": campaign_id, "original": original, "copy": event.id,
                              "sequence": event.sequence, "now": now},
                         )  # fmt: skip
@@ -278,14 +289,14 @@ class Store:
     def dna(self, campaign_id: int, id: int) -> str:
         """A recorded candidate's program in text form."""
         with self.reading() as connection:
-            row = connection.execute(_DNA, {"campaign": campaign_id, "id": id}).scalar_one()
+            row = connection.execute(DNA, {"campaign": campaign_id, "id": id}).scalar_one()
         return str(row)
 
     def reason(self, campaign_id: int, sequence: int) -> str:
         """Why a recorded run ended as it did; empty where there is nothing to say."""
         parameters = {"campaign": campaign_id, "sequence": sequence}
         with self.reading() as connection:
-            return str(connection.execute(_REASON, parameters).scalar_one())
+            return str(connection.execute(REASON, parameters).scalar_one())
 
     def events(self, campaign_id: int, goals: Sequence[str] = ()) -> Iterator[Event]:
         """What was recorded: every proposal, then every ending, each in order. Endings carry the
@@ -293,95 +304,21 @@ class Store:
         parameters = {"campaign": campaign_id}
         with self.reading() as connection:
             # Endings are read first, so that each one's proposal is there while another writes.
-            endings = connection.execute(
-                _ENDINGS.add_columns(*map(_value, goals)), parameters
-            ).all()
-            for row in connection.execute(_PROPOSALS, parameters):
+            endings = connection.execute(ENDINGS.add_columns(*map(value, goals)), parameters).all()
+            for row in connection.execute(PROPOSALS, parameters):
                 yield Proposed._make(row)
         rows = [METRICS[name] for name in goals]
         for ending in endings:
-            yield _ended(ending, rows)
+            yield ended(ending, rows)
 
     def finals(
         self, campaign_id: int, connection: Connection, goals: Sequence[str] = ()
     ) -> list[Ended]:
         """The endings of the final phase, in order, as `connection` sees them."""
-        statement = _ENDINGS.where(Evaluation.kind == "final").add_columns(*map(_value, goals))
+        statement = ENDINGS.where(Evaluation.kind == "final").add_columns(*map(value, goals))
         rows = [METRICS[name] for name in goals]
         found = connection.execute(statement, {"campaign": campaign_id})
-        return [_ended(ending, rows) for ending in found]
-
-
-_CAMPAIGNS = select(
-    Campaign.id, Campaign.name, Campaign.config, Campaign.seed, Campaign.created_at,
-    Campaign.finished_at, Campaign.stop_requested, Campaign.heartbeat, Campaign.plugins,
-    Campaign.versions,
-).order_by(Campaign.id)  # fmt: skip
-
-_PROPOSALS = (
-    select(
-        Candidate.id, Candidate.parent_id, Candidate.mutation, Candidate.hash,
-        Candidate.duplicate_of, Candidate.rejections, Candidate.endings,
-    )
-    .where(Candidate.campaign_id == bindparam("campaign"))
-    .order_by(Candidate.id)
-)  # fmt: skip
-
-_ENDINGS = (
-    select(
-        Evaluation.sequence, Evaluation.candidate_id, Evaluation.kind, Evaluation.seed,
-        Evaluation.outcome, Evaluation.val_loss, Evaluation.val_bpb, Evaluation.test_loss,
-        Evaluation.test_bpb, Evaluation.hurdles_passed,
-        Evaluation.step_time_s, Evaluation.curve,
-    )
-    .where(Evaluation.campaign_id == bindparam("campaign"))
-    .order_by(Evaluation.sequence)
-)  # fmt: skip
-
-_KNOWN = len(_ENDINGS.selected_columns) - 2
-"""Columns of an ending before its step time and its curve."""
-
-
-def _value(name: str) -> ColumnElement[Any]:
-    """What is stored of a metric: in its column, or in the one that holds those without."""
-    column = METRICS[name].column
-    if column is None:
-        kept: ColumnElement[Any] = Evaluation.metrics[name].as_float()
-        return kept.label(f"goal_{name}")
-    found: ColumnElement[Any] = Evaluation.__table__.c[column]
-    return found.label(f"goal_{name}")
-
-
-_DNA = select(Candidate.dna).where(
-    Candidate.campaign_id == bindparam("campaign"), Candidate.id == bindparam("id")
-)
-
-_REASON = select(Evaluation.reason).where(
-    Evaluation.campaign_id == bindparam("campaign"), Evaluation.sequence == bindparam("sequence")
-)
-
-_COPIED = {
-    "sequence": bindparam("sequence"),
-    "candidate_id": bindparam("copy"),
-    "worker": null(),
-    "finished_at": bindparam("now"),
-}
-_COPY_EVALUATION = insert(Evaluation).from_select(
-    [column.name for column in Evaluation.__table__.columns],
-    select(*(_COPIED.get(column.name, column) for column in Evaluation.__table__.columns)).where(
-        Evaluation.campaign_id == bindparam("campaign"),
-        Evaluation.candidate_id == bindparam("original"),
-        Evaluation.kind == "search",
-    ),
-)
-
-
-def _ended(row: Row[*tuple[Any, ...]], goals: Sequence[Metric]) -> Ended:
-    *values, step_time_s, curve = row[: _KNOWN + 2]
-    losses = tuple(point[-1] for point in curve)
-    found = zip(goals, row[_KNOWN + 2 :], strict=True)
-    known = tuple(goal.formed(value) for goal, value in found)
-    return Ended._make((*values, losses, step_time_s, known))
+        return [ended(ending, rows) for ending in found]
 
 
 def _campaign_row(row: Row[*tuple[Any, ...]]) -> CampaignRow:

@@ -20,6 +20,7 @@ from search.storage.events import finite
 from search.storage.models import Campaign, Candidate, Evaluation, StudyRun
 from search.storage.store import Store
 from search.study.setting import Setting
+from workers.spec.identity import identity
 from workers.spec.outcome import Measurement, Outcome, Report
 
 ACCIDENTS = ("crashed", "timed_out")
@@ -138,12 +139,13 @@ def _finals(store: Store, setting: Setting, trials: Iterable[Trial]) -> dict[Tri
         rows = connection.execute(statement.with_only_columns(
             Candidate.hash, Campaign.config, Campaign.plugins, *Evaluation.__table__.columns
         )).all()  # fmt: skip
-    task, plugins = setting.task.model_dump(mode="json"), [dict(one) for one in setting.plugins]
+    task = identity(setting.task.model_dump(mode="json"))
+    plugins = [dict(one) for one in setting.plugins]
     return {
         (row.hash, row.seed): _evaluated(row)
         for row in rows
         if (row.hash, row.seed) in trials
-        and json.loads(row.config).get("task") == task
+        and identity(json.loads(row.config).get("task") or {}) == task
         and (row.plugins or []) == plugins
     }
 

@@ -13,6 +13,7 @@ from search.campaign.proposal import final_seed
 from search.config.plugins import versions
 from search.config.schema import CampaignConfig
 from search.errors import UsageError
+from workers.spec.identity import identity
 from workers.spec.outcome import Budget, Hurdle
 from workers.spec.task import Task
 
@@ -35,10 +36,10 @@ class Setting:
     def key(self, hash: str, seed: int) -> str:
         """What the run of a program under a seed is found by: 64 hexadecimal digits that depend on
         all that decides its outcome but the machine."""
-        budget = self.budget
+        budget, task = self.budget, identity(self.task.model_dump(mode="json"))
         whole = [
-            self.task.model_dump(mode="json"), [dict(each) for each in self.plugins], budget.unit,
-            budget.amount, [hurdle.at for hurdle in budget.hurdles], hash, seed,
+            task, [dict(each) for each in self.plugins], budget.unit, budget.amount,
+            [hurdle.at for hurdle in budget.hurdles], hash, seed,
         ]  # fmt: skip
         return blake2b(json.dumps(whole, sort_keys=True).encode(), digest_size=32).hexdigest()
 

@@ -67,6 +67,26 @@ class TestInterruption:
         assert "primevo resume slow" in stderr
         assert "Traceback" not in stderr
 
+    def test_a_search_ends_when_told_to(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The one by its hours; the other was drained, and has as many candidates as it will."""
+        (tmp_path / "short.yaml").write_text(CONFIG)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(running, "Pool", InstantPool)
+        primevo("launch", "short.yaml", "--hours", 0)
+        ended = data("status", "short")
+        assert (ended["state"], ended["recorded"], ended["candidates"]) == ("finished", 1, 1)
+
+        process = self.start(tmp_path, delay_s=0.2)
+        time.sleep(0.7)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        recorded = data("status", "slow")["recorded"]
+        primevo("resume", "slow", "--candidates", recorded)
+        assert data("status", "slow")["state"] == "finished"
+        assert "has begun its final phase" in refusal(2, "resume", "slow", "--candidates", 50)
+
     def test_stop_drains_from_another_process(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -16,16 +16,18 @@ from primitives.programs.seeds import load_seed
 from tests.cli.command import data, primevo, refusal
 from tests.workers.test_export import weights_of
 from workers.export.export import export
+from workers.spec.positions import Kind
 from workers.spec.task import DataSpec, ModelSpec, Task, TrainingSpec
 
 SPEC = ModelSpec(d_model=16, layers=1, sequence_length=12)
 
 
-def folder_with(path: Path, objective: str = "next_token") -> Path:
+def folder_with(path: Path, objective: str = "next_token", positions: Kind = "learned") -> Path:
     training = TrainingSpec(objective=objective, eval_batches=1, batch_size=2)
-    task = Task(model=SPEC, data=DataSpec(max_documents=20), training=training)
+    spec = SPEC.model_copy(update={"positions": positions})
+    task = Task(model=spec, data=DataSpec(max_documents=20), training=training)
     dna, rows = load_seed("transformer", 16), 256 + (objective == "masked")
-    weights = weights_of(dna, SPEC, rows)
+    weights = weights_of(dna, spec, rows)
     export(dna, path, task=task, weights=weights, card={"program": "it"})
     return path
 
@@ -52,6 +54,19 @@ def test_a_folder_writes_the_same_text_for_the_same_seed(
     (row,) = csv.DictReader(io.StringIO(primevo(*asked, "-o", "csv").stdout))
     assert row["text"] == found["text"] and row["seed"] == "5"
     assert json.loads((exported / "card.json").read_text())["generates"].startswith("Each new")
+
+
+def test_a_text_beyond_the_trained_length_is_refused_or_told_of(
+    exported: Path, tmp_path: Path
+) -> None:
+    said = refusal(2, "generate", exported, "--whole")
+    assert "--whole: the model has learned 12 positions" in said and "rotary" in said
+    folder = folder_with(tmp_path / "rotary", positions="rotary")
+    asked = ("generate", folder, "--prompt", "The old ", "--tokens", 30, "--seed", 5)
+    windows, whole = primevo(*asked), primevo(*asked, "--whole")
+    assert "goes on from the last 6 tokens (--whole keeps all in sight)" in windows.stderr
+    assert "how it continues a longer text, training has not seen to" in whole.stderr
+    assert whole.stdout.startswith("The old ") and whole.stdout != windows.stdout
 
 
 def test_a_campaigns_kept_weights_write(

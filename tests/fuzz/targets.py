@@ -123,7 +123,8 @@ def _configs() -> list[bytes]:
     from search.config.examples import names, text
 
     examples = [text(name).encode() for name in names()]
-    return [*examples, *(one + b"\n--set search.budget.base=5" for one in examples)]
+    keys = (b"search.budget.base=5", b"task.model.positions=rotary")
+    return [*examples, *(one + b"\n--set " + key for one in examples for key in keys)]
 
 
 def weights(data: bytes) -> str | None:
@@ -284,17 +285,19 @@ def database_file(data: bytes) -> str | None:
 
 
 def exported(data: bytes) -> str | None:
-    """A program with words from the input for its names, and a title: its module's syntax tree is
-    held against the list of what may be there."""
+    """A program with words from the input for its names, a kind of positions, and a title: its
+    module's syntax tree is held against the list of what may be there."""
     from tests.reference.exported import faults
     from tests.workers.test_exported_code import random_programs, renamed
     from workers.export.source import module_source, names, plain
     from workers.spec.fit import task_graph
-    from workers.spec.task import Task
+    from workers.spec.positions import POSITIONS
+    from workers.spec.task import ModelSpec, Task
 
     rng, title = random.Random(data), _text(data)
     dna = renamed(rng.choice(random_programs()), rng)
-    graph, called, task = task_graph(dna, Task()), names(title), Task()
+    task = Task(model=ModelSpec(positions=rng.choice(list(POSITIONS))))
+    graph, called = task_graph(dna, task), names(title)
     assert not isinstance(graph, IllTyped)
     source = module_source(dna, graph, task, 256, called, {"Program": plain(title)})
     source.encode()

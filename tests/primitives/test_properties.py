@@ -3,7 +3,7 @@
 All in float64, so that a real difference stands out from rounding. A program whose output is not
 finite or answers to a relative change of 1e-13 with one beyond LOOSE says nothing about
 differences: such programs are left out, and counted. Programs that route run in evaluation mode,
-their routed calls in one of three ways, in turn.
+their routed calls in one of three ways, in turn. Every third program runs with rotary positions.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from itertools import product
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import ops
 
 from primitives import DNA, Graph, Instruction, Subroutine, build, render
 from primitives.graph.build import DISPATCH, Node
-from primitives.kernels import balancing, dense, routing
+from primitives.kernels import kernels
 from primitives.kernels.balancing import Run
 from primitives.language.dna import ROUTED
 from primitives.language.text import parse
@@ -37,6 +38,7 @@ from primitives.lowering.emit import emit
 from primitives.lowering.layer import block_function
 from primitives.lowering.render import line
 from primitives.lowering.rewrite import lowered
+from primitives.lowering.rotary import rotated_states
 from primitives.ops.table import PRIMITIVES
 from search.evolution.mutation import mutate
 from tests.primitives.call_sites import by_site, random_weights
@@ -46,7 +48,7 @@ from tests.reference.random_programs import programs, routed_programs
 PROGRAMS = {"dense": 580, "routed": 150}
 TELLING = {"dense": 500, "routed": 129}
 MOVING = {"dense": 400, "routed": 104}
-KINDS = ("every", "blocks", "entries")
+KINDS = ("every", "blocks", "entries", "runs")
 LENGTH, WIDTH, VOCABULARY = 6, 8, 99
 CUTS = (1, 3, 5)
 LOOSE = 1e-4
@@ -64,6 +66,7 @@ class Trial:
 
     dna: DNA
     graph: Graph
+    rotary: bool
     outputs: Array
     spliced: dict[int, Array]
     prefix: Array
@@ -90,12 +93,11 @@ def traced(
     options: LoweringOptions,
 ) -> tuple[Array, tuple[str, ...]]:
     """The block's output, run line by line, and the states that are not of their type's shape."""
-    body, nodes = emit(graph, WIDTH, options=options), lowered(graph)
+    body, nodes = emit(graph, WIDTH, options=options), lowered(graph, options.rotary)
     shapes = shapes_of(nodes, x.shape[0], options)
     values = {
-        **vars(dense),
-        **vars(routing),
-        **vars(balancing),
+        **kernels(),
+        "ops": ops,
         "x": x,
         "run": Run(tokens=tokens),
     }
@@ -130,7 +132,9 @@ def shapes_of(
         size = {feature_size(node.type, WIDTH, LENGTH)}
         axes = [{abs(n), 1} if loose else {n} for n in node.type.branches]
         region = around[position]
-        while region >= 0 and around[inside_of(nodes, region)] >= 0:
+        while (
+            region >= 0 and chosen[region].kind != "runs" and around[inside_of(nodes, region)] >= 0
+        ):
             region = around[inside_of(nodes, region)]
         if region < 0 or chosen[region].kind == "every":
             shapes.append([{batch}, *axes, {LENGTH}, size])
@@ -158,12 +162,15 @@ def attempt(dna: DNA, seed: int) -> Trial:
         later[row, cut:] = rng.integers(0, VOCABULARY, LENGTH - cut)
     batch = tf.constant(np.concatenate([x, nudged, spliced]))
     ids = np.concatenate([tokens, tokens, later])
-    first, *rest = KINDS[seed % 3 :] + KINDS[: seed % 3]
-    outputs, misshapen = traced(graph, batch, tensors, ids, LoweringOptions(7, LENGTH, kind=first))
+    first, *rest = KINDS[seed % 4 :] + KINDS[: seed % 4]
+    rotary = seed // 4 % 3 == 2
+    options = LoweringOptions(7, LENGTH, kind=first, dynamic=True, rotary=rotary)
+    outputs, misshapen = traced(graph, batch, tensors, ids, options)
     length = 1 + seed % (LENGTH - 1)
 
     def run(kind: str, x: Array, tokens: Ids) -> Array:
-        block = block_function(graph, WIDTH, LoweringOptions(*x.shape[:2], kind=kind))
+        options = LoweringOptions(*x.shape[:2], kind=kind, dynamic=True, rotary=rotary)
+        block = block_function(graph, WIDTH, options)
         return np.array(block(tf.constant(x), tensors, Run(tokens=tokens)))
 
     with np.errstate(all="ignore"):
@@ -171,12 +178,13 @@ def attempt(dna: DNA, seed: int) -> Trial:
     return Trial(
         dna=dna,
         graph=graph,
+        rotary=rotary,
         outputs=outputs[:2],
         spliced={cut: outputs[4 + row] for row, cut in enumerate(CUTS)},
         prefix=run(first, x[:, :length], tokens[:, :length]),
         alone=run(first, x[1:], tokens[1:]),
         others={kind: run(kind, x, tokens) for kind in rest} if routes(graph) else {},
-        reference=interpret(dna, x, by_site(dna, weights), tokens),
+        reference=interpret(dna, x, by_site(dna, weights), tokens, rotary=rotary),
         slack=float(slack),
         misshapen=misshapen,
     )
@@ -232,6 +240,8 @@ def test_dense_programs_have_every_part() -> None:
     over_keys = [t for t in telling if any(node.type.axis == "S" for node in t.graph.nodes)]
     nested = [t for t in telling if any(len(node.type.branches) > 1 for node in t.graph.nodes)]
     assert len(over_keys) >= 250
+    turned = [t for t in telling if t.rotary and rotated_states(t.graph.nodes)]
+    assert len(turned) >= 75
     assert len(nested) >= 15
 
 

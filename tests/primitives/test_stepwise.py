@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:You are using a softmax over axi
 class Steps:
     """One program run both ways on two random sequences."""
 
-    def __init__(self, dna: DNA, dtype: str, length: int = LENGTH) -> None:
+    def __init__(self, dna: DNA, dtype: str, length: int = LENGTH, rotary: bool = False) -> None:
         graph = build(dna)
         assert isinstance(graph, Graph)
         rng = np.random.default_rng(5)
@@ -42,8 +42,10 @@ class Steps:
         x = rng.standard_normal((BATCH, length, WIDTH))
         self.x = ops.convert_to_tensor(x, dtype)
         self.tokens = rng.integers(0, VOCABULARY, (BATCH, length), "int32")
-        self.block = lower(graph, WIDTH, LoweringOptions(BATCH, length), False).function
-        self.step = lower_step(graph, WIDTH)
+        self.block = lower(
+            graph, WIDTH, LoweringOptions(BATCH, length, rotary=rotary), False
+        ).function
+        self.step = lower_step(graph, WIDTH, rotary)
 
     def whole(self, x: object = None) -> np.ndarray:
         x = self.x if x is None else x
@@ -96,7 +98,8 @@ def test_random_programs_step_as_they_run(kind: str, count: int, seed: int) -> N
         if not_stepwise(graph):
             seen["not stepwise"] += 1
             continue
-        steps = Steps(dna, "float64")
+        rotary = number % 2 == 1
+        steps = Steps(dna, "float64", rotary=rotary)
         whole, nearby = steps.whole(), steps.whole(steps.x * (1 + 1e-13))
         size = max(1.0, float(np.abs(whole).max()))
         if not np.isfinite(whole).all() or np.abs(whole - nearby).max() > 1e-9 * size:
@@ -105,7 +108,9 @@ def test_random_programs_step_as_they_run(kind: str, count: int, seed: int) -> N
         np.testing.assert_allclose(found, whole, rtol=1e-6, atol=1e-6 * size)
         seen["equal"] += 1
         seen["kept"] += bool(steps.step.kept)
+        seen["rotated"] += rotary and "rotated(" in steps.step.code
     assert seen["equal"] > 0.7 * count, seen
+    assert seen["rotated"] > 0.15 * count or kind == "routed", seen
     assert seen["kept"] > 0.4 * count or kind == "routed", seen
     assert seen["not stepwise"] < 0.1 * count, seen
 
@@ -158,11 +163,12 @@ PARTS = {
 }
 
 
+@pytest.mark.parametrize("rotary", [False, True])
 @pytest.mark.parametrize("name", PARTS)
-def test_what_looks_back_steps_as_it_runs(name: str) -> None:
+def test_what_looks_back_steps_as_it_runs(name: str, rotary: bool) -> None:
     lines = PARTS[name].removeprefix("\n")
     dna = parse(f"{BANKS}main(x, y):\n{SCORES if 'scores' in lines else ''}{lines}")
-    steps = Steps(dna, "float64", length=11)
+    steps = Steps(dna, "float64", length=11, rotary=rotary)
     whole = steps.whole()
     assert steps.step.kept and np.abs(whole).max() > 1e-3
     for split in ((11,), (5, 1, 1, 4)):

@@ -20,6 +20,8 @@ import keras
 from primitives.kernels import kernel_modules, kernels
 from workers.export.code import template
 from workers.export.layer import CAUSAL_TAPS
+from workers.export.positions import position_parts, step_embedded
+from workers.spec.positions import POSITIONS, Kind
 
 IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]*\Z")
 MODULE = re.compile(r"(?:[a-z][a-z0-9_]*_)?block\Z|block_[a-z0-9_]+\Z")
@@ -215,7 +217,7 @@ def _model_faults(model: ast.ClassDef, module: str) -> Iterator[str]:
     yield from _decorator_faults(model, module)
     blank = _Blank()
     made = _dumped(blank.visit(ast.parse(ast.unparse(model)).body[0]))
-    if made not in _models():
+    if not any(made in _models(kind) for kind in POSITIONS):
         yield "LanguageModel is not its template"
     for name in blank.blocks:
         if LAYER.match(name) is None:
@@ -251,8 +253,9 @@ class _Blank(ast.NodeTransformer):
 
 
 @cache
-def _models() -> frozenset[str]:
-    """The dumps of every LanguageModel that the template makes, blank."""
+def _models(kind: Kind) -> frozenset[str]:
+    """The dumps of every LanguageModel with positions of this kind that the template makes,
+    blank."""
     from workers.export.source import Names, _made_blocks
 
     made = set()
@@ -260,14 +263,14 @@ def _models() -> frozenset[str]:
     for every in (0, 1, 2, 4):
         for tokens in ("", ", tokens=tokens"):
             for training in (False, True):
-                for writing in _writing():
+                for writing in _writing(kind):
                     source = template("block.py").substitute(
-                        module="a_block", block="ABlock", title="", facts="", tokens="", sizes="",
-                        imports="", definitions="", model="", blocks=_made_blocks(every, called),
-                        inputs=", training: bool = False" * training, registered="",
+                        **position_parts(kind), **writing, module="a_block", block="ABlock",
+                        sizes="", title="", facts="", tokens="", imports="", definitions="",
+                        model="", blocks=_made_blocks(every, called), registered="", program="",
+                        inputs=", training: bool = False" * training,
                         passed=tokens + ", training=training" * training,
-                        vocabulary=256, d_model=8, layers=1, sequence_length=2, program="",
-                        **writing,
+                        vocabulary=256, d_model=8, layers=1, sequence_length=2,
                     )  # fmt: skip
                     model = next(node for node in ast.parse(source).body
                                  if isinstance(node, ast.ClassDef))  # fmt: skip
@@ -275,19 +278,19 @@ def _models() -> frozenset[str]:
     return frozenset(made)
 
 
-def _writing() -> Iterator[dict[str, str]]:
+def _writing(kind: Kind) -> Iterator[dict[str, str]]:
     """The ways in which a LanguageModel writes text: not at all; by steps, which read a prompt at
     once or in parts; by passes over the whole text."""
     from workers.export.generation import _generate
 
     none = dict.fromkeys(("codec", "generate", "step", "write", "writer", "writes"), "")
-    yield none
     writes = {**none, "write": "        self.passes = None\n"}
+    yield none
     for tokens in ("", ", tokens=tokens"):
-        step = template("step.py").substitute(tokens=tokens)
+        step = template("step.py").substitute(tokens=tokens, embedded=step_embedded(kind))
         for copied in (0, 1 << 24):
-            yield {**writes, "step": step, "generate": _generate("", copied, 512)}
-    yield {**writes, "generate": _generate("it cannot", 0, 512)}
+            yield {**writes, "step": step, "generate": _generate("", copied, 512, kind)}
+    yield {**writes, "generate": _generate("it cannot", 0, 512, kind)}
 
 
 @cache

@@ -42,12 +42,13 @@ Lazy = Callable[[], State]
 
 def interpret(
     dna: DNA, x: Array, weights: Mapping[str, Array], tokens: Ids | None = None,
-    bidirectional: bool = False,
+    bidirectional: bool = False, rotary: bool = False,
 ) -> Array:  # fmt: skip
     """The block's output. `weights` maps a site to its weight, branch axes first: the site of
     main's instruction 3 is 'main_3', of instruction 0 of what it calls 'main_3_0'. `tokens`
-    [batch, T] are ids, for programs that route by them."""
-    task = _Task(weights, tokens, bidirectional)
+    [batch, T] are ids, for programs that route by them. With `rotary` positions T-MAT MUL
+    multiplies states that are rotated by where they stand."""
+    task = _Task(weights, tokens, bidirectional, rotary)
     with np.errstate(all="ignore"):
         inputs = [lambda: State(x.astype(np.float64))] * INPUTS
         return _Call(dna, 0, inputs, "main", (), task).value(-1).values
@@ -59,6 +60,7 @@ class _Task(NamedTuple):
     weights: Mapping[str, Array]
     tokens: Ids | None
     bidirectional: bool
+    rotary: bool
 
 
 class _Call:
@@ -140,6 +142,8 @@ class _Call:
             return x._replace(values=_running(_RUNNING[row.op], x))
         if row.op == "MASK":
             return State(np.where(_visible(x.values), x.values, np.nan), True, True)
+        if row.op == "T-MAT MUL" and self.task.rotary:
+            return _scores(_rotated(x), _rotated(inputs[1]()))
         if row.op in _PAIRWISE:
             return _PAIRWISE[row.op](x, inputs[1]())
         if row.op in _BINARY:
@@ -290,6 +294,22 @@ def _scores(x: State, y: State) -> State:
             both = min(t + 1 if x.closed else size, u + 1 if y.closed else size)
             out[:, t, u] = (x.values[:, t, :both] * y.values[:, u, :both]).sum(-1)
     return State(out, keys=True)
+
+
+def _rotated(x: State) -> State:
+    """Su et al. 2021, section 3.2.2: features i and i + n // 2 as a complex number, times
+    e^(i t theta) at position t. What stands over key positions is left alone."""
+    if x.keys:
+        return x
+    size = x.values.shape[2]
+    made = x.values.copy()
+    for feature in range(size // 2):
+        theta = 10000.0 ** (-feature / (size // 2))
+        for t in range(x.values.shape[1]):
+            point = x.values[:, t, feature] + 1j * x.values[:, t, feature + size // 2]
+            point = point * np.exp(1j * t * theta)
+            made[:, t, feature], made[:, t, feature + size // 2] = point.real, point.imag
+    return x._replace(values=made)
 
 
 _PAIRWISE: dict[str, Callable[[State, State], State]] = {

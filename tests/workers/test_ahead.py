@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from primitives.language.text import render
 from primitives.programs.seeds import load_seed
+from workers.machine.backends import BACKENDS
+from workers.machine.devices import Layout
 from workers.pool.crew import Ticket
 from workers.pool.line import Line
 from workers.pool.pool import Pool, PoolError
 from workers.pool.twins import Twins
 from workers.spec.outcome import Budget, Compiled, Job, Report
-from workers.spec.pool import PoolSpec
+from workers.spec.pool import PoolSpec, ahead
 from workers.spec.task import Task, TrainingSpec
 
 ENTRIES = "tests.workers.pool_entries"
@@ -120,6 +122,25 @@ def test_a_backend_that_cannot_is_refused(ray_session: None) -> None:
     message = r"workers.ahead is 2, but backend tensorflow .* set it to 0, .*one of: jax"
     with pytest.raises(PoolError, match=message):
         Pool(Task(), PoolSpec(count=1, ahead=2))
+
+
+@pytest.mark.parametrize(
+    ("spec", "backend", "planned", "expected"),
+    [
+        (PoolSpec(), "jax", Layout(1, 16, 1.0), 8),
+        (PoolSpec(), "jax", Layout(4, 4, 1.0), 3),
+        (PoolSpec(), "jax", Layout(1, 1, 1.0), 0),
+        (PoolSpec(), "jax", Layout(10, 1, 0.1), 0),
+        (PoolSpec(), "jax", Layout(2, 1, 0.0), 0),
+        (PoolSpec(), "tensorflow", Layout(1, 16, 1.0), 0),
+        (PoolSpec(ahead=2), "jax", Layout(2, 1, 0.0), 2),
+        (PoolSpec(ahead=0), "jax", Layout(1, 16, 1.0), 0),
+    ],
+)
+def test_processes_that_compile_for_a_gpu_are_the_default(
+    spec: PoolSpec, backend: str, planned: Layout, expected: int
+) -> None:
+    assert ahead(spec, BACKENDS[backend], planned) == expected
 
 
 @given(st.permutations(range(6)), st.sets(st.integers(0, 5)))

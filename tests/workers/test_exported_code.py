@@ -29,7 +29,8 @@ from workers.export.code import template
 from workers.export.export import ExportError, _facts, export
 from workers.export.source import example_source, metadata, module_source, names, plain, readme
 from workers.spec.fit import task_graph
-from workers.spec.task import DataSpec, Task, TrainingSpec
+from workers.spec.positions import POSITIONS, Kind
+from workers.spec.task import DataSpec, ModelSpec, Task, TrainingSpec
 
 HOSTILE = (
     '"""', "'''", '"""\nimport os\n"""', "\\", '\\"""', "\n", "\r", "\x00", "\x0c", "\x85",
@@ -99,17 +100,29 @@ def test_every_seed_program(name: str) -> None:
     assert module_faults(renamed(spaced, random.Random(name)), task, name, {}) == []
 
 
+@pytest.mark.parametrize("kind", POSITIONS)
+@pytest.mark.parametrize("name", ["hash_layer", "primer", "expert_choice"])
+def test_every_kind_of_positions(name: str, kind: Kind) -> None:
+    task = task_of(name)
+    task = task.model_copy(update={"model": ModelSpec(d_model=64, positions=kind)})
+    assert module_faults(load_seed(name, 64), task, name, {}) == []
+
+
 @cache
 def random_programs() -> list[DNA]:
     return programs(60, seed=7) + routed_programs(40, seed=7)
 
 
 @settings(max_examples=12, deadline=None)
-@given(which=st.integers(0, 99), seed=st.integers(0, 2**32), title=WORDS, fact=WORDS)
-def test_random_programs_with_hostile_names(which: int, seed: int, title: str, fact: str) -> None:
+@given(which=st.integers(0, 99), seed=st.integers(0, 2**32), title=WORDS, fact=WORDS,
+       kind=st.sampled_from(list(POSITIONS)))  # fmt: skip
+def test_random_programs_with_hostile_names(
+    which: int, seed: int, title: str, fact: str, kind: Kind
+) -> None:
     made = renamed(random_programs()[which], random.Random(seed))
     facts = {"Program": plain(fact), "In the search": plain(title)}
-    assert module_faults(made, Task(), title, facts) == []
+    task = Task(model=ModelSpec(positions=kind))
+    assert module_faults(made, task, title, facts) == []
 
 
 def test_names_that_python_changes_inside_a_class() -> None:

@@ -12,7 +12,7 @@ from keras import ops
 from primitives import Graph, build
 from primitives.lowering.cost import layers_cost
 from primitives.programs.seeds import load_seed
-from workers.model.model import initial_model, layers_of, logits, shape_of
+from workers.model.model import embedding_and_head, initial_model, layers_of, logits, shape_of
 from workers.pruning import gates
 from workers.pruning.distillation import chosen_layers, layer_loss, prediction_loss
 from workers.pruning.failure import TooMuch
@@ -91,6 +91,35 @@ def test_a_masked_model_equals_the_sliced_one(name: str) -> None:
     np.testing.assert_allclose(sliced, whole, rtol=1e-5, atol=1e-5)
     cost = layers_cost(shape.graphs, 16, ROWS, lowering_options(TASK)).parameters
     assert cost - (ROWS + 12 + 2) * 16 == found.inside("parameters", kept, np.sum)
+
+
+def test_rotary_positions_keep_what_they_turn() -> None:
+    """Pairs of channels are turned by their place; heads may go all the same."""
+    graph = build(load_seed("transformer", 16))
+    assert isinstance(graph, Graph)
+    model = TASK.model.model_copy(update={"positions": "rotary"})
+    task = TASK.model_copy(update={"model": model})
+    found = plan(graph, task, ROWS)
+    assert found.outer == 3
+    kinds = {(group.kind, group.name) for group in found.layers[0].groups}
+    assert ("hidden", "self_attention.query") not in kinds and ("heads", "main.heads") in kinds
+    shape = shape_of([layer.graph for layer in found.layers], task.model, ROWS)
+    values, kept = initial_model(shape, 0), found.all_kept()
+    for own in kept:
+        own[1][1:5] = 0
+    scaled = found.masked(values, kept, np.reshape)
+    outer, seed = embedding_and_head(task.model), tf.zeros(2, tf.int32)
+    tokens = np.random.default_rng(1).integers(0, 256, (2, 12))
+    gates_on = gated(layers_of([layer.graph for layer in found.layers], task))
+    weights = [tf.constant(v) for v in scaled]
+    whole = logits(gates_on, weights, tokens, False, seed, outer)[0]
+    small, plain, at = smaller(found, kept), list(scaled[:3]), 3
+    for layer in found.layers:
+        count = len(layer.layout.weights)
+        plain, at = plain + scaled[at : at + count], at + count + 1
+    left = [tf.constant(v) for v in small.weights(found, plain)]
+    sliced = logits(layers_of(small.graphs, task), left, tokens, False, seed, outer)[0]
+    np.testing.assert_allclose(sliced, whole, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("target", [Target("parameters", 0.6), speedup(2.0)])

@@ -14,14 +14,15 @@ from keras import ops
 
 from primitives.graph.build import COMBINE, Graph
 from primitives.lowering.layer import Array
+from workers.engines.calibration import sums
 from workers.engines.engine import Loads, Windows
 from workers.engines.optimizer import elementwise
 from workers.model.model import (
-    EMBEDDING_AND_HEAD,
-    OUTER,
     EmbeddingAndHead,
     Layer,
     layer_graphs,
+    outer_count,
+    predictions,
     scoring_loss,
     training_loss,
 )
@@ -50,7 +51,7 @@ class Passes:
     task: Task
     experts: Sequence[int]
     integer: str
-    outer: EmbeddingAndHead = EMBEDDING_AND_HEAD
+    outer: EmbeddingAndHead
 
     @property
     def windows(self) -> tuple[int, int]:
@@ -75,6 +76,12 @@ class Passes:
         )
         return [loss, weight, *(part for load in loads for part in load)]
 
+    def calibrate(self, weights: Sequence[Any], windows: Any) -> list[Any]:
+        """What one batch adds to a slice's calibration, see `calibration.Sums`."""
+        seed, objective = ops.zeros(2, self.integer), OBJECTIVES[self.task.training.objective]
+        logits, targets, counts = predictions(self.layers, weights, windows, seed, objective)
+        return sums(ops.cast(logits, "float32"), targets, counts)
+
     @property
     def score_shapes(self) -> list[tuple[int, ...]]:
         """The shapes of what `score` gives."""
@@ -94,8 +101,9 @@ def packing_of(
     tenth shorter there, and compiling twice as long. In plain graphs those weights of experts that
     are trained, and of which a step can touch but a part, are tables, where the optimiser has a
     lazy form."""
-    trainable = [True] * len(OUTER) + [w.trainable for layer in layers for w in layer.specs]
-    gathered = [False] * len(OUTER) + [flag for layer in layers for flag in layer.gathered]
+    outer = outer_count(layers, values)
+    trainable = [True] * outer + [w.trainable for layer in layers for w in layer.specs]
+    gathered = [False] * outer + [flag for layer in layers for flag in layer.gathered]
     together = elementwise(task.optimizer) and not compiled
     tokens = task.training.batch_size * task.model.sequence_length
     kinds: list[Kind] = []

@@ -7,7 +7,7 @@ host.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,16 @@ import tensorflow as tf
 
 from primitives.graph.build import Graph
 from primitives.lowering.layer import Array
+from workers.engines.calibration import SHAPES
 from workers.engines.engine import Loads, Windows
 from workers.engines.optimizer import make_optimizer
 from workers.engines.passes import CALL_STEPS, Passes, calls, experts_of, packing_of, summed
 from workers.engines.tables import LazyAdamW, Rows, squared_norm, touched
 from workers.model.model import (
-    EMBEDDING_AND_HEAD,
     Apply,
     EmbeddingAndHead,
     Layer,
+    embedding_and_head,
     model_layers,
     wrapped,
 )
@@ -48,7 +49,8 @@ class TensorFlowEngine:
             self._packing = packing_of(layers, task, values, compiled=False)
         elif not (self._jit or tables):
             layers = wrapped(layers, _traced_once)
-        outer = EMBEDDING_AND_HEAD if self._jit else _TRACED
+        outer = embedding_and_head(task.model)
+        outer = outer if self._jit else _traced(outer)
         self._passes = Passes(layers, task, experts_of(graph, task), "int32", outer)
         self._variables = self._packing.variables(values)
         self._states = [tf.Variable(value) for value in self._packing.of("state", values)]
@@ -56,6 +58,7 @@ class TensorFlowEngine:
         self._optimizer = make_optimizer(task.optimizer, clipped=not tables)
         self._optimizer.build(self._variables)
         self.loads: Loads = []
+        self._calibrate: Any = None
         batch = self._passes.windows
         self._train, self._score = (
             tf.function(function, autograph=False, jit_compile=self._jit).get_concrete_function(
@@ -78,6 +81,12 @@ class TensorFlowEngine:
         made = [self._score(part, count) for part, count in self._calls(windows)]
         loss, self.loads = summed(made, len(windows))
         return loss
+
+    def calibrate(self, windows: Windows) -> list[Array]:
+        if self._calibrate is None:
+            self._calibrate = tf.function(self._many_calibrations, autograph=False)
+        made = self._calibrate(tf.constant(windows, tf.int32), tf.constant(len(windows)))
+        return [np.asarray(part) for part in made]
 
     def _calls(self, windows: Windows) -> Iterator[tuple[Any, Any]]:
         """Under XLA shapes are fixed; a plain graph takes any number of windows."""
@@ -129,15 +138,24 @@ class TensorFlowEngine:
         return _sum_over(windows, count, [()], lambda batch: [self._step(batch)])[0]
 
     def _many_scores(self, windows: Any, count: Any) -> Any:
-        states = [tf.identity(state) for state in self._states]
-        tables: list[Any] = [Rows(table, None) for table in self._lazy.tables]
-        weights = self._packing.all(self._tensors(), states, tables)
-        score = partial(self._passes.score, weights)
+        score = partial(self._passes.score, self._as_they_stand())
         return _sum_over(windows, count, self._passes.score_shapes, score)
 
+    def _many_calibrations(self, windows: Any, count: Any) -> Any:
+        calibrate = partial(self._passes.calibrate, self._as_they_stand())
+        return _sum_over(windows, count, SHAPES, calibrate)
 
-_TRACED = EmbeddingAndHead(*(tf.function(part, autograph=False) for part in EMBEDDING_AND_HEAD))
-"""Traced by a worker's first candidate, and read by all that follow."""
+    def _as_they_stand(self) -> list[Any]:
+        """All weights, for a pass that changes none."""
+        states = [tf.identity(state) for state in self._states]
+        tables: list[Any] = [Rows(table, None) for table in self._lazy.tables]
+        return self._packing.all(self._tensors(), states, tables)
+
+
+@cache
+def _traced(outer: EmbeddingAndHead) -> EmbeddingAndHead:
+    """The same, traced by a worker's first candidate, and read by all that follow."""
+    return EmbeddingAndHead(*(tf.function(part, autograph=False) for part in outer))
 
 
 def _traced_once(block: Apply) -> Apply:

@@ -36,6 +36,7 @@ from workers.machine.progress import Tell, silent
 from workers.spec.fit import lowering_options, refused, task_cost, task_graph
 from workers.spec.metrics import METRICS
 from workers.spec.outcome import Budget, Outcome
+from workers.spec.positions import POSITIONS
 from workers.spec.task import ModelSpec, Task
 from workers.training.evaluate import evaluate
 
@@ -251,7 +252,9 @@ def _whole_card(
 
     cost = task_cost(graph, task, vocabulary)
     if cut is not None:
-        cost = layers_cost(cut, task.model.d_model, vocabulary, lowering_options(task))
+        learned = POSITIONS[task.model.positions].bounded
+        options = lowering_options(task)
+        cost = layers_cost(cut, task.model.d_model, vocabulary, options, learned)
     return {
         **card,
         "hash": graph.hash,
@@ -271,14 +274,13 @@ def _whole_card(
 
 def _model(source: str, called: Names, weights: Weights, folder: Path = Path()) -> Any:
     """The exported module's model, holding the weights; a tokenizer's file lies in the folder."""
-    from workers.model.model import OUTER
-
     module = ModuleType(called.module)
     module.__file__ = str(folder / f"{called.module}.py")
     exec(compile(source, f"{called.module}.py", "exec"), module.__dict__)
     model = module.build_model(name=called.module)
-    around = [model.embedding.embeddings, model.positions.embeddings, *model.norm.weights]
-    named = dict(zip(OUTER, around, strict=True))
+    positions = [model.positions.embeddings] if "positions" in weights else []
+    around = [model.embedding.embeddings, *positions, *model.norm.weights]
+    named = dict(zip(list(weights)[: len(around)], around, strict=True))
     for number, block in enumerate(model.blocks):
         named |= {f"blocks/{number}/{variable.name}": variable for variable in block.weights}
     if named.keys() != weights.keys():
@@ -370,13 +372,19 @@ def _as_exported(exported: Mapping[str, Any], trained_in: str) -> str:
     return f"{computes}; {said}"
 
 
+_BESIDE = {"test_ece": "expected calibration error", "test_brier": "Brier score"}
+
+
 def _scores(record: Mapping[str, Any]) -> str:
     """A training run in a line; nothing where the record has no score."""
     parts = []
-    for split, word in (("val", "validation"), ("test", "test")):
+    for split, word in (("val", "validation"), ("test", "test"), ("transfer", "transfer")):
         loss, bits = record.get(f"{split}_loss"), record.get(f"{split}_bpb")
         if loss is not None and bits is not None:
             parts.append(f"{word} loss {loss:.4f} nats a token, {bits:.4f} bits a byte")
+    for name, word in _BESIDE.items():
+        if record.get(name) is not None:
+            parts.append(f"{word} {record[name]:.4f}")
     steps = f" after {record['steps']:,} steps" if parts and record.get("steps") else ""
     return "; ".join(parts) + steps
 

@@ -12,7 +12,9 @@ from textwrap import fill
 from primitives.graph.build import Graph
 from workers.export.code import LINE, plain, template
 from workers.export.layer import Block, why_not_stepwise
+from workers.export.positions import longer_texts, step_embedded
 from workers.spec.objectives import OBJECTIVES
+from workers.spec.positions import POSITIONS, Kind
 from workers.spec.task import Task
 
 _READ_AT_ONCE = 1 << 24
@@ -27,14 +29,21 @@ def generation_parts(graph: Graph, blocks: list[Block], task: Task) -> dict[str,
         return {**empty, "codec": codec}
     tokens = any(block.uses("tokens") for block in blocks)
     steps = [block.step for block in blocks if block.step is not None]
-    step = template("step.py").substitute(tokens=", tokens=tokens" * tokens) if steps else ""
+    positions = task.model.positions
+    step = ""
+    if steps:
+        step = template("step.py").substitute(
+            tokens=", tokens=tokens" * tokens, embedded=step_embedded(positions)
+        )
     copied = max((step.copied for step in steps), default=0)
     return {
         "codec": codec,
         "writes": _WRITES,
         "write": "        self.passes = None  # what `generate` runs\n",
         "step": step,
-        "generate": _generate(why_not_stepwise(graph, task), copied, task.model.sequence_length),
+        "generate": _generate(
+            why_not_stepwise(graph, task), copied, task.model.sequence_length, positions
+        ),
         "writer": template("writer.py").template,
     }
 
@@ -48,24 +57,28 @@ def how_it_generates(graph: Graph, task: Task) -> str:
     return "Each new token costs a pass over itself alone: what it needs of earlier ones is kept."
 
 
-def _generate(reason: str, copied: int, length: int) -> str:
+def _generate(reason: str, copied: int, length: int, positions: Kind) -> str:
     """The methods that write text; `reason` says why no step can be taken alone, `copied` how many
     weights each of `length` positions copies."""
+    longer = longer_texts(positions)
     if reason:
         how = _SLOW.format(plain(reason))
         return template("generate.py").substitute(
+            **longer,
             how=_paragraph(how), use_cache="", option="", passed_on="", take_cache="", prefill="",
             read="", logits=_WHOLE, compiled="(Compiled(self, self.write).predict_on_batch,)",
             cache_in="", any="", cache="", kept="",
         )  # fmt: skip
     most = max(1, _READ_AT_ONCE // max(copied, 1))
+    in_parts = most < length or bool(copied and not POSITIONS[positions].bounded)
     return template("generate.py").substitute(
+        **longer,
         how=_paragraph(_CACHED),
         use_cache="\n        use_cache: bool = True,",
         option=', "use_cache": use_cache',
         passed_on=", use_cache",
-        take_cache=", use_cache: bool",
-        prefill=_PREFILL.format(most=most, why=_WHY) if most < length else _AT_ONCE,
+        take_cache="\n        use_cache: bool,",
+        prefill=_PREFILL.format(most=most, why=_WHY) if in_parts else _AT_ONCE,
         read=_READ,
         logits=_EITHER,
         cache_in=", cache: Any",
@@ -99,7 +112,7 @@ _BOTH = """\
 
 _PREFILL = """\
         if use_cache:
-            kept = self.cache(window.shape[0], self.sequence_length)
+            kept = self.cache(window.shape[0], room)
             for start in range(0, length - 1, {most}):{why}
                 read = {{"tokens": window[:, start : min(start + {most}, length - 1)]}}
                 read |= {{"cache": kept, "start": ops.convert_to_tensor(start, "int32")}}
@@ -109,7 +122,7 @@ _PREFILL = """\
 
 _AT_ONCE = """\
         if use_cache:
-            given["cache"] = self.cache(window.shape[0], self.sequence_length)
+            given["cache"] = self.cache(window.shape[0], room)
             if length > 1:
                 read = {"tokens": window[:, :-1], "cache": given["cache"]}
                 read["start"] = ops.zeros((), "int32")

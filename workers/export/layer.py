@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from textwrap import fill
 
-from primitives.graph.build import Graph
+from primitives.graph.build import Graph, Node
 from primitives.lowering.emit import Body, emit
 from primitives.lowering.expression import (
     Assignment,
@@ -41,14 +41,16 @@ from workers.spec.task import Task
 class Block:
     """One of the module's layers; `pass_attributes` are those attributes of the pass `run` that its
     lines, and the functions that they call, read or change, such as `training` and `losses`. `step`
-    is its code for a few new positions, where the model generates text by that. `width` is the only
-    d_model of a layer that was cut to sizes of its own."""
+    is its code for a few new positions, where the model generates text by that; `rotary` says
+    whether its products see how far apart positions are; `width` is the only d_model of a layer
+    that was cut to sizes of its own."""
 
     name: str
     graph: Graph
     body: Body
     pass_attributes: frozenset[str]
     step: Step | None = None
+    rotary: bool = False
     width: int | None = None
 
     @property
@@ -60,6 +62,11 @@ class Block:
     def uses(self, what: str) -> bool:
         """Whether a pass reads or leaves this attribute of `balancing.Run`."""
         return what in self.pass_attributes
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """What its statements compute."""
+        return lowered(self.graph, self.rotary)
 
     @property
     def states(self) -> list[WeightSpec]:
@@ -88,11 +95,13 @@ def cut_blocks(graph: Graph, cut: Sequence[Graph], task: Task, block: str) -> li
 
 def _block(name: str, graph: Graph, task: Task, steps: bool) -> Block:
     """A layer of this name; with `steps` also its code for a few new positions."""
-    body = emit(graph, task.model.d_model, owner="self.", options=lowering_options(task))
+    width = task.model.d_model
+    options = replace(lowering_options(task), dynamic=False)  # it runs under XLA, too
+    body = emit(graph, width, owner="self.", options=options)
     called = functions(body.mentioned.functions, body.row_functions)
     attributes = _attributes_of("run", [*body.lines, *called])
-    step = emit_step(graph, task.model.d_model, owner="self.") if steps else None
-    return Block(name, graph, body, attributes, step)
+    step = emit_step(graph, width, owner="self.", rotary=options.rotary) if steps else None
+    return Block(name, graph, body, attributes, step, options.rotary)
 
 
 def why_not_stepwise(graph: Graph, task: Task) -> str:
@@ -122,7 +131,7 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
     made = [text for pair in weights for text in lines(_weight(*pair), INDENT, LINE)]
     if block.uses("seed"):
         made.append("        self.seeds = keras.random.SeedGenerator()")
-    code = _body(body, graph)
+    code = _body(body, block.nodes)
     if body.runs:
         given = {"training": "training", "tokens": "tokens", "seed": "self.seeds"}
         read = ", ".join(f"{name}={it}" for name, it in given.items() if block.uses(name))
@@ -133,18 +142,19 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
         code += ["        for name, value in run.updates.items():",
                  "            getattr(self, name).assign(value)"]  # fmt: skip
     paragraphs = [" ".join(_about(block, task)), " ".join(notes(block, task))]
+    remembers = OBJECTIVES[task.training.objective].remembers
     return template("layer.py").substitute(
         module=module,
         block=block.name,
         **_widths_of(block),
         about="\n\n".join(paragraph(text) for text in paragraphs if text),
         weights="".join(f"\n{each}" for each in made),
-        inputs=inputs + _TAKES * (block.step is not None),
-        gives="Any" if block.step else "Tensor",
+        inputs=inputs + _TAKES * (block.step is not None) + _REMEMBER * remembers,
+        gives="Any" if block.step or remembers else "Tensor",
         cached=_CACHED.format(", tokens" * ("tokens" in inputs)) if block.step else "",
         body="\n".join(code),
-        result=body.result,
-        step="" if block.step is None else step_source(block.step, graph, inputs),
+        result=_REMEMBERED.format(body.result, body.memory) if remembers else body.result,
+        step="" if block.step is None else step_source(block.step, block.nodes, inputs),
     )
 
 
@@ -160,10 +170,13 @@ def _widths_of(block: Block) -> dict[str, str]:
 def _about(block: Block, task: Task) -> list[str]:
     """What a layer's docstring says of positions and of the comments."""
     text = []
+    if OBJECTIVES[task.training.objective].remembers:
+        text.append("With `remember` it gives the state [T, d_model] by which contexts are "
+                    "remembered, too.")  # fmt: skip
     if not OBJECTIVES[task.training.objective].bidirectional:
         text.append("Position t of the output depends on positions up to t of the input alone.")
     heads = "and for several heads an axis of that size in front."
-    axes = [n for node in lowered(block.graph) for n in node.type.branches]
+    axes = [n for node in block.nodes for n in node.type.branches]
     if min(axes, default=1) < 0:
         heads = (
             "for several heads or experts an axis of that size in front. Experts work on slots, "
@@ -171,7 +184,7 @@ def _about(block: Block, task: Task) -> list[str]:
         )
     text.append("Comments give the shapes of hidden states without the batch axis: T positions, "
                 f"S key positions, {heads}")  # fmt: skip
-    if any(node.type.axis == ENTRIES for node in lowered(block.graph)):
+    if any(node.type.axis == ENTRIES for node in block.nodes):
         text.append("`k of n` are the k entries of a sparse state over n, values and indices.")
     return text
 
@@ -250,14 +263,14 @@ def _widths(share: Fraction) -> Expression:
     return made if share.denominator == 1 else Operation("//", made, Literal(share.denominator))
 
 
-def step_source(step: Step, graph: Graph, inputs: str) -> str:
+def step_source(step: Step, nodes: Sequence[Node], inputs: str) -> str:
     """The source of a layer's methods for a few new positions, and for what is kept of others."""
     made = Assignment("kept", Tuple(tuple(_empty(kept) for kept in step.kept)))
     empty = lines(made, INDENT, LINE)
     if any("d_model" in line for line in empty):
         empty.insert(0, f"{' ' * INDENT}d_model = self.d_model")
     kept = Assignment("kept", Tuple(tuple(each.value for each in step.kept)))
-    code = [*_body(step.body, graph, (kept,)), *lines(kept, INDENT, LINE)]
+    code = [*_body(step.body, nodes, (kept,)), *lines(kept, INDENT, LINE)]
     tokens = "tokens" in inputs
     if step.body.runs:
         code.insert(0, f"{' ' * INDENT}run = Run({'tokens=tokens' * tokens})")
@@ -270,6 +283,10 @@ def step_source(step: Step, graph: Graph, inputs: str) -> str:
 
 
 _TAKES = ", cache: Any = None, start: Tensor = 0"
+
+_REMEMBER = ", remember: bool = False"
+
+_REMEMBERED = "({0}, {1}) if remember else {0}"
 
 _CACHED = """\
         if cache is not None:
@@ -292,11 +309,11 @@ def _empty(kept: Kept) -> Expression:
     return call("ops.full", shape, kept.start, dtype)
 
 
-def _body(body: Body, graph: Graph, more: Sequence[Assignment] = ()) -> list[str]:
+def _body(body: Body, nodes: Sequence[Node], more: Sequence[Assignment] = ()) -> list[str]:
     """The lines of a body, each with the shape that it gives where that is not the shape before;
     `more` are statements that follow them."""
     result: list[str] = []
-    nodes, before = lowered(graph), ""
+    before = ""
     for statement in _without_unread(body, more):
         broken = lines(statement, INDENT, LINE)
         if not statement.nodes:

@@ -40,15 +40,21 @@ def exported_model(folder: Path) -> Any:
         ) from error
 
 
-def continued(model: Any, prompt: str, count: int, **options: Any) -> str:
-    """The prompt and `count` tokens after it, by `generate` with these options, in windows that
-    slide. Raises ExportError where the model writes no text or refuses these options."""
+def trained_length(model: Any) -> tuple[int, bool]:
+    """How many positions a model was trained with, and whether it has only these."""
+    return int(model.sequence_length), hasattr(model, "positions")
+
+
+def continued(model: Any, prompt: str, count: int, *, sliding: bool = True, **options: Any) -> str:
+    """The prompt and `count` tokens after it, by `generate` with these options; in windows of the
+    trained length if `sliding`. Raises ExportError where the model writes no text or refuses these
+    options."""
     if not hasattr(model, "generate"):
         raise ExportError(
             "this model writes no text: it was trained for another objective than next_token, or "
             "exported by a version that knew no generate; export it again"
         )
     try:
-        return str(model.generate(prompt, count, sliding=True, **options))
+        return str(model.generate(prompt, count, sliding=sliding, **options))
     except ValueError as error:
         raise ExportError(str(error)) from error

@@ -1,5 +1,5 @@
-"""The model around a block: tied token embedding, learned positions, the blocks with weights of
-their own, a final layer norm, logits.
+"""The model around a block: tied token embedding, positions (`spec.positions`), the blocks with
+weights of their own, a final layer norm, logits.
 
 Everything is a pure function of tokens and weights, written in keras.ops for any backend. Weights
 are one flat list: those around the blocks, then each block's own, layer after layer. States, which
@@ -19,17 +19,17 @@ from keras import ops
 from primitives.graph.build import Graph
 from primitives.kernels.balancing import Run
 from primitives.kernels.dense import centred
+from primitives.kernels.positions import with_sinusoids
 from primitives.lowering.cost import program_layers
 from primitives.lowering.layer import Array, Lowered, initial_weights, lower
 from primitives.lowering.weights import WeightSpec, weight_specs
 from primitives.programs.seeds import other_graph
 from workers.machine.backends import BACKENDS, accelerators
 from workers.spec.fit import lowering_options
-from workers.spec.objectives import OBJECTIVES, Objective
+from workers.spec.objective import Objective
+from workers.spec.objectives import OBJECTIVES
+from workers.spec.positions import POSITIONS, Kind
 from workers.spec.task import ModelSpec, Task
-
-OUTER = ("embedding", "positions", "norm_scale", "norm_shift")
-"""Names of the weights around the blocks, in order; those of block 0, block 1, ... follow."""
 
 EPSILON = 1e-6
 
@@ -47,19 +47,26 @@ class ModelShape:
     blocks: tuple[tuple[WeightSpec, ...], ...]
 
     @property
+    def outer(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the weights around the blocks, by name."""
+        width = self.spec.d_model
+        made: dict[str, tuple[int, ...]] = {"embedding": (self.vocabulary, width)}
+        if POSITIONS[self.spec.positions].bounded:
+            made["positions"] = (self.spec.sequence_length, width)
+        return {**made, "norm_scale": (width,), "norm_shift": (width,)}
+
+    @property
     def names(self) -> tuple[str, ...]:
         inside = (f"blocks/{i}/{w.name}" for i, block in enumerate(self.blocks) for w in block)
-        return (*OUTER, *inside)
+        return (*self.outer, *inside)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        width = self.spec.d_model
-        outer = ((self.vocabulary, width), (self.spec.sequence_length, width), (width,), (width,))
-        return (*outer, *(weight.shape for block in self.blocks for weight in block))
+        return (*self.outer.values(), *(weight.shape for block in self.blocks for weight in block))
 
     @property
     def trainable(self) -> tuple[bool, ...]:
-        return (*(True for _ in OUTER), *(w.trainable for block in self.blocks for w in block))
+        return (*(True for _ in self.outer), *(w.trainable for b in self.blocks for w in b))
 
 
 def model_shape(graph: Graph, spec: ModelSpec, vocabulary: int) -> ModelShape:
@@ -89,11 +96,11 @@ def embedding_rows(task: Task, vocabulary: int) -> int:
 def initial_model(shape: ModelShape, seed: int) -> list[Array]:
     """Start values of every weight, in order, the same on every machine and backend."""
     rng = np.random.default_rng(seed)
-    vocabulary, width = shape.shapes[0]
+    width = shape.spec.d_model
     scale = np.float32(width**-0.5)
+    *tables, _, _ = shape.outer.values()
     return [
-        rng.standard_normal((vocabulary, width), np.float32) * scale,
-        rng.standard_normal(shape.shapes[1], np.float32) * scale,
+        *(rng.standard_normal(table, np.float32) * scale for table in tables),
         np.ones(width, np.float32),
         np.zeros(width, np.float32),
         *initial_weights([weight for block in shape.blocks for weight in block], rng),
@@ -102,12 +109,15 @@ def initial_model(shape: ModelShape, seed: int) -> list[Array]:
 
 class Auxiliary(NamedTuple):
     """What a pass gives beside its value (see `balancing.Run`). That of one block has `updates` by
-    the weight's name in the block, that of the model by its position among all weights."""
+    the weight's name in the block, that of the model by its position among all weights. `memory` is
+    the state [batch, T, d_model] by which a block's contexts are remembered, of a model that of the
+    last block; None where the objective does not remember."""
 
     losses: tuple[Any, ...] = ()
     updates: dict[Any, Any] = {}  # noqa: RUF012  # never changed
     policies: tuple[Any, ...] = ()
     loads: tuple[tuple[Any, Any], ...] = ()
+    memory: Any = None
 
 
 Apply = Callable[[Any, Sequence[Any], Any, Any], tuple[Any, Auxiliary]]
@@ -133,12 +143,13 @@ class Layer(NamedTuple):
     gathered: tuple[bool, ...]
 
 
-def model_layers(graph: Graph, task: Task) -> tuple[Layer, ...]:
-    """The model's blocks; layers with the same program share their functions."""
-    return layers_of(layer_graphs(graph, task.model), task)
+def model_layers(graph: Graph, task: Task, remembering: bool = False) -> tuple[Layer, ...]:
+    """The model's blocks; layers with the same program share their functions. They give their
+    memories where the task's objective remembers, or if `remembering`."""
+    return layers_of(layer_graphs(graph, task.model), task, remembering)
 
 
-def layers_of(graphs: Sequence[Graph], task: Task) -> tuple[Layer, ...]:
+def layers_of(graphs: Sequence[Graph], task: Task, remembering: bool = False) -> tuple[Layer, ...]:
     """A block for each of these graphs; those with equal ones share their functions."""
     kinds, mixed_precision = accelerators(), mixed(task)
     backend = BACKENDS[task.training.backend]
@@ -146,12 +157,13 @@ def layers_of(graphs: Sequence[Graph], task: Task) -> tuple[Layer, ...]:
     flash = mixed_precision and bool(kinds & backend.flash)
     options = lowering_options(task)
     chosen = replace(options, mixed_precision=mixed_precision, fused=fused, flash=flash)
+    remembers = OBJECTIVES[task.training.objective].remembers or remembering
     made: dict[str, Layer] = {}
     for each in graphs:
         if each.hash not in made:
-            lowered = lower(each, task.model.d_model, chosen)
-            score = _pure(lowered, training=False)
-            train = _pure(lowered, training=True) if lowered.runs else score
+            lowered = lower(each, task.model.d_model, chosen, with_memory=remembers)
+            score = _pure(lowered, False, remembers)
+            train = _pure(lowered, True, remembers) if lowered.runs else score
             specs = weight_specs(each, task.model.d_model)
             gathered = tuple(spec.name in lowered.gathered for spec in specs)
             made[each.hash] = Layer(train, score, specs, lowered.runs, gathered)
@@ -176,12 +188,13 @@ def wrapped(layers: Sequence[Layer], wrap: Callable[[Apply], Apply]) -> tuple[La
     )
 
 
-def _pure(lowered: Lowered, training: bool) -> Apply:
+def _pure(lowered: Lowered, training: bool, remembers: bool) -> Apply:
     def apply(x: Any, weights: Sequence[Any], tokens: Any, seed: Any) -> tuple[Any, Auxiliary]:
         run = Run(training, tokens, Seeds(seed))
-        y = lowered.function(x, weights, run)
+        made = lowered.function(x, weights, run)
+        y, memory = made if remembers else (made, None)
         loads = () if training else tuple(run.loads)
-        return y, Auxiliary(tuple(run.losses), run.updates, tuple(run.policies), loads)
+        return y, Auxiliary(tuple(run.losses), run.updates, tuple(run.policies), loads, memory)
 
     return apply
 
@@ -198,16 +211,36 @@ class Seeds(keras.random.SeedGenerator):  # type: ignore[misc]  # Keras has no t
         return self.seed + ops.convert_to_tensor([self.drawn << 16, self.stream], self.seed.dtype)
 
 
+def outer_count(layers: Sequence[Layer], weights: Sequence[Any]) -> int:
+    """How many of a model's weights, the first ones, are around its blocks."""
+    return len(weights) - sum(len(layer.specs) for layer in layers)
+
+
 def embed(tokens: Any, embedding: Any, positions: Any) -> Any:
-    """Tokens [batch, T] -> x [batch, T, d_model]."""
+    """Tokens [batch, T] -> x [batch, T, d_model], where positions [T, d_model] are learned."""
     return ops.take(embedding, tokens, axis=0) + positions
+
+
+def embed_with_sinusoids(tokens: Any, embedding: Any) -> Any:
+    """Tokens [batch, T] -> x [batch, T, d_model], with waves of their positions."""
+    return with_sinusoids(ops.take(embedding, tokens, axis=0))
+
+
+def embed_alone(tokens: Any, embedding: Any) -> Any:
+    """Tokens [batch, T] -> x [batch, T, d_model], which says nothing of positions."""
+    return ops.take(embedding, tokens, axis=0)
+
+
+def normed(x: Any, scale: Any, shift: Any) -> Any:
+    """The final layer norm of x [batch, T, d_model]."""
+    x = centred(x)
+    x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + EPSILON)
+    return x * scale + shift
 
 
 def head(x: Any, embedding: Any, scale: Any, shift: Any) -> Any:
     """x [batch, T, d_model] -> logits [batch, T, rows of the embedding]."""
-    x = centred(x)
-    x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + EPSILON)
-    return ops.matmul(x * scale + shift, ops.transpose(embedding))
+    return ops.matmul(normed(x, scale, shift), ops.transpose(embedding))
 
 
 def losses_of(x: Any, embedding: Any, scale: Any, shift: Any, targets: Any) -> Any:
@@ -216,14 +249,42 @@ def losses_of(x: Any, embedding: Any, scale: Any, shift: Any, targets: Any) -> A
     return ops.sparse_categorical_crossentropy(targets, scores, from_logits=True)
 
 
+def scored_of(x: Any, embedding: Any, scale: Any, shift: Any, targets: Any) -> tuple[Any, Any]:
+    """The same losses, and the targets' logits [batch, T]."""
+    x = normed(x, scale, shift)
+    scores = ops.matmul(x, ops.transpose(embedding))
+    losses = ops.sparse_categorical_crossentropy(targets, scores, from_logits=True)
+    return losses, ops.sum(x * ops.take(embedding, targets, axis=0), axis=-1)
+
+
 class EmbeddingAndHead(NamedTuple):
-    """What a model has outside its blocks: the same functions for all candidates of a task."""
+    """What a model has outside its blocks: the same functions for all candidates of a task.
+
+    Attributes:
+        embed: (tokens [batch, T], the embedding, positions [T, d_model] if they are learned)
+            -> x [batch, T, d_model].
+        losses_of: see `losses_of`.
+    """
 
     embed: Callable[..., Any] = embed
     losses_of: Callable[..., Any] = losses_of
+    scored_of: Callable[..., Any] = scored_of
 
 
 EMBEDDING_AND_HEAD = EmbeddingAndHead()
+"""Where positions are learned."""
+
+_EMBED: dict[Kind, Callable[..., Any]] = {
+    "learned": embed,
+    "sinusoidal": embed_with_sinusoids,
+    "rotary": embed_alone,  # the blocks rotate what they multiply
+    "none": embed_alone,
+}
+
+
+def embedding_and_head(spec: ModelSpec) -> EmbeddingAndHead:
+    """What a model of this kind has outside its blocks."""
+    return EmbeddingAndHead(_EMBED[spec.positions])
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,21 +292,27 @@ class ModelHead:
     """The end of a model for its objective; see `objectives.Head`."""
 
     weights: tuple[Any, Any, Any]
-    losses_of: Callable[..., Any] = losses_of
+    outer: EmbeddingAndHead
+    memory: Any = None
 
     def logits(self, x: Any) -> Any:
         return head(x, *self.weights)
 
     def losses(self, x: Any, targets: Any) -> Any:
-        return self.losses_of(x, *self.weights, targets)
+        return self.outer.losses_of(x, *self.weights, targets)
+
+    def scored(self, x: Any, targets: Any) -> tuple[Any, Any]:
+        made: tuple[Any, Any] = self.outer.scored_of(x, *self.weights, targets)
+        return made
 
 
 def logits(
-    layers: Sequence[Layer], weights: Sequence[Any], tokens: Any, training: bool, seed: Any
-) -> tuple[Any, Auxiliary]:
+    layers: Sequence[Layer], weights: Sequence[Any], tokens: Any, training: bool, seed: Any,
+    outer: EmbeddingAndHead = EMBEDDING_AND_HEAD,
+) -> tuple[Any, Auxiliary]:  # fmt: skip
     """Tokens [batch, T] -> logits [batch, T, rows of the embedding]."""
-    embedding, positions, scale, shift = weights[: len(OUTER)]
-    x = embed(tokens, embedding, positions)
+    embedding, *positions, scale, shift = weights[: outer_count(layers, weights)]
+    x = outer.embed(tokens, embedding, *positions)
     x, auxiliary = through(layers, weights, x, tokens, training, seed)
     return head(x, embedding, scale, shift), auxiliary
 
@@ -255,7 +322,7 @@ def through(
     after: list[Any] | None = None,
 ) -> tuple[Any, Auxiliary]:  # fmt: skip
     """x [batch, T, d_model] through every block. What comes out of each is added to `after`."""
-    first, auxiliary = len(OUTER), Auxiliary()
+    first, auxiliary = outer_count(layers, weights), Auxiliary()
     for number, layer in enumerate(layers):
         own = weights[first : first + len(layer.specs)]
         apply = layer.train if training else layer.score
@@ -264,7 +331,8 @@ def through(
             x, more = apply(x, own, tokens, own_seed)
             auxiliary = _joined(auxiliary, more, layer.specs, first)
         else:
-            x, _ = apply(x, own, None, None)
+            x, more = apply(x, own, None, None)
+        auxiliary = auxiliary._replace(memory=more.memory)
         first += len(layer.specs)
         if after is not None:
             after.append(x)
@@ -291,14 +359,28 @@ def token_losses(
 ) -> tuple[Any, Any, Auxiliary]:  # fmt: skip
     """Losses [batch, T], in nats, of windows [batch, T + lookahead] of tokens, and how much each
     counts (see `objectives.Batch`)."""
-    embedding, positions, scale, shift = weights[: len(OUTER)]
+    embedding, *positions, scale, shift = weights[: outer_count(layers, weights)]
     vocabulary = embedding.shape[0] - objective.extra_rows
     random = Seeds(seed, OBJECTIVE_STREAM)
     batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
-    x = outer.embed(batch.tokens, embedding, positions)
+    x = outer.embed(batch.tokens, embedding, *positions)
     x, auxiliary = through(layers, weights, x, batch.tokens, training, seed)
-    end = ModelHead((embedding, scale, shift), outer.losses_of)
-    return objective.losses(x, batch, end), batch.counts, auxiliary
+    end = ModelHead((embedding, scale, shift), outer, auxiliary.memory)
+    losses = objective.losses if training else objective.scoring
+    return losses(x, batch, end), batch.counts, auxiliary
+
+
+def predictions(
+    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any, objective: Objective
+) -> tuple[Any, Any, Any]:
+    """(logits [batch, T, rows of the embedding], targets [batch, T], how much each position counts)
+    in evaluation mode."""
+    embedding = weights[0]
+    vocabulary = embedding.shape[0] - objective.extra_rows
+    random = Seeds(seed, OBJECTIVE_STREAM)
+    batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
+    made, _ = logits(layers, weights, batch.tokens, False, seed)
+    return made, batch.targets, batch.counts
 
 
 def training_loss(

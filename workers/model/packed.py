@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from primitives.lowering.layer import Array
 from primitives.lowering.weights import WeightSpec
-from workers.model.model import OUTER, Apply, Auxiliary, Layer
+from workers.model.model import Apply, Auxiliary, Layer, outer_count
 
 Specs = Sequence[WeightSpec]
 
@@ -30,7 +30,8 @@ def packed_layers(layers: Sequence[Layer], wrap: Callable[[Apply], Apply]) -> tu
 
 def pack_blocks(layers: Sequence[Layer], values: Sequence[Array]) -> list[Array]:
     """Values of a model's weights as those of its packed layers."""
-    made, rest = list(values[: len(OUTER)]), iter(values[len(OUTER) :])
+    first = outer_count(layers, values)
+    made, rest = list(values[:first]), iter(values[first:])
     for layer in layers:
         trained, states = _parted(layer.specs, [next(rest) for _ in layer.specs])
         if trained:
@@ -41,9 +42,10 @@ def pack_blocks(layers: Sequence[Layer], values: Sequence[Array]) -> list[Array]
 
 def unpack_blocks(layers: Sequence[Layer], values: Sequence[Array]) -> list[Array]:
     """And back; `layers` are the unpacked ones."""
-    made, rest = list(values[: len(OUTER)]), iter(values[len(OUTER) :])
-    for layer in layers:
-        trained, states = _parted(layer.specs, layer.specs)
+    pairs = [_parted(layer.specs, layer.specs) for layer in layers]
+    first = len(values) - sum(bool(trained) + len(states) for trained, states in pairs)
+    made, rest = list(values[:first]), iter(values[first:])
+    for layer, (trained, states) in zip(layers, pairs, strict=True):
         vector = [next(rest)] if trained else []
         own = [*vector, *(next(rest) for _ in states)]
         made += [np.asarray(value) for value in _apart(layer.specs, own)]

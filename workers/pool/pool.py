@@ -19,7 +19,7 @@ from workers.pool.roles import roles
 from workers.pool.twins import Twins
 from workers.pool.worker import Setup
 from workers.spec.outcome import Compiled, Job, Outcome, Report
-from workers.spec.pool import PoolSpec, cannot
+from workers.spec.pool import PoolSpec, ahead, cannot
 from workers.spec.task import Task
 
 ENTRY = "workers.training.evaluate:run_job"
@@ -90,7 +90,7 @@ class Pool:
         """Starts Ray, or joins the cluster, and starts the workers without awaiting them.
 
         Args:
-            task: What every job is trained on.
+            task: What each job is trained on that says no other.
             spec: How many workers, and each one's share of the machine.
             entry: What a worker calls for a job, see `worker.Setup`.
             warm_up: What a worker calls before its first job, see `worker.Setup`.
@@ -105,7 +105,8 @@ class Pool:
         loaded = load(plugins)
         fingerprint(task.data)
         self._spec = spec or PoolSpec()
-        if problem := cannot(self._spec, BACKENDS[task.training.backend]):
+        backend = BACKENDS[task.training.backend]
+        if problem := cannot(self._spec, backend):
             raise PoolError(problem)
         self._cluster = join(self._spec, sources(loaded))
         self._answered: SimpleQueue[Future[Any]] = SimpleQueue()  # Ray's thread fills it
@@ -119,7 +120,7 @@ class Pool:
             task, self._cluster.layout, self._spec.memory_limit_mb, entry, warm_up,
             tuple(plugins), path,
         )  # fmt: skip
-        self._ahead = self._spec.ahead
+        self._ahead = ahead(self._spec, backend, self._cluster.layout)
         train, compile = roles(self._spec, setup, self._cluster, self._ahead, compiler)
         self._trainers = Crew(train, self._cluster, self._answered)
         self._compilers: Crew | None = None

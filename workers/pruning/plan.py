@@ -19,8 +19,9 @@ from primitives.cutting.masking import Reshape, masked
 from primitives.cutting.terms import Term, expected, flops_terms, parameter_terms
 from primitives.cutting.units import Cuttable, cuttable
 from primitives.graph.build import Graph
-from workers.model.model import OUTER, layer_graphs
+from workers.model.model import layer_graphs
 from workers.spec.fit import lowering_options, task_cost
+from workers.spec.positions import POSITIONS
 from workers.spec.task import Task
 
 Array = npt.NDArray[Any]
@@ -46,6 +47,11 @@ class Plan:
     task: Task
     vocabulary: int
     layers: tuple[Cuttable, ...]
+
+    @property
+    def outer(self) -> int:
+        """How many weights of the model, the first ones, are around its blocks."""
+        return 3 + POSITIONS[self.task.model.positions].bounded
 
     @cached_property
     def sizes(self) -> list[list[int]]:
@@ -81,7 +87,7 @@ class Plan:
 
     def masked(self, weights: Sequence[Any], masks: Masks, reshape: Reshape) -> list[Any]:
         """The model's weights under masks; each layer's are followed by its own mask, a scalar."""
-        first, made = len(OUTER), list(weights[: len(OUTER)])
+        first, made = self.outer, list(weights[: self.outer])
         for layer, own in zip(self.layers, masks, strict=True):
             last = first + len(layer.layout.weights)
             made += masked(layer, weights[first:last], own[:-1], reshape)
@@ -93,8 +99,9 @@ class Plan:
 def plan(graph: Graph, task: Task, vocabulary: int) -> Plan:
     """The plan of a program's model; `vocabulary` counts the rows of the embedding."""
     known: dict[str, Cuttable] = {}
+    rotary = POSITIONS[task.model.positions].rotary
     for each in layer_graphs(graph, task.model):
-        known.setdefault(each.hash, cuttable(each, task.model.d_model))
+        known.setdefault(each.hash, cuttable(each, task.model.d_model, rotary))
     graphs = layer_graphs(graph, task.model)
     return Plan(graph, task, vocabulary, tuple(known[each.hash] for each in graphs))
 
@@ -117,7 +124,7 @@ class Shape:
 
     def weights(self, plan: Plan, values: Sequence[Array]) -> list[Array]:
         """The smaller model's weights from those of the whole one, which masks have scaled."""
-        made, first = list(values[: len(OUTER)]), len(OUTER)
+        made, first = list(values[: plan.outer]), plan.outer
         parts = dict(zip(self.layers, self.cuts, strict=True))
         for number, layer in enumerate(plan.layers):
             last = first + len(layer.layout.weights)

@@ -16,8 +16,8 @@ from primitives.graph.build import Graph
 from primitives.lowering.cost import Cost, layers_cost
 from workers.data.tokens import TokenSplits, load_tokens
 from workers.machine.progress import Tell, silent
-from workers.model.model import OUTER, initial_model, shape_of
-from workers.pruning.failure import TooMuch
+from workers.model.model import initial_model, shape_of
+from workers.pruning.failure import PruningError, TooMuch
 from workers.pruning.plan import Array, Masks, Plan, Shape, plan, smaller
 from workers.pruning.rounding import magnitudes, rounded
 from workers.pruning.speed import BATCHES, tokens_per_second
@@ -25,6 +25,7 @@ from workers.pruning.target import Target
 from workers.pruning.trainer import Distillation, Model, Trainer, score
 from workers.spec.fit import lowering_options, window_length
 from workers.spec.objectives import OBJECTIVES
+from workers.spec.positions import POSITIONS
 from workers.spec.task import Task
 
 CHUNK = 64
@@ -85,8 +86,8 @@ def prune(
 ) -> Pruned:
     """A smaller model from the weights of a trained one, in the model's order. `tell` counts steps.
 
-    Raises TooMuch where the target cannot be reached, before anything is trained, and Diverged
-    where a loss is not finite."""
+    Raises PruningError where the objective remembers, TooMuch where the target cannot be reached,
+    before anything is trained, and Diverged where a loss is not finite."""
     return _Run(graph, task, values, settings, tell).pruned()
 
 
@@ -96,6 +97,11 @@ class _Run:
     def __init__(
         self, graph: Graph, task: Task, values: Sequence[Array], settings: Settings, tell: Tell
     ) -> None:
+        if OBJECTIVES[task.training.objective].remembers:
+            raise PruningError(
+                f"a model of objective {task.training.objective} remembers, which pruning cannot "
+                "teach a smaller one; train it for next_token"
+            )
         self.task = _on_tensorflow(task)
         self.settings, self.tell = settings, tell
         self.tokens: TokenSplits = load_tokens(task.data)
@@ -163,7 +169,7 @@ class _Run:
     def _cut(self, shape: Shape, values: Sequence[Array], masks: Masks) -> Model:
         """The smaller model with what is left of these weights, which masks scale."""
         marked = self.plan.masked(values, masks, np.reshape)
-        plain, at = list(marked[: len(OUTER)]), len(OUTER)
+        plain, at = list(marked[: self.plan.outer]), self.plan.outer
         for layer in self.plan.layers:
             count = len(layer.layout.weights)
             plain += marked[at : at + count]
@@ -174,7 +180,7 @@ class _Run:
     def _fresh(self, shape: Shape) -> Model:
         """The smaller model with start values."""
         sizes = shape_of(shape.graphs, self.task.model, len(self.teacher.values[0]))
-        values, at = initial_model(sizes, self.settings.seed + 4), len(OUTER)
+        values, at = initial_model(sizes, self.settings.seed + 4), self.plan.outer
         for each in shape.cuts:
             for number, table in each.tables.items():
                 values[at + number] = table
@@ -217,7 +223,8 @@ class _Run:
 
     def _cost(self, model: Model) -> Cost:
         rows, width = len(model.values[0]), self.task.model.d_model
-        return layers_cost(model.graphs, width, rows, lowering_options(self.task))
+        learned = POSITIONS[self.task.model.positions].bounded
+        return layers_cost(model.graphs, width, rows, lowering_options(self.task), learned)
 
     def _bits(self, model: Model, split: str) -> float:
         """Bits a byte on a split's fixed slice, as candidates are scored."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from primitives.cutting.units import Cuttable
-from workers.model.model import OUTER
 from workers.pruning.failure import TooMuch
 from workers.pruning.plan import Array, Masks, Measure, Plan
 
@@ -78,7 +77,7 @@ def _cost(plan: Plan, order: Sequence[Unit], count: int, measure: Measure) -> fl
 def magnitudes(plan: Plan, values: Sequence[Array]) -> Masks:
     """For each unit the root of the mean square of the weights that its mask scales. Addends rank
     behind all of them, and layers are never cut: their weights' size says nothing of them."""
-    first, found = len(OUTER), list[list[Array]]()
+    first, found = plan.outer, list[list[Array]]()
     for layer in plan.layers:
         last = first + len(layer.layout.weights)
         found.append([*_magnitudes(layer, values[first:last]), np.full(1, np.inf)])

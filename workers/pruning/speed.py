@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from workers.model.model import logits
+from workers.model.model import embedding_and_head, logits
 from workers.pruning.trainer import Model
 from workers.spec.task import Task
 
@@ -24,7 +24,7 @@ def tokens_per_second(models: Mapping[str, Model], task: Task, batch: int) -> di
     """Forward passes over whole sequences: tokens a second of each model."""
     length = task.model.sequence_length
     tokens = tf.constant(np.arange(batch * length).reshape(batch, length) % 97, tf.int32)
-    passes = {name: _compiled(model, tokens) for name, model in models.items()}
+    passes = {name: _compiled(model, task, tokens) for name, model in models.items()}
     taken: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(TURNS):
         for name, run in passes.items():
@@ -34,13 +34,13 @@ def tokens_per_second(models: Mapping[str, Model], task: Task, batch: int) -> di
     return {name: batch * length / min(seconds) for name, seconds in taken.items()}
 
 
-def _compiled(model: Model, tokens: Any) -> Any:
+def _compiled(model: Model, task: Task, tokens: Any) -> Any:
     weights: Sequence[Any] = [tf.constant(value) for value in model.values]
-    seed = tf.zeros(2, tf.int32)
+    seed, outer = tf.zeros(2, tf.int32), embedding_and_head(task.model)
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def run(batch: Any) -> Any:
-        return logits(model.layers, weights, batch, False, seed)[0]
+        return logits(model.layers, weights, batch, False, seed, outer)[0]
 
     run(tokens)
     return run

@@ -21,14 +21,14 @@ from primitives.lowering.weights import WeightSpec
 from workers.engines.optimizer import elementwise, make_optimizer
 from workers.model.model import (
     OBJECTIVE_STREAM,
-    OUTER,
     Apply,
     Auxiliary,
     Layer,
     ModelHead,
     Seeds,
-    embed,
+    embedding_and_head,
     layers_of,
+    outer_count,
     scoring_loss,
     through,
     weighed,
@@ -68,7 +68,7 @@ class Model(NamedTuple):
     @property
     def trainable(self) -> list[bool]:
         own = [spec.trainable for layer in self.layers for spec in layer.specs]
-        return [True] * len(OUTER) + own
+        return [True] * outer_count(self.layers, self.values) + own
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Trainer:
         self._price_optimizer = keras.optimizers.Adam(rate)
         self._price_optimizer.build([self._prices])
         self._layers = gated(self._layers)
-        own, first = list(range(len(OUTER))), len(OUTER)
+        own, first = list(range(plan.outer)), plan.outer
         for layer in plan.layers:
             count = len(layer.layout.weights)
             own += [*range(first, first + count), -1]
@@ -217,20 +217,22 @@ class Trainer:
         objective = OBJECTIVES[self._task.training.objective]
         vocabulary = weights[0].shape[0] - objective.extra_rows
         batch = objective.batch(windows, vocabulary, Seeds(seed, OBJECTIVE_STREAM))
-        embedding, positions, scale, shift = weights[: len(OUTER)]
+        outer = embedding_and_head(self._task.model)
+        embedding, *positions, scale, shift = weights[: outer_count(self._layers, weights)]
         after: list[Any] = []
-        x = embed(batch.tokens, embedding, positions)
+        x = outer.embed(batch.tokens, embedding, *positions)
         x, auxiliary = through(self._layers, weights, x, batch.tokens, True, seed, after)
-        head = ModelHead((embedding, scale, shift))
+        head = ModelHead((embedding, scale, shift), outer)
         tokens, count = weighed(objective.losses(x, batch, head), batch.counts)
         tokens = tokens if batch.counts is None else tokens / ops.maximum(count, 1e-6)
         loss = tokens + sum(auxiliary.losses) if auxiliary.losses else tokens
         if self._teacher is not None:
             layers, theirs = self._teacher
             states: list[Any] = []
-            y = embed(batch.tokens, theirs[0], theirs[1])
+            table, *places, theirs_scale, theirs_shift = theirs[: outer_count(layers, theirs)]
+            y = outer.embed(batch.tokens, table, *places)
             y, _ = through(layers, theirs, y, batch.tokens, False, seed, states)
-            taught = ModelHead((theirs[0], theirs[2], theirs[3])).logits(y)
+            taught = ModelHead((table, theirs_scale, theirs_shift), outer).logits(y)
             said = prediction_loss(head.logits(x), ops.stop_gradient(taught), batch.counts)
             shown = layer_loss(after, [ops.stop_gradient(s) for s in states], matrix)
             share = self._distillation.predictions
@@ -268,11 +270,11 @@ def score(model: Model, task: Task, windows: Any) -> float:
     """The mean loss, in nats a token, over windows [batches, batch, length], in evaluation mode."""
     objective = OBJECTIVES[task.training.objective]
     weights = [tf.constant(value) for value in model.values]
-    seed = tf.zeros(2, tf.int32)
+    seed, outer = tf.zeros(2, tf.int32), embedding_and_head(task.model)
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def scored(batch: Any) -> tuple[Any, Any]:
-        loss, weight, _ = scoring_loss(model.layers, weights, batch, seed, objective)
+        loss, weight, _ = scoring_loss(model.layers, weights, batch, seed, objective, outer)
         return loss, weight
 
     made = [scored(tf.convert_to_tensor(batch, tf.int32)) for batch in windows]

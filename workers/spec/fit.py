@@ -10,7 +10,9 @@ from primitives.language.dna import DNA
 from primitives.lowering.cost import Cost, program_layers, static_cost
 from primitives.lowering.dispatch import LoweringOptions
 from primitives.programs.seeds import other_graph
+from workers.machine.backends import BACKENDS
 from workers.spec.objectives import OBJECTIVES
+from workers.spec.positions import POSITIONS
 from workers.spec.task import Task
 
 BYTES = 256
@@ -26,8 +28,23 @@ def lowering_options(task: Task) -> LoweringOptions:
     """What the task's blocks are lowered for."""
     training = task.training
     return LoweringOptions(
-        training.batch_size, task.model.sequence_length, training.capacity_factor, training.routing
+        training.batch_size,
+        task.model.sequence_length,
+        training.capacity_factor,
+        training.routing,
+        dynamic=BACKENDS[training.backend].dynamic
+        and training.jit != "on"
+        and training.precision != "mixed_bfloat16",
+        rotary=POSITIONS[task.model.positions].rotary,
     )
+
+
+def behaviour(graph: Graph, task: Task) -> str | None:
+    """A digest of what a program does on fixed inputs under the task's positions; None where that
+    cannot be told. NumPy is imported when this is first asked."""
+    from primitives.lowering.behaviour import behaviour as digest
+
+    return digest(graph, lowering_options(task).rotary)
 
 
 def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
@@ -42,6 +59,7 @@ def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
         vocabulary,
         lowering_options(task),
         other,
+        POSITIONS[model.positions].bounded,
     )
 
 
@@ -54,6 +72,12 @@ def window_length(task: Task) -> int:
     """Tokens of one window of text: those that the model reads, and those that its objective looks
     ahead."""
     return task.model.sequence_length + OBJECTIVES[task.training.objective].lookahead
+
+
+def needed_tokens(task: Task) -> int:
+    """Tokens in a row that a split must have for one window, or one group of windows that follow
+    each other."""
+    return OBJECTIVES[task.training.objective].stretch(window_length(task))
 
 
 def refused(graph: Graph, task: Task) -> str:

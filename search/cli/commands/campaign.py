@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.cli.commands.asking import agreed
 from search.cli.commands.opening import open_store, option, stored_config
-from search.cli.commands.options import Campaign, ConfigFile, Output, Overrides, Storage, Yes
+from search.cli.commands.options import (
+    Campaign,
+    ConfigFile,
+    Hours,
+    Output,
+    Overrides,
+    Storage,
+    Yes,
+)
 from search.errors import INTERRUPTED, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -25,17 +34,20 @@ def launch(
         str | None, typer.Option("--name", help="Default: the config's, or the file's name.")
     ] = None,
     overrides: Overrides = None,
+    hours: Hours = None,
     storage: Storage = None,
     output: Output = "table",
 ) -> None:
     """Run a campaign. It ends in a table of the best against the seed program, and a verdict."""
+    from search.campaign.seeding import finder
     from search.config.file import load
     from search.config.memory import with_memory_limit
     from search.config.plugins import versions
     from search.storage.store import Store
 
+    named = [] if name is None else [f"name={json.dumps(name)}"]
     checked, warnings = with_memory_limit(
-        load(config, [*(overrides or ()), *([] if name is None else [f"name={json.dumps(name)}"])])
+        load(config, [*(overrides or ()), *named], finder(storage))
     )
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -49,7 +61,7 @@ def launch(
             campaign = store.create_campaign(
                 chosen, checked.model_dump_json(), checked.seed, versions(checked.plugins)
             )
-            _run(store, campaign, pool, url, output)
+            _run(store, campaign, pool, url, output, hours)
 
 
 def _name_of(config: Path) -> str:
@@ -65,10 +77,27 @@ def _name_of(config: Path) -> str:
     return config.stem
 
 
-def resume(name: Campaign, storage: Storage = None, output: Output = "table") -> None:
+def resume(
+    name: Campaign,
+    hours: Hours = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Have so many candidates in all, instead of the config's; with as many as are "
+            "recorded, the final runs follow at once.",
+        ),
+    ] = None,
+    storage: Storage = None,
+    output: Output = "table",
+) -> None:
     """Go on with a campaign. Nothing that was recorded is done again."""
     with open_store(storage) as store:
         campaign = store.campaign(name)
+        if candidates is not None:
+            from search.campaign.length import resize
+
+            campaign = resize(store, campaign, candidates)
         if campaign.finished_at is not None:
             print(f"campaign '{name}' is finished", file=sys.stderr)
             _print_end(store, name, storage, output)
@@ -80,7 +109,7 @@ def resume(name: Campaign, storage: Storage = None, output: Output = "table") ->
         for line in changes(campaign.plugins, versions(config.plugins)):
             print(line, file=sys.stderr)
         with started(config) as pool:
-            _run(store, campaign, pool, storage, output)
+            _run(store, campaign, pool, storage, output, hours)
 
 
 def stop(name: Campaign, storage: Storage = None) -> None:
@@ -107,7 +136,7 @@ def delete(name: Campaign, yes: Yes = False, storage: Storage = None) -> None:
             )
         line = queries.line(store, campaign)
         what = f"'{name}' with {line.recorded} candidates and {line.evaluated} training runs"
-        if not (yes or _agreed(f"delete campaign {what}?")):
+        if not (yes or agreed(f"delete campaign {what}?")):
             print("nothing was deleted", file=sys.stderr)
             raise typer.Exit(1)
         store.delete(campaign)
@@ -118,13 +147,6 @@ def delete(name: Campaign, yes: Yes = False, storage: Storage = None) -> None:
             f"'{name}'",
             file=sys.stderr,
         )
-
-
-def _agreed(question: str) -> bool:
-    """The answer of a person; a UsageError where there is none to ask."""
-    if not sys.stdin.isatty():
-        raise UsageError(f"{question} there is no terminal to answer at; say it with --yes")
-    return typer.confirm(question, err=True)
 
 
 def _kept_weights(campaign: CampaignRow) -> Path | None:
@@ -149,12 +171,19 @@ def _refuse_taken(store: Store, name: str) -> None:
     )
 
 
-def _run(store: Store, campaign: CampaignRow, pool: Pool, storage: str | None, output: str) -> None:
+def _run(
+    store: Store,
+    campaign: CampaignRow,
+    pool: Pool,
+    storage: str | None,
+    output: str,
+    hours: float | None,
+) -> None:
     from search.cli.running import run
 
     command = f"primevo resume {campaign.name}{option(storage)}"
     try:
-        progress = run(store, campaign, pool)
+        progress = run(store, campaign, pool, hours)
     except BaseException:
         print(f"campaign '{campaign.name}' has not ended; go on by: {command}", file=sys.stderr)
         raise

@@ -32,6 +32,12 @@ Plugins = Annotated[
     typer.Option("--plugin", metavar="MODULE", help="Load a plug-in first; may be repeated."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
+Hours = Annotated[
+    float | None,
+    typer.Option(
+        "--hours", min=0.0, help="End the search after so many hours; the final runs follow."
+    ),
+]
 Campaign = Annotated[str, typer.Argument(metavar="NAME", help="A campaign's name.")]
 Candidate = Annotated[int, typer.Argument(metavar="ID", help="A candidate's number.", min=1)]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A campaign's YAML file.")]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _SOURCE = "An exported folder, or a campaign's name, and"
 _NUMBER = "a candidate's number; default: the best whose weights were kept."
+_WHOLE = "Keep the whole text in sight, however long; for models without learned positions."
 
 
 def generate(
@@ -35,6 +36,7 @@ def generate(
         int | None,
         typer.Option("--seed", min=0, max=2**31 - 1, help="Equal seeds give equal text."),
     ] = None,
+    whole: Annotated[bool, typer.Option("--whole", help=_WHOLE)] = False,
     storage: Storage = None,
     output: Output = "table",
 ) -> None:
@@ -49,9 +51,9 @@ def generate(
 
     try:
         model = _model(source, id, storage)
-        _tell_of_windows(model, tokens)
+        _tell_of_length(model, tokens, whole)
         options = {"temperature": temperature, "top_p": top_p, "seed": seed}
-        text = continued(model, prompt, tokens, **options)
+        text = continued(model, prompt, tokens, sliding=not whole, **options)
     except (ExportError, DataError) as error:
         raise PrimevoError(str(error)) from None
     if output != "table":
@@ -107,15 +109,25 @@ def _no_weights(config: CampaignConfig, campaign: str, id: int | None) -> str:
     )
 
 
-def _tell_of_windows(model: Any, tokens: int) -> None:
-    """What happens where the text outgrows the model's positions."""
-    length = getattr(model, "sequence_length", tokens)
-    if tokens >= length:
-        print(
-            f"the model was trained with {length} positions: whenever they are full, it goes on "
-            f"from the last {length // 2} tokens",
-            file=sys.stderr,
+def _tell_of_length(model: Any, tokens: int, whole: bool) -> None:
+    """What happens where the text outgrows the length that the model was trained with."""
+    from workers.export.reading import trained_length
+
+    length, bounded = trained_length(model)
+    if whole and bounded:
+        raise UsageError(
+            f"--whole: the model has learned {length} positions, and there are no others; leave "
+            "--whole out, or train one with task.model.positions: rotary, sinusoidal or none"
         )
+    if tokens >= length:
+        trained = f"the model was trained with {length} positions"
+        windows = f"whenever they are full, it goes on from the last {length // 2} tokens"
+        print(
+            f"{trained}: how it continues a longer text, training has not seen to" if whole
+            else f"{trained}: {windows}" if bounded
+            else f"{trained}: {windows} (--whole keeps all in sight)",
+            file=sys.stderr,
+        )  # fmt: skip
 
 
 def _printable(text: str) -> str:
