@@ -66,13 +66,34 @@ def static_cost(
     if other is not None and own < layers:
         rest = _block_cost(other, d_model, options)
         sums = [total + (layers - own) * part for total, part in zip(sums, rest, strict=True)]
+    return _with_ends(sums, d_model, sequence_length, vocabulary, learned_positions)
+
+
+def layers_cost(
+    graphs: Sequence[Graph], d_model: int, vocabulary: int, options: LoweringOptions,
+    learned_positions: bool = True,
+) -> Cost:  # fmt: skip
+    """The same of a model with a graph of its own for each layer."""
+    sums = [0.0, 0.0, 0.0, 0.0]
+    for graph in graphs:
+        sums = [
+            total + part
+            for total, part in zip(sums, _block_cost(graph, d_model, options), strict=True)
+        ]
+    return _with_ends(sums, d_model, options.sequence_length, vocabulary, learned_positions)
+
+
+def _with_ends(
+    sums: Sequence[float], d_model: int, length: int, vocabulary: int, learned_positions: bool
+) -> Cost:
+    """The cost of a model, from its blocks' sums."""
     parameters, flops, elements, active = sums
-    outer = (vocabulary + learned_positions * sequence_length + 2) * d_model
+    outer = (vocabulary + learned_positions * length + 2) * d_model
     head_flops = 2 * vocabulary * d_model
     activations = elements + vocabulary + 2 * d_model
     return Cost(
         round(parameters) + outer, round(flops) + head_flops,
-        round(activations * sequence_length) * BYTES, round(active) + outer,
+        round(activations * length) * BYTES, round(active) + outer,
     )  # fmt: skip
 
 
@@ -103,6 +124,18 @@ def _block_cost(
         turned = sum(_size(nodes[each].type, d_model, length) for each in rotated_states(nodes))
         flops, elements = flops + FLOPS * turned, elements + turned
     return parameters, flops, elements, active
+
+
+def flops_of_nodes(graph: Graph, d_model: int, options: LoweringOptions) -> list[float]:
+    """The forward FLOPs a token of each node, as `static_cost` adds them up for a block."""
+    nodes, length, found = graph.nodes, options.sequence_length, list[float]()
+    shares = _shares(nodes, d_model, options)
+    for node in nodes:
+        first = node.inputs[0] if node.inputs else 0
+        read = nodes[first].type
+        _, work, _ = _node_cost(node.op, node.context, read, node.type, d_model, length)
+        found.append(work * shares[first].rows)
+    return found
 
 
 def _size(state: StateType, d_model: int, length: int) -> int:
