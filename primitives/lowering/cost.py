@@ -97,8 +97,8 @@ def _block_cost(
         )
         parameters += weights
         active += weights * share.weights
-        flops += work * shares[first].rows
-        elements += size * share.rows
+        flops += work * (share if share.packed else shares[first]).rows
+        elements += size * (share.most or share.rows)
     if options.rotary:
         turned = sum(_size(nodes[each].type, d_model, length) for each in rotated_states(nodes))
         flops, elements = flops + FLOPS * turned, elements + turned
@@ -131,10 +131,14 @@ def _node_cost(
 class _Share(NamedTuple):
     """How much of a node inside routed calls works for one token: on how many rows the node is
     computed, and which share of its weights the token meets. With top 2 of 8 experts, each run on
-    its own tokens, that is 2 rows (and what fills up blocks) and 2/8 of the weights."""
+    its own tokens, that is 2 rows (and what fills up blocks) and 2/8 of the weights. What is
+    `packed` is computed on fewer rows than what it reads. Gates that choose as they please may want
+    more rows than expected, `most`; memory must hold those."""
 
     rows: float
     weights: float
+    packed: bool = False
+    most: float = 0.0
 
 
 _ALL = _Share(1.0, 1.0)
@@ -144,7 +148,7 @@ _ALL = _Share(1.0, 1.0)
 def _shares(nodes: Sequence[Node], d_model: int, options: LoweringOptions) -> list[_Share]:
     """The share of each node, in the nodes' order. Routed calls nest: an inner one works on the
     rows of the outer one."""
-    routed = strategies(nodes, d_model, options)
+    routed = strategies(nodes, d_model, options, rewritten=False)
     if not routed:
         return [_ALL] * len(nodes)
     region_of, shares = regions(nodes), {-1: _ALL}
@@ -153,5 +157,16 @@ def _shares(nodes: Sequence[Node], d_model: int, options: LoweringOptions) -> li
         met = 1.0
         if len(dispatch.inputs) == 2:
             met = min(1.0, nodes[dispatch.inputs[1]].type.size / -dispatch.context[-1])
-        shares[position] = _Share(outer.rows * strategy.rows, outer.weights * met)
-    return [shares[region] for region in region_of]
+        rows = most = strategy.rows
+        if strategy.gates >= 0:
+            most = strategy.capacity_share * -dispatch.context[-1]
+            met = rows / -dispatch.context[-1]
+        shares[position] = _Share(
+            outer.rows * rows, outer.weights * met, most=(outer.most or outer.rows) * most
+        )
+    found = [shares[region] for region in region_of]
+    for strategy in routed.values():
+        for position in strategy.passing.nodes if strategy.passing is not None else ():
+            rows, most = strategy.rows, strategy.capacity_share
+            found[position] = _Share(rows, found[position].weights, packed=True, most=most)
+    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from textwrap import fill
 
@@ -78,7 +78,8 @@ def blocks_of(graph: Graph, task: Task, block: str, other: str) -> list[Block]:
     if graph.every != 1:
         graphs[other] = other_graph(task.model.other, task.model.d_model)
     steps = OBJECTIVES[task.training.objective].continues and not why_not_stepwise(graph, task)
-    blocks, options = [], lowering_options(task)
+    options = replace(lowering_options(task), dynamic=False)  # it runs under XLA, too
+    blocks = []
     for name, each in graphs.items():
         body = emit(each, task.model.d_model, owner="self.", options=options)
         called = functions(body.mentioned.functions, body.row_functions)

@@ -360,15 +360,16 @@ def token_losses(
 
 
 def predictions(
-    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any, objective: Objective
-) -> tuple[Any, Any, Any]:
+    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any,
+    objective: Objective, outer: EmbeddingAndHead = EMBEDDING_AND_HEAD,
+) -> tuple[Any, Any, Any]:  # fmt: skip
     """(logits [batch, T, rows of the embedding], targets [batch, T], how much each position counts)
     in evaluation mode."""
     embedding = weights[0]
     vocabulary = embedding.shape[0] - objective.extra_rows
     random = Seeds(seed, OBJECTIVE_STREAM)
     batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
-    made, _ = logits(layers, weights, batch.tokens, False, seed)
+    made, _ = logits(layers, weights, batch.tokens, False, seed, outer)
     return made, batch.targets, batch.counts
 
 
