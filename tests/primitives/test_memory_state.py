@@ -93,8 +93,11 @@ def test_of_written_blocks(name):
     assert state(build(parse(BANKS + text + "\n" + "\n\n".join(used)))).name == expected
 
 
-OTHERS = {"base": "main.attended", "primer": "main.attended", "mixture_of_depths": "x"}
-"""Where the feed-forward reads the residual stream itself, or the block may be skipped whole."""
+OTHERS = {
+    "base": "main.attended", "primer": "main.attended", "mixture_of_depths": "x",
+    "campaign_pp": "main.normed",
+}  # fmt: skip
+"""Where the feed-forward reads the residual stream itself, or the stream passes the whole block by."""
 
 
 @pytest.mark.parametrize("name", seed_names())

@@ -16,6 +16,8 @@ from workers.spec.task import ModelSpec
 
 HASHES = {
     "base": "f5881bb278beb2f3efb57fec1fb1a589",
+    "campaign_pp": "ce01608d5979f74b613e3edc11ae0b74",
+    "campaign_vanilla": "4ebb3e37befb8af80fe13b3070920578",
     "cascade": "c1b2ccbd2f9d8a69977d4316b03092a0",
     "deepseek": "3257e1f0d8d9fef6f4d4509f18fd5677",
     "expert_threshold": "b25fc001dd980bc8c5c97d715aaeeff5",
@@ -56,6 +58,18 @@ def digest(dna: DNA) -> str:
 
 def test_every_seed_program_has_its_hash_on_record() -> None:
     assert {*HASHES, "expert_choice", "peer_million"} == set(seed_names())
+
+
+@pytest.mark.parametrize(
+    ("name", "recorded"),
+    [
+        ("campaign_pp", "b41376c95681cc519fff4f7eac5fd038"),
+        ("campaign_vanilla", "576d222977b677a05e70318bbd19cc85"),
+    ],
+)
+def test_what_campaigns_found_is_what_their_database_has(name: str, recorded: str) -> None:
+    """At d_model 256; the databases are in docs/results."""
+    assert digest(load_seed(name, 256)) == recorded
 
 
 @pytest.mark.parametrize("name", HASHES)
