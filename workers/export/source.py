@@ -187,7 +187,9 @@ def _remember(inputs: str, passed: str, task: Task) -> str:
     """The model's methods that remember contexts, where its objective has memories."""
     if not OBJECTIVES[task.training.objective].remembers:
         return ""
-    return template("memory.py").substitute(inputs=inputs, passed=passed)
+    return template("memory.py").substitute(
+        inputs=inputs, passed=passed, embedded=position_parts(task.model.positions)["embedded"]
+    )
 
 
 def _title(called: Names, task: Task) -> str:

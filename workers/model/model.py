@@ -370,6 +370,21 @@ def token_losses(
     return losses(x, batch, end), batch.counts, auxiliary
 
 
+def remembered(
+    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, outer: EmbeddingAndHead
+) -> tuple[Any, Any, Any, Any]:
+    """Of windows [batch, T + 1], in evaluation: the cross entropy and the logits [batch, T] of the
+    next tokens, what the logits are products of, and what the last layer remembers contexts by
+    [batch, T, d_model]. The layers must be `remembering`."""
+    embedding, *positions, scale, shift = weights[: outer_count(layers, weights)]
+    windows = ops.cast(windows, "int32")
+    tokens, seed = windows[:, :-1], ops.zeros(2, "int32")
+    x = outer.embed(tokens, embedding, *positions)
+    x, auxiliary = _through(layers, weights, x, tokens, False, seed)
+    losses, right = outer.scored_of(x, embedding, scale, shift, windows[:, 1:])
+    return losses, right, normed(x, scale, shift), auxiliary.memory
+
+
 def predictions(
     layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any,
     objective: Objective, outer: EmbeddingAndHead = EMBEDDING_AND_HEAD,
