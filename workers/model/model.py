@@ -380,7 +380,7 @@ def remembered(
     windows = ops.cast(windows, "int32")
     tokens, seed = windows[:, :-1], ops.zeros(2, "int32")
     x = outer.embed(tokens, embedding, *positions)
-    x, auxiliary = _through(layers, weights, x, tokens, False, seed)
+    x, auxiliary = through(layers, weights, x, tokens, False, seed)
     losses, right = outer.scored_of(x, embedding, scale, shift, windows[:, 1:])
     return losses, right, normed(x, scale, shift), auxiliary.memory
 
