@@ -283,7 +283,8 @@ def _writing(kind: Kind) -> Iterator[dict[str, str]]:
     once or in parts; by passes over the whole text."""
     from workers.export.generation import _generate
 
-    none = dict.fromkeys(("codec", "generate", "step", "write", "writer", "writes"), "")
+    holes = ("codec", "generate", "remember", "step", "write", "writer", "writes")
+    none = dict.fromkeys(holes, "")
     writes = {**none, "write": "        self.passes = None\n"}
     yield none
     for tokens in ("", ", tokens=tokens"):
