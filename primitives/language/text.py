@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from primitives.errors import ProgramError, unknown
@@ -97,17 +97,25 @@ def _line(dna: DNA, states: tuple[str, ...], position: int, instruction: Instruc
     return text if branch == 1 else f"{text} branch={branch}"
 
 
-def parse(text: str, source: str = "<program>", d_model: int | None = None) -> DNA:
+def parse(
+    text: str,
+    source: str = "<program>",
+    d_model: int | None = None,
+    banks: Mapping[str, int] | None = None,
+) -> DNA:
     """The DNA that `text` says, its constants resolved for a model of `d_model` channels, where any
-    is an expression. ProgramError gives source:line, what is wrong, what is allowed."""
-    return _Parser(text, source, d_model).parse()
+    is an expression. `banks` holds other values for dims and counts by name (d0, n0). ProgramError
+    gives source:line, what is wrong, what is allowed."""
+    return _Parser(text, source, d_model, banks or {}).parse()
 
 
 class _Parser:
     """Reads lines from the first to the last; `number` is the line that a fault is reported at."""
 
-    def __init__(self, text: str, source: str, d_model: int | None) -> None:
-        self.source, self.d_model = source, d_model
+    def __init__(
+        self, text: str, source: str, d_model: int | None, banks: Mapping[str, int]
+    ) -> None:
+        self.source, self.d_model, self.banks = source, d_model, banks
         self.lines = deque(
             (number, line, _HEADER.match(line))
             for number, raw in enumerate(text.splitlines(), 1)
@@ -161,7 +169,7 @@ class _Parser:
             label, _, value = entry.partition("=")
             if label != f"{letter}{index}":
                 raise self.error(f"expected {letter}{index}=VALUE in the bank, got '{entry}'")
-            values.append(read(value))
+            values.append(read(str(self.banks.get(label, value))))
         return tuple(values)
 
     def every(self) -> int:

@@ -29,6 +29,7 @@ from primitives.lowering.expression import (
     mentioned,
     with_functions,
 )
+from primitives.lowering.memory import memory_of
 from primitives.lowering.names import state_names
 from primitives.lowering.operation import operation, side_by_side, with_axes
 from primitives.lowering.render import line
@@ -53,6 +54,7 @@ class Body:
         statements: compute `result` from `x`, the weights, which they call by name, and, if `runs`,
             the pass `run`.
         result: the variable that holds the block's output.
+        memory: the variable that holds the state by which contexts are remembered, see `memory`.
         weights: the block's weights in canonical order.
         mentioned: the functions that the statements call by plain name, kernels and those that
             rows of the table bring along, and the variables that they read.
@@ -65,6 +67,7 @@ class Body:
     weights: tuple[WeightSpec, ...]
     mentioned: Mentioned
     gathered: frozenset[str] = frozenset()
+    memory: str = "x"
     row_functions: tuple[Callable[..., Any], ...] = ()
 
     @property
@@ -102,6 +105,7 @@ def emit(
         specs,
         mentioned(*(statement.value for statement in emitter.statements)),
         frozenset(emitter.gathered),
+        emitter.scope.variables[memory_of(nodes)],
         tuple(own.values()),
     )
 

@@ -29,11 +29,13 @@ Block = Callable[..., Any]
 Only programs that route look at `run`."""
 
 
-def function_source(body: Body) -> str:
-    """`def block(x, weights, run)` around a body whose lines call weights by plain name."""
+def function_source(body: Body, with_memory: bool = False) -> str:
+    """`def block(x, weights, run)` around a body whose lines call weights by plain name. Its value
+    is the block's output, or, `with_memory`, a pair of that and the remembered state."""
     names = ", ".join(spec.name for spec in body.weights)
     unpack = [f"({names},) = weights"] if names else []
-    lines = [*unpack, *body.lines, f"return {body.result}"]
+    value = f"{body.result}, {body.memory}" if with_memory else body.result
+    lines = [*unpack, *body.lines, f"return {value}"]
     return "def block(x, weights, run=None):\n" + "".join(f"    {line}\n" for line in lines)
 
 
@@ -48,12 +50,17 @@ class Lowered:
 
 
 def lower(
-    graph: Graph, d_model: int, options: LoweringOptions, record_loads: bool = True
+    graph: Graph,
+    d_model: int,
+    options: LoweringOptions,
+    record_loads: bool = True,
+    with_memory: bool = False,
 ) -> Lowered:
     """The block as a pure function of its input and weights, but for what it leaves in `run`:
-    with the loads of its experts, if `record_loads`."""
+    with the loads of its experts, if `record_loads`. It gives (output, remembered state)
+    `with_memory`, see `lowering.memory`."""
     body = emit(graph, d_model, options=options, record_loads=record_loads)
-    function = _compiled(function_source(body), "block", f"<block {graph.hash}>", body)
+    function = _compiled(function_source(body, with_memory), "block", f"<block {graph.hash}>", body)
     return Lowered(function, body.runs, body.gathered)
 
 

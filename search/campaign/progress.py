@@ -19,7 +19,8 @@ Phase = Literal["seeds", "search", "final", "done"]
 class FinalRow:
     """One program of the final phase: losses and bits per byte, one for each completed run;
     `failed` holds the outcomes of the other runs. `goals` has the means of the campaign's
-    objectives, where it has several. The winner is chosen by the validation losses, so that the
+    objectives, where it has several, `tested` those of the other metrics of test text, such as
+    calibration. The winner is chosen by the validation losses, so that the
     test split, which all else here speaks of, stays unseen by any choice."""
 
     id: int
@@ -30,6 +31,7 @@ class FinalRow:
     test_bpbs: tuple[float, ...]
     failed: tuple[str, ...]
     goals: Mapping[str, float | None] = field(default_factory=dict)
+    tested: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def loss(self) -> float | None:

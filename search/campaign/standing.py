@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Integer, case, cast, func, select
 
+from search.campaign.finals import with_tested
 from search.campaign.history import Score
 from search.campaign.progress import FinalRow, Phase, Progress, final_rows
 from search.config.schema import SearchSpec
@@ -44,6 +45,7 @@ def standing(
         seeds = _scores(connection, campaign_id, len(spec.seeds))
         fit = _distinct(connection, campaign_id, spec.final.top)
         finals = store.finals(campaign_id, connection, spec.goals)
+        rows = with_tested(final_rows(finals, spec), connection, campaign_id)
     ended = sum(group.size for group in groups)
     searched = recorded >= spec.candidates and ended >= recorded
     planned = _finals_planned(spec, searched, fit, 1 in seeds)
@@ -64,7 +66,7 @@ def standing(
         finals_done=len(finals),
         finals_planned=planned,
     )
-    return shown, final_rows(finals, spec)
+    return shown, rows
 
 
 def _count(connection: Connection, which: ColumnElement[bool]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from search.campaign.finals import TITLES, titles
 from search.campaign.progress import FinalRow
 from search.cli.output import mean_and_deviation, print_records
 
@@ -12,7 +13,9 @@ def print_final(rows: Sequence[FinalRow], output: str) -> None:
     """Mean and standard deviation over runs with fresh seeds; `against seed` is the difference of
     the means in bits per byte. Objectives besides the loss have a column each, of means."""
     goals = [name for name in (rows[0].goals if rows else ()) if name != "val_loss"]
-    columns = ("program", "id", "test bits/byte", "test loss", "against seed", *goals, "runs")
+    tested = titles(rows)
+    scores = ("test bits/byte", "test loss", "against seed")
+    columns = ("program", "id", *scores, *goals, "runs", *tested.values())
     records = [_record(row, _seed(rows)) for row in rows]
     print_records(records, columns, output, title="Test split, fresh seeds (mean ± sd)")
 
@@ -29,6 +32,7 @@ def _record(row: FinalRow, seed: FinalRow | None) -> dict[str, str | float | Non
         "against seed": difference,
         **row.goals,
         "runs": f"{len(row.test_losses)} of {row.planned}",
+        **{title: row.tested[name] for name, title in TITLES.items() if name in row.tested},
     }
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
+from typing import Protocol
+
+import numpy as np
 
 from search.campaign.controller import Controller
 from search.campaign.progress import Progress
 from search.cli.display import make_display
 from search.cli.output import stderr
 from search.cli.waiting import waiting
-from search.config.schema import CampaignConfig
 from search.errors import PrimevoError
 from search.storage.events import Heartbeat
 from search.storage.store import CampaignRow, Store
@@ -21,15 +23,30 @@ from workers.data.corpora import CORPORA, DataError
 from workers.plugins import PluginError
 from workers.pool.cluster import PoolError
 from workers.pool.pool import Pool
-from workers.spec.fit import window_length
+from workers.spec.fit import needed_tokens, window_length
+from workers.spec.objectives import OBJECTIVES
+from workers.spec.pool import PoolSpec
 from workers.spec.task import Task
 
 
+class Staffed(Protocol):
+    """A config that says which workers it wants, and for what."""
+
+    @property
+    def task(self) -> Task: ...
+    @property
+    def workers(self) -> PoolSpec: ...
+    @property
+    def plugins(self) -> tuple[str, ...]: ...
+
+
 @contextmanager
-def started(config: CampaignConfig) -> Iterator[Pool]:
-    """The config's workers, ended however the block ends; what they lack is a PrimevoError."""
+def started(config: Staffed, tasks: Iterable[Task] = ()) -> Iterator[Pool]:
+    """The config's workers, ended however the block ends; what they lack is a PrimevoError. `tasks`
+    are those of the jobs that say one of their own."""
     try:
-        _check_text(config.task)
+        for task in tasks or (config.task,):
+            _check_text(task)
         with Pool(config.task, config.workers, plugins=config.plugins) as pool:
             yield pool
     except (PoolError, DataError, PluginError) as error:
@@ -37,14 +54,16 @@ def started(config: CampaignConfig) -> Iterator[Pool]:
 
 
 @contextmanager
-def on_demand(config: CampaignConfig) -> Iterator[Callable[[], Pool]]:
-    """A function that gives the config's workers, started when it is first called."""
+def on_demand(
+    config: Staffed, tasks: Iterable[Task] = ()
+) -> Iterator[Callable[[], Pool]]:  # fmt: skip
+    """A function that gives the config's workers (see `started`), started when it is called."""
     with ExitStack() as stack:
         pools: list[Pool] = []
 
         def workers() -> Pool:
             if not pools:
-                pools.append(stack.enter_context(started(config)))
+                pools.append(stack.enter_context(started(config, tasks)))
             return pools[0]
 
         yield workers
@@ -59,8 +78,21 @@ def _check_text(task: Task) -> None:
 
     with waiting("making tokens of the text") as tell:
         tokens = load_tokens(task.data, tell=tell)
-    if problem := too_short(tokens, window_length(task)):
+    if problem := too_short(tokens, needed_tokens(task)):
         raise PrimevoError(problem)
+    objective = OBJECTIVES[task.training.objective]
+    if objective.group > 1:  # similar texts are looked for at the first draw
+        shape, rng = (1, task.training.batch_size), np.random.default_rng(0)
+        with waiting("grouping the text"):
+            objective.draw(tokens.train, window_length(task), shape, rng)
+    if task.transfer is not None and not CORPORA[task.transfer.source].downloads:
+        with waiting("making tokens of the other text") as tell:
+            other = load_tokens(task.transfer, tell=tell, like=task.data)
+        if len(other.test) < window_length(task):
+            raise PrimevoError(
+                f"the test split of task.transfer has {len(other.test)} tokens, fewer than a "
+                f"sequence with its targets, {window_length(task)}: give it more text"
+            )
 
 
 def run(store: Store, campaign: CampaignRow, pool: Pool, hours: float | None = None) -> Progress:

@@ -4,38 +4,32 @@ so the rest is judged in the same message, and with it how keys fit each other."
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from search.config.document import Keys
-from search.config.schema import CampaignConfig
 
 ROUNDS = 50
 """How often something may be set aside; each round finds what the one before hid."""
 
-_BUDGET = {"unit": "steps", "base": 1}
-_STAND_INS: dict[Keys, Any] = {
-    ("search",): {"candidates": 10**9, "budget": _BUDGET},
-    ("search", "candidates"): 10**9,
-    ("search", "budget"): _BUDGET,
-    ("search", "budget", "unit"): "steps",
-    ("search", "budget", "base"): 1,
-}
+StandIns = Mapping[Keys, Any]
 """For keys without a default: values that clash with none."""
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Generic[Config]):
     """`problems` are the mistakes with their key paths, each once. `config` is what the rest makes,
     None where nothing can be made of it; where there are problems, it has stand-ins at the keys
     `aside`, and judges only what does not depend on them."""
 
-    config: CampaignConfig | None
+    config: Config | None
     problems: tuple[tuple[Keys, ErrorDetails], ...]
     aside: frozenset[Keys]
 
@@ -44,16 +38,16 @@ class Verdict:
         return not any(_related(key, other) for key in keys for other in self.aside)
 
 
-def verdict(data: Any) -> Verdict:
-    """What is wrong with a config's plain data, which stays as it is."""
+def verdict(data: Any, kind: type[Config], stand_ins: StandIns) -> Verdict[Config]:
+    """What is wrong with the plain data of a config of some kind. The data stays as it is."""
     data = deepcopy(data)
     problems: list[tuple[Keys, ErrorDetails]] = []
     aside: set[Keys] = set()
-    config = None
+    config: Config | None = None
     for _ in range(ROUNDS):
         try:
             # JSON is the strict input that knows lists and no tuples, as YAML.
-            config = CampaignConfig.model_validate_json(json.dumps(data))
+            config = kind.model_validate_json(json.dumps(data))
             break
         except ValidationError as error:
             found = list(_found(error))
@@ -64,7 +58,7 @@ def verdict(data: Any) -> Verdict:
         if not fresh:
             break  # what remains cannot be set aside
         for key in sorted(fresh, key=len):
-            _set_aside(data, key)
+            _set_aside(data, key, stand_ins)
         aside |= fresh
     return Verdict(config, tuple(problems), frozenset(aside))
 
@@ -89,14 +83,14 @@ def _settable(key: Keys) -> Keys:
     return tuple(parts)
 
 
-def _set_aside(data: Any, key: Keys) -> None:
+def _set_aside(data: Any, key: Keys, stand_ins: StandIns) -> None:
     *above, last = key or ("",)
     for part in above:
         data = data.get(part) if isinstance(data, dict) else None
     if not isinstance(data, dict):
         return
-    if key in _STAND_INS:
-        data[last] = deepcopy(_STAND_INS[key])
+    if key in stand_ins:
+        data[last] = deepcopy(stand_ins[key])
     else:
         data.pop(last, None)
 

@@ -27,21 +27,44 @@ def draw(
     """The curves by label in one plot that is at most `columns` wide and `rows` high. `plain` uses
     ASCII alone, a symbol for each curve; otherwise colours and block characters."""
     kept = {label: _places(points, axis) for label, points in series.items()}
+    title = f"validation loss (nats per token) by {axis}"
+    return _drawn(kept, title, columns, rows, plain, lines=True)
+
+
+def scatter(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    title: str,
+    columns: int,
+    rows: int,
+    plain: bool,
+) -> str:
+    """Points by label, both axes logarithmic; otherwise as `draw`."""
+    return _drawn(series, title, columns, rows, plain, x_as_log=True, y_as_log=True)
+
+
+def _drawn(
+    kept: Mapping[str, Sequence[tuple[float, float]]],
+    title: str,
+    columns: int,
+    rows: int,
+    plain: bool,
+    **more: Any,
+) -> str:
     form: dict[str, Any] = {"color": True}
     if plain:
         form = {"color": False, "character_set": "ascii", "force_ascii_characters": _SYMBOLS}
     text = plot_to_string(
         xs=[[x for x, _ in points] for points in kept.values()],
         ys=[[y for _, y in points] for points in kept.values()],
-        lines=True,
         legend_labels=list(kept),
         width=max(columns - _MARGIN, 20),
         line_length_hard_cap=max(columns, 40),
         height=max(rows - _FURNITURE, 5),
-        title=f"validation loss (nats per token) by {axis}",
+        title=title,
         x_gridlines=[],
         y_gridlines=[],
         **form,
+        **more,
     )
     lines = [line.rstrip() for line in text.splitlines()]
     return "\n".join(lines).translate(_FRAME if plain else {})

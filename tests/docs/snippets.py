@@ -5,7 +5,8 @@ One rule for every Markdown page: a fence says its language, and
 - `sh` is run line by line in a folder of the page's own, with the examples in `configs/`. Its
   campaigns have tiny budgets and, unless real workers are asked for, an instant evaluator, and
   `export` finds its program and writes nothing;
-- `yaml` is a config, or a fragment of one, which is laid over a small config and validated;
+- `yaml` is a config, or a fragment of one, which is laid over a small config, or the config of a
+  study; it is validated;
 - `python` is run, all blocks of a page in one namespace;
 - `dna` is parsed and type-checked;
 - `toml` and `json` are parsed;
@@ -40,6 +41,7 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 from primitives.graph.build import Graph, build
 from primitives.language.text import parse
 from search.config.file import load
+from search.config.gridfile import load_study
 from tests.cli.command import primevo
 
 ROOT = Path(__file__).parent.parent.parent
@@ -153,6 +155,10 @@ def _config(example: Example) -> None:
     given = yaml.safe_load(example.parsed)
     assert isinstance(given, dict), "a YAML block is a mapping of config keys"
     file = Path("snippet.yaml")
+    if "programs" in given:
+        file.write_text(example.parsed)
+        load_study(file)
+        return
     whole = "search" in given and {"candidates", "budget"} <= set(given["search"])
     file.write_text(example.parsed if whole else yaml.safe_dump(_laid_over(BASE, given)))
     load(file)

@@ -168,7 +168,8 @@ def test_plain_data_reads_as_safe_load_does(tmp_path: Path) -> None:
         plain = yaml.safe_load(path.read_text())
         config = load(path).model_dump(mode="json")
         assert config["search"]["candidates"] == plain["search"]["candidates"]
-        assert config["task"]["model"] == {"other": "transformer", **plain["task"]["model"]}
+        left_out = {"other": "transformer", "positions": "learned"}
+        assert config["task"]["model"] == {**left_out, **plain["task"]["model"]}
 
 
 def test_set_overrides_and_is_checked_the_same_way(tmp_path: Path) -> None:
@@ -238,7 +239,7 @@ def test_data_files_must_exist(tmp_path: Path) -> None:
 def test_a_missing_extra_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.config.file.find_spec", lambda name: None)
+    monkeypatch.setattr("search.config.parts.find_spec", lambda name: None)
     text = GOOD.replace("task:", "task:\n  data: {tokenizer: bpe}")
     assert "pip install 'primevo[bpe]'" in problems(write(tmp_path, text))
 

@@ -51,6 +51,7 @@ def test_the_test_split_is_scored_only_when_asked(twenty, tiny_task):
     assert twenty.test_loss is not None and twenty.test_loss != twenty.val_loss
     plain = evaluate(SEED, tiny_task, Budget("steps", 2), seed=1)
     assert plain.test_loss is None and plain.test_bpb is None
+    assert "test_ece" in twenty.metrics and "test_ece" not in plain.metrics
 
 
 def test_the_same_seed_gives_the_same_loss_and_another_seed_another(twenty, tiny_task):

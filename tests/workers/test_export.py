@@ -279,6 +279,8 @@ def test_the_card_has_the_exported_models_own_score(
     )  # fmt: skip
     card = json.loads((folder / "card.json").read_text())
     scores, run = card["exported"], card["weights"]
+    for name in ("test_ece", "test_brier"):
+        assert scores[name] == pytest.approx(run[name], abs=2e-3)
     assert (card["trained_in"], scores["precision"]) == (precision, "float32")
     source = (folder / "it_block.py").read_text()
     model = load_module(source).build_model()

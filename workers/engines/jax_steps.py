@@ -17,6 +17,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from primitives.graph.build import Graph
 from primitives.lowering.layer import Array
+from workers.engines.calibration import SHAPES
 from workers.engines.optimizer import make_optimizer
 from workers.engines.passes import CALL_STEPS, Passes, experts_of, packing_of
 from workers.model.model import embedding_and_head, model_layers
@@ -79,6 +80,15 @@ def compile_steps(graph: Graph, shapes: Sequence[tuple[int, ...]], task: Task) -
     return Steps(source.packing, source.slots, train.compile(), score.compile())
 
 
+def calibration_steps(
+    graph: Graph, shapes: Sequence[tuple[int, ...]], task: Task
+) -> Callable[..., Any]:
+    """(state, windows [batches, batch, length], count) -> sums, see `calibration.Sums`. Few runs
+    want it, so it is compiled when it is called."""
+    made: Callable[..., Any] = jax.jit(_Source(graph, shapes, task).many_calibrations)
+    return made
+
+
 def forgo_cache() -> None:
     """Has this process compile everything itself from now on. What JAX's cache on disk gives runs,
     but lacks functions once it has been written and read again (JAX 0.10.2, on a CPU)."""
@@ -133,13 +143,23 @@ class _Source:
         return jax.lax.fori_loop(0, count, step, (state, jnp.zeros(())))
 
     def many_scores(self, state: Any, windows: Any, count: Any) -> Any:
+        return self._sums(self.passes.score, self.passes.score_shapes, state, windows, count)
+
+    def many_calibrations(self, state: Any, windows: Any, count: Any) -> Any:
+        return self._sums(self.passes.calibrate, SHAPES, state, windows, count)
+
+    def _sums(
+        self, function: Callable[..., Any], shapes: Sequence[tuple[int, ...]], state: Any,
+        windows: Any, count: Any,
+    ) -> Any:  # fmt: skip
+        """Of what the function gives for the first `count` windows."""
         weights = self._all(state[0], state[2])
 
         def add(index: Any, totals: Any) -> Any:
-            parts = self.passes.score(weights, windows[index])
+            parts = function(weights, windows[index])
             return [total + part for total, part in zip(totals, parts, strict=True)]
 
-        start = [jnp.zeros(shape) for shape in self.passes.score_shapes]
+        start = [jnp.zeros(shape) for shape in shapes]
         return jax.lax.fori_loop(0, count, add, start)
 
     def _loss(self, variables: Sequence[Any], states: Any, windows: Any, *when: Any) -> Any:

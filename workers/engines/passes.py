@@ -14,6 +14,7 @@ from keras import ops
 
 from primitives.graph.build import COMBINE, Graph
 from primitives.lowering.layer import Array
+from workers.engines.calibration import sums
 from workers.engines.engine import Loads, Windows
 from workers.engines.optimizer import elementwise
 from workers.model.model import (
@@ -21,6 +22,7 @@ from workers.model.model import (
     Layer,
     layer_graphs,
     outer_count,
+    predictions,
     scoring_loss,
     training_loss,
 )
@@ -73,6 +75,12 @@ class Passes:
             self.layers, weights, windows, seed, objective, self.outer
         )
         return [loss, weight, *(part for load in loads for part in load)]
+
+    def calibrate(self, weights: Sequence[Any], windows: Any) -> list[Any]:
+        """What one batch adds to a slice's calibration, see `calibration.Sums`."""
+        seed, objective = ops.zeros(2, self.integer), OBJECTIVES[self.task.training.objective]
+        logits, targets, counts = predictions(self.layers, weights, windows, seed, objective)
+        return sums(ops.cast(logits, "float32"), targets, counts)
 
     @property
     def score_shapes(self) -> list[tuple[int, ...]]:

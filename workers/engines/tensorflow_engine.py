@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from primitives.graph.build import Graph
 from primitives.lowering.layer import Array
+from workers.engines.calibration import SHAPES
 from workers.engines.engine import Loads, Windows
 from workers.engines.optimizer import make_optimizer
 from workers.engines.passes import CALL_STEPS, Passes, calls, experts_of, packing_of, summed
@@ -57,6 +58,7 @@ class TensorFlowEngine:
         self._optimizer = make_optimizer(task.optimizer, clipped=not tables)
         self._optimizer.build(self._variables)
         self.loads: Loads = []
+        self._calibrate: Any = None
         batch = self._passes.windows
         self._train, self._score = (
             tf.function(function, autograph=False, jit_compile=self._jit).get_concrete_function(
@@ -79,6 +81,12 @@ class TensorFlowEngine:
         made = [self._score(part, count) for part, count in self._calls(windows)]
         loss, self.loads = summed(made, len(windows))
         return loss
+
+    def calibrate(self, windows: Windows) -> list[Array]:
+        if self._calibrate is None:
+            self._calibrate = tf.function(self._many_calibrations, autograph=False)
+        made = self._calibrate(tf.constant(windows, tf.int32), tf.constant(len(windows)))
+        return [np.asarray(part) for part in made]
 
     def _calls(self, windows: Windows) -> Iterator[tuple[Any, Any]]:
         """Under XLA shapes are fixed; a plain graph takes any number of windows."""
@@ -130,11 +138,18 @@ class TensorFlowEngine:
         return _sum_over(windows, count, [()], lambda batch: [self._step(batch)])[0]
 
     def _many_scores(self, windows: Any, count: Any) -> Any:
+        score = partial(self._passes.score, self._as_they_stand())
+        return _sum_over(windows, count, self._passes.score_shapes, score)
+
+    def _many_calibrations(self, windows: Any, count: Any) -> Any:
+        calibrate = partial(self._passes.calibrate, self._as_they_stand())
+        return _sum_over(windows, count, SHAPES, calibrate)
+
+    def _as_they_stand(self) -> list[Any]:
+        """All weights, for a pass that changes none."""
         states = [tf.identity(state) for state in self._states]
         tables: list[Any] = [Rows(table, None) for table in self._lazy.tables]
-        weights = self._packing.all(self._tensors(), states, tables)
-        score = partial(self._passes.score, weights)
-        return _sum_over(windows, count, self._passes.score_shapes, score)
+        return self._packing.all(self._tensors(), states, tables)
 
 
 @cache

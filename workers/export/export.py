@@ -328,13 +328,19 @@ def _as_exported(exported: Mapping[str, Any], trained_in: str) -> str:
     return f"{computes}; {said}"
 
 
+_BESIDE = {"test_ece": "expected calibration error", "test_brier": "Brier score"}
+
+
 def _scores(record: Mapping[str, Any]) -> str:
     """A training run in a line; nothing where the record has no score."""
     parts = []
-    for split, word in (("val", "validation"), ("test", "test")):
+    for split, word in (("val", "validation"), ("test", "test"), ("transfer", "transfer")):
         loss, bits = record.get(f"{split}_loss"), record.get(f"{split}_bpb")
         if loss is not None and bits is not None:
             parts.append(f"{word} loss {loss:.4f} nats a token, {bits:.4f} bits a byte")
+    for name, word in _BESIDE.items():
+        if record.get(name) is not None:
+            parts.append(f"{word} {record[name]:.4f}")
     steps = f" after {record['steps']:,} steps" if parts and record.get("steps") else ""
     return "; ".join(parts) + steps
 

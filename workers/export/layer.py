@@ -129,16 +129,17 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
         code += ["        for name, value in run.updates.items():",
                  "            getattr(self, name).assign(value)"]  # fmt: skip
     paragraphs = [" ".join(_about(block, task)), " ".join(notes(block, task))]
+    remembers = OBJECTIVES[task.training.objective].remembers
     return template("layer.py").substitute(
         module=module,
         block=block.name,
         about="\n\n".join(paragraph(text) for text in paragraphs if text),
         weights="".join(f"\n{each}" for each in made),
-        inputs=inputs + _TAKES * (block.step is not None),
-        gives="Any" if block.step else "Tensor",
+        inputs=inputs + _TAKES * (block.step is not None) + _REMEMBER * remembers,
+        gives="Any" if block.step or remembers else "Tensor",
         cached=_CACHED.format(", tokens" * ("tokens" in inputs)) if block.step else "",
         body="\n".join(code),
-        result=body.result,
+        result=_REMEMBERED.format(body.result, body.memory) if remembers else body.result,
         step="" if block.step is None else step_source(block.step, block.nodes, inputs),
     )
 
@@ -146,6 +147,9 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
 def _about(block: Block, task: Task) -> list[str]:
     """What a layer's docstring says of positions and of the comments."""
     text = []
+    if OBJECTIVES[task.training.objective].remembers:
+        text.append("With `remember` it gives the state [T, d_model] by which contexts are "
+                    "remembered, too.")  # fmt: skip
     if not OBJECTIVES[task.training.objective].bidirectional:
         text.append("Position t of the output depends on positions up to t of the input alone.")
     heads = "and for several heads an axis of that size in front."
@@ -253,6 +257,10 @@ def step_source(step: Step, nodes: Sequence[Node], inputs: str) -> str:
 
 
 _TAKES = ", cache: Any = None, start: Tensor = 0"
+
+_REMEMBER = ", remember: bool = False"
+
+_REMEMBERED = "({0}, {1}) if remember else {0}"
 
 _CACHED = """\
         if cache is not None:

@@ -5,6 +5,7 @@ the model that leaves, in the precision in which it computes.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,38 +20,61 @@ SPLITS = {"validation": "val", "test": "test"}
 
 def exported_score(model: Any, task: Task) -> dict[str, Any]:
     """`precision`, the dtype of the model's products, and for each split its loss in nats a token
-    and in bits a byte: `val_loss`, `val_bpb`, `test_loss`, `test_bpb`."""
+    and in bits a byte: `val_loss`, `val_bpb`, `test_loss`, `test_bpb`, and `transfer_loss` and
+    `transfer_bpb` where the task has another text. `test_ece` and `test_brier` say how far the
+    model's probabilities on the test split can be taken at their word."""
+    from workers.engines.calibration import figures
+
     splits = load_tokens(task.data)
     found: dict[str, Any] = {"precision": model.dtype_policy.name}
     for split, short in SPLITS.items():
-        loss = _loss(model, getattr(splits, split), task)
+        loss, parts = _loss(model, getattr(splits, split), task)
         found[f"{short}_loss"] = loss
         found[f"{short}_bpb"] = loss / math.log(2) / splits.bytes_per_token[split]
+        if split == "test":
+            found |= {f"test_{name}": value for name, value in figures(parts).items()}
+    if task.transfer is not None:
+        other = load_tokens(task.transfer, like=task.data)
+        loss, _ = _loss(model, other.test, task)
+        found["transfer_loss"] = loss
+        found["transfer_bpb"] = loss / math.log(2) / other.bytes_per_token["test"]
     return found
 
 
-def _loss(model: Any, split: Any, task: Task) -> float:
-    """The mean loss over a split's fixed slice, as `evaluate` takes it."""
+def _loss(model: Any, split: Any, task: Task) -> tuple[float, list[Any]]:
+    """The mean loss over a split's fixed slice, as `evaluate` takes it, and the sums that its
+    calibration is computed from."""
     from keras import ops
 
+    from workers.engines.calibration import SHAPES, sums
     from workers.model.model import OBJECTIVE_STREAM, Seeds
 
     objective, training = OBJECTIVES[task.training.objective], task.training
     shape = (training.eval_batches, training.batch_size)
     vocabulary = model.vocabulary - objective.extra_rows
     total = weight = 0.0
+    parts: list[Any] = [0.0] * len(SHAPES)
     for windows in objective.fixed(split, window_length(task), shape):
         random = Seeds(ops.zeros([2], "int32"), OBJECTIVE_STREAM)
         batch = objective.batch(ops.convert_to_tensor(windows, "int32"), vocabulary, random)
-        losses = np.asarray(objective.losses(model(batch.tokens), batch, _Logits()))
+        if objective.remembers:
+            logits, memory = model.remember(batch.tokens)
+        else:
+            logits, memory = model(batch.tokens), None
+        losses = np.asarray(objective.scoring(logits, batch, _Logits(memory)))
+        own = sums(ops.cast(logits, "float32"), batch.targets, batch.counts)
+        parts = [so_far + np.asarray(part) for so_far, part in zip(parts, own, strict=True)]
         counts = np.ones(losses.shape) if batch.counts is None else np.asarray(batch.counts)
         total += float(np.sum(losses * counts))
         weight += float(np.sum(counts))
-    return total / weight
+    return total / weight, parts
 
 
+@dataclass(frozen=True, slots=True)
 class _Logits:
     """The head of a model that gives logits already: what an objective's loss is told of it."""
+
+    memory: Any
 
     def logits(self, x: Any) -> Any:
         """Logits [batch, T, rows] as they are."""
@@ -62,3 +86,12 @@ class _Logits:
 
         scores = ops.cast(x, "float32")
         return ops.sparse_categorical_crossentropy(targets, scores, from_logits=True)
+
+    def scored(self, x: Any, targets: Any) -> tuple[Any, Any]:
+        """Cross entropy and logits [batch, T] of targets, from all logits [batch, T, rows]."""
+        from keras import ops
+
+        scores = ops.cast(x, "float32")
+        return self.losses(x, targets), ops.take_along_axis(
+            scores, ops.cast(targets, "int32")[..., None], axis=-1
+        )[..., 0]

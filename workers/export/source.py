@@ -99,6 +99,7 @@ def module_source(
         sequence_length=task.model.sequence_length,
         program=_programs(dna, task),
         **position_parts(positions),
+        remember=_remember(inputs, passed, task),
         **generation_parts(graph, blocks, task),
     )
 
@@ -164,6 +165,13 @@ def metadata(task: Task, called: Names, card: Mapping[str, Any]) -> str:
         }
         about["model-index"] = [{"name": called.module, "results": [result]}]
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in about.items())
+
+
+def _remember(inputs: str, passed: str, task: Task) -> str:
+    """The model's methods that remember contexts, where its objective has memories."""
+    if not OBJECTIVES[task.training.objective].remembers:
+        return ""
+    return template("memory.py").substitute(inputs=inputs, passed=passed)
 
 
 def _title(called: Names, task: Task) -> str:

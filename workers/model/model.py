@@ -26,7 +26,8 @@ from primitives.lowering.weights import WeightSpec, weight_specs
 from primitives.programs.seeds import other_graph
 from workers.machine.backends import BACKENDS, accelerators
 from workers.spec.fit import lowering_options
-from workers.spec.objectives import OBJECTIVES, Objective
+from workers.spec.objective import Objective
+from workers.spec.objectives import OBJECTIVES
 from workers.spec.positions import POSITIONS, Kind
 from workers.spec.task import ModelSpec, Task
 
@@ -104,12 +105,15 @@ def initial_model(shape: ModelShape, seed: int) -> list[Array]:
 
 class Auxiliary(NamedTuple):
     """What a pass gives beside its value (see `balancing.Run`). That of one block has `updates` by
-    the weight's name in the block, that of the model by its position among all weights."""
+    the weight's name in the block, that of the model by its position among all weights. `memory` is
+    the state [batch, T, d_model] by which a block's contexts are remembered, of a model that of the
+    last block; None where the objective does not remember."""
 
     losses: tuple[Any, ...] = ()
     updates: dict[Any, Any] = {}  # noqa: RUF012  # never changed
     policies: tuple[Any, ...] = ()
     loads: tuple[tuple[Any, Any], ...] = ()
+    memory: Any = None
 
 
 Apply = Callable[[Any, Sequence[Any], Any, Any], tuple[Any, Auxiliary]]
@@ -135,21 +139,23 @@ class Layer(NamedTuple):
     gathered: tuple[bool, ...]
 
 
-def model_layers(graph: Graph, task: Task) -> tuple[Layer, ...]:
-    """The model's blocks; layers with the same program share their functions."""
+def model_layers(graph: Graph, task: Task, remembering: bool = False) -> tuple[Layer, ...]:
+    """The model's blocks; layers with the same program share their functions. They give their
+    memories where the task's objective remembers, or if `remembering`."""
     kinds, mixed_precision = accelerators(), mixed(task)
     backend = BACKENDS[task.training.backend]
     fused = backend.fuses or bool(kinds)
     flash = mixed_precision and bool(kinds & backend.flash)
     options = lowering_options(task)
     chosen = replace(options, mixed_precision=mixed_precision, fused=fused, flash=flash)
+    remembers = OBJECTIVES[task.training.objective].remembers or remembering
     made: dict[str, Layer] = {}
     graphs = layer_graphs(graph, task.model)
     for each in graphs:
         if each.hash not in made:
-            lowered = lower(each, task.model.d_model, chosen)
-            score = _pure(lowered, training=False)
-            train = _pure(lowered, training=True) if lowered.runs else score
+            lowered = lower(each, task.model.d_model, chosen, with_memory=remembers)
+            score = _pure(lowered, False, remembers)
+            train = _pure(lowered, True, remembers) if lowered.runs else score
             specs = weight_specs(each, task.model.d_model)
             gathered = tuple(spec.name in lowered.gathered for spec in specs)
             made[each.hash] = Layer(train, score, specs, lowered.runs, gathered)
@@ -174,12 +180,13 @@ def wrapped(layers: Sequence[Layer], wrap: Callable[[Apply], Apply]) -> tuple[La
     )
 
 
-def _pure(lowered: Lowered, training: bool) -> Apply:
+def _pure(lowered: Lowered, training: bool, remembers: bool) -> Apply:
     def apply(x: Any, weights: Sequence[Any], tokens: Any, seed: Any) -> tuple[Any, Auxiliary]:
         run = Run(training, tokens, Seeds(seed))
-        y = lowered.function(x, weights, run)
+        made = lowered.function(x, weights, run)
+        y, memory = made if remembers else (made, None)
         loads = () if training else tuple(run.loads)
-        return y, Auxiliary(tuple(run.losses), run.updates, tuple(run.policies), loads)
+        return y, Auxiliary(tuple(run.losses), run.updates, tuple(run.policies), loads, memory)
 
     return apply
 
@@ -216,17 +223,30 @@ def embed_alone(tokens: Any, embedding: Any) -> Any:
     return ops.take(embedding, tokens, axis=0)
 
 
-def head(x: Any, embedding: Any, scale: Any, shift: Any) -> Any:
-    """x [batch, T, d_model] -> logits [batch, T, rows of the embedding]."""
+def normed(x: Any, scale: Any, shift: Any) -> Any:
+    """The final layer norm of x [batch, T, d_model]."""
     x = centred(x)
     x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + EPSILON)
-    return ops.matmul(x * scale + shift, ops.transpose(embedding))
+    return x * scale + shift
+
+
+def head(x: Any, embedding: Any, scale: Any, shift: Any) -> Any:
+    """x [batch, T, d_model] -> logits [batch, T, rows of the embedding]."""
+    return ops.matmul(normed(x, scale, shift), ops.transpose(embedding))
 
 
 def losses_of(x: Any, embedding: Any, scale: Any, shift: Any, targets: Any) -> Any:
     """x [batch, T, d_model] and targets [batch, T] -> losses [batch, T] in nats."""
     scores = head(x, embedding, scale, shift)
     return ops.sparse_categorical_crossentropy(targets, scores, from_logits=True)
+
+
+def scored_of(x: Any, embedding: Any, scale: Any, shift: Any, targets: Any) -> tuple[Any, Any]:
+    """The same losses, and the targets' logits [batch, T]."""
+    x = normed(x, scale, shift)
+    scores = ops.matmul(x, ops.transpose(embedding))
+    losses = ops.sparse_categorical_crossentropy(targets, scores, from_logits=True)
+    return losses, ops.sum(x * ops.take(embedding, targets, axis=0), axis=-1)
 
 
 class EmbeddingAndHead(NamedTuple):
@@ -240,6 +260,7 @@ class EmbeddingAndHead(NamedTuple):
 
     embed: Callable[..., Any] = embed
     losses_of: Callable[..., Any] = losses_of
+    scored_of: Callable[..., Any] = scored_of
 
 
 EMBEDDING_AND_HEAD = EmbeddingAndHead()
@@ -263,13 +284,18 @@ class _Head:
     """The end of a model for its objective; see `objectives.Head`."""
 
     weights: tuple[Any, Any, Any]
-    losses_of: Callable[..., Any]
+    outer: EmbeddingAndHead
+    memory: Any = None
 
     def logits(self, x: Any) -> Any:
         return head(x, *self.weights)
 
     def losses(self, x: Any, targets: Any) -> Any:
-        return self.losses_of(x, *self.weights, targets)
+        return self.outer.losses_of(x, *self.weights, targets)
+
+    def scored(self, x: Any, targets: Any) -> tuple[Any, Any]:
+        made: tuple[Any, Any] = self.outer.scored_of(x, *self.weights, targets)
+        return made
 
 
 def logits(
@@ -296,7 +322,8 @@ def _through(
             x, more = apply(x, own, tokens, own_seed)
             auxiliary = _joined(auxiliary, more, layer.specs, first)
         else:
-            x, _ = apply(x, own, None, None)
+            x, more = apply(x, own, None, None)
+        auxiliary = auxiliary._replace(memory=more.memory)
         first += len(layer.specs)
     return x, auxiliary
 
@@ -327,8 +354,22 @@ def token_losses(
     batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
     x = outer.embed(batch.tokens, embedding, *positions)
     x, auxiliary = _through(layers, weights, x, batch.tokens, training, seed)
-    end = _Head((embedding, scale, shift), outer.losses_of)
-    return objective.losses(x, batch, end), batch.counts, auxiliary
+    end = _Head((embedding, scale, shift), outer, auxiliary.memory)
+    losses = objective.losses if training else objective.scoring
+    return losses(x, batch, end), batch.counts, auxiliary
+
+
+def predictions(
+    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any, objective: Objective
+) -> tuple[Any, Any, Any]:
+    """(logits [batch, T, rows of the embedding], targets [batch, T], how much each position counts)
+    in evaluation mode."""
+    embedding = weights[0]
+    vocabulary = embedding.shape[0] - objective.extra_rows
+    random = Seeds(seed, OBJECTIVE_STREAM)
+    batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
+    made, _ = logits(layers, weights, batch.tokens, False, seed)
+    return made, batch.targets, batch.counts
 
 
 def training_loss(

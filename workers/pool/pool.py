@@ -90,7 +90,7 @@ class Pool:
         """Starts Ray, or joins the cluster, and starts the workers without awaiting them.
 
         Args:
-            task: What every job is trained on.
+            task: What each job is trained on that says no other.
             spec: How many workers, and each one's share of the machine.
             entry: What a worker calls for a job, see `worker.Setup`.
             warm_up: What a worker calls before its first job, see `worker.Setup`.

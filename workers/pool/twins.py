@@ -9,15 +9,16 @@ from primitives.graph.build import IllTyped
 from primitives.language.text import parse
 from workers.pool.crew import Ticket
 from workers.spec.fit import task_graph
-from workers.spec.outcome import Budget, Compiled, Job
+from workers.spec.outcome import Compiled, Job
 from workers.spec.task import Task
 
 KEPT = 16
 """How many compiled programs are kept for jobs to come, such as the final runs of a program with
 other seeds; each takes some megabytes."""
 
-Program = tuple[str, str, float]
-"""The canonical hash, and the budget, on which it depends what is worth compiling."""
+Program = tuple[str, str, float, str]
+"""The canonical hash, and the budget, on which it depends what is worth compiling; the job's task
+as JSON, empty where it is that of all."""
 
 
 class Twins:
@@ -67,12 +68,15 @@ class Twins:
 
     def _program(self, job: Job) -> Program | None:
         """None for a job that is no program, which a worker is to say."""
-        return _program(job.dna, job.budget, self._task)
+        return _program(job, job.task or self._task)
 
 
-def _program(dna: str, budget: Budget, task: Task) -> Program | None:
+def _program(job: Job, task: Task) -> Program | None:
     try:
-        graph = task_graph(parse(dna), task)
+        graph = task_graph(parse(job.dna), task)
     except ProgramError:
         return None
-    return None if isinstance(graph, IllTyped) else (graph.hash, budget.unit, budget.amount)
+    if isinstance(graph, IllTyped):
+        return None
+    own = job.task.model_dump_json() if job.task else ""
+    return graph.hash, job.budget.unit, job.budget.amount, own

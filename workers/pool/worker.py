@@ -23,7 +23,7 @@ class Setup:
     """What a worker is told when it starts.
 
     Attributes:
-        task: What every job of this worker is trained on.
+        task: What each job of this worker is trained on that says no other.
         layout: The share of the machine that the worker may use.
         memory_limit_mb: The GPU memory that it may use; None lets it grow.
         entry: The path `module:name` of a function (job: Job, task: Task) -> Outcome, which is
@@ -98,7 +98,7 @@ class Worker:
         on."""
         assert self._entry is not None, "prepare() comes first"
         try:
-            return self._entry(job, self._setup.task, *more)
+            return self._entry(job, job.task or self._setup.task, *more)
         except Exception as error:
             return Outcome("crashed", reason=one_line(error))
         finally:

@@ -39,6 +39,14 @@ def lowering_options(task: Task) -> LoweringOptions:
     )
 
 
+def behaviour(graph: Graph, task: Task) -> str | None:
+    """A digest of what a program does on fixed inputs under the task's positions; None where that
+    cannot be told. NumPy is imported when this is first asked."""
+    from primitives.lowering.behaviour import behaviour as digest
+
+    return digest(graph, lowering_options(task).rotary)
+
+
 def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
     """The static cost of a program at the task's sizes."""
     model = task.model
@@ -64,6 +72,12 @@ def window_length(task: Task) -> int:
     """Tokens of one window of text: those that the model reads, and those that its objective looks
     ahead."""
     return task.model.sequence_length + OBJECTIVES[task.training.objective].lookahead
+
+
+def needed_tokens(task: Task) -> int:
+    """Tokens in a row that a split must have for one window, or one group of windows that follow
+    each other."""
+    return OBJECTIVES[task.training.objective].stretch(window_length(task))
 
 
 def refused(graph: Graph, task: Task) -> str:

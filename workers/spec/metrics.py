@@ -27,6 +27,7 @@ class Run(Protocol):
     `graph` is the program, `cost` its static cost at the task's sizes. `engine` holds the trained
     model; it is None where training never began. `curve` has a point for each time that the run was
     scored, and `usage` says how its experts were used on the last one (`workers.training.usage`).
+    `tested` holds what was measured on the test splits at the end of a final run.
     """
 
     graph: Graph
@@ -37,6 +38,7 @@ class Run(Protocol):
     train_seconds: float
     curve: list[Measurement]
     usage: Mapping[str, float]
+    tested: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,10 @@ def _usage(name: str) -> Callable[[Run], float | None]:
     return lambda run: run.usage.get(name)
 
 
+def _tested(name: str) -> Callable[[Run], float | None]:
+    return lambda run: run.tested.get(name)
+
+
 METRICS: Registry[Metric] = Registry(
     "metric",
     (
@@ -114,6 +120,22 @@ METRICS: Registry[Metric] = Registry(
         Metric(
             "test_bpb", "bits a byte", "lower", "cross entropy", "test",
             "test_bpb", listed=True,
+        ),
+        Metric(
+            "test_ece", "share", "lower", "expected calibration error, 15 bins", "test",
+            measure=_tested("test_ece"),
+        ),
+        Metric(
+            "test_brier", "squares", "lower", "squared distance of probabilities from what came",
+            "test", measure=_tested("test_brier"),
+        ),
+        Metric(
+            "transfer_loss", "nats a token", "lower", "cross entropy on task.transfer", "test",
+            measure=_tested("transfer_loss"),
+        ),
+        Metric(
+            "transfer_bpb", "bits a byte", "lower", "cross entropy on task.transfer", "test",
+            measure=_tested("transfer_bpb"),
         ),
         Metric(
             "params", "weights", "lower", "trainable weights", "static",

@@ -1,123 +1,32 @@
-"""What a model is trained to predict: one row an objective, from text to losses, and the words of
-its exports.
+"""What a model is trained to predict: one row an objective.
 
-A new objective is a row here, or in a plug-in by `OBJECTIVES.register`. No framework is imported
-until a model is traced, and no NumPy until windows are taken: configs are read without either.
+A new objective is a row here, or in a plug-in by `OBJECTIVES.register`. `objective` says what a row
+holds, `trime` what the rows with memories compute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import Any
 
 from primitives.registry import Registry
+from workers.spec import trime
+from workers.spec.objective import (
+    Batch,
+    Head,
+    Objective,
+    Tokens,
+    cross_entropy,
+    even_windows,
+    random_windows,
+)
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-Tokens: TypeAlias = "npt.NDArray[np.integer[Any]]"
-"""Token ids: a split [N], whose documents stand one after the other, or windows [..., length]."""
+__all__ = [
+    "MASKED", "MASKED_SHARE", "NEXT_TOKEN", "OBJECTIVES", "TRIME", "TRIME_EXT", "TRIME_LONG",
+    "Batch", "Head", "Objective", "Tokens", "cross_entropy", "even_windows", "random_windows",
+]  # fmt: skip
 
 MASKED_SHARE = 0.15
 """Of positions that the masked objective hides (Devlin et al. 2019)."""
-
-
-class Batch(NamedTuple):
-    """What a model is given and asked, all [batch, T]: the `tokens` that it reads, the `targets`
-    that it should give at each position, and `counts`, how much the loss there counts (floats of at
-    least 0). None where all positions count the same."""
-
-    tokens: Any
-    targets: Any
-    counts: Any = None
-
-
-class Head(Protocol):
-    """The end of the model with its weights: final norm and output embedding."""
-
-    def logits(self, x: Any) -> Any:
-        """x [batch, T, d_model] -> [batch, T, rows of the embedding]."""
-
-    def losses(self, x: Any, targets: Any) -> Any:
-        """The cross entropy [batch, T], in nats, of targets [batch, T]; traced once for all the
-        candidates of a worker."""
-
-
-def random_windows(
-    tokens: Tokens, length: int, shape: tuple[int, int], rng: np.random.Generator
-) -> Tokens:
-    """Windows [*shape, length] at random places, each as likely as any other."""
-    from numpy.lib.stride_tricks import sliding_window_view
-
-    views = sliding_window_view(tokens, length)
-    return views[rng.integers(0, len(views), shape)]
-
-
-def even_windows(tokens: Tokens, length: int, shape: tuple[int, int]) -> Tokens:
-    """Windows [*shape, length] at even distances over all the tokens: the same at every call."""
-    import numpy as np
-
-    views = np.lib.stride_tricks.sliding_window_view(tokens, length)
-    places = np.linspace(0, len(views) - 1, shape[0] * shape[1]).astype(np.int64)
-    return views[places.reshape(shape)]
-
-
-def cross_entropy(x: Any, batch: Batch, head: Head) -> Any:
-    """x [batch, T, d_model] -> losses [batch, T] in nats."""
-    return head.losses(x, batch.targets)
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """One way to train and score a model on text.
-
-    On the host, `draw` and `fixed` take windows from a split's tokens: [steps, batch, length] or
-    [batches, batch, length], with length = sequence_length + lookahead = T + lookahead. In the
-    model, traced once and so pure, `batch` makes inputs and targets of windows [batch, length], and
-    `losses` compares what comes out of the last block with the targets.
-
-    Attributes:
-        name: what `training.objective` calls it.
-        meaning: what is predicted, in a line.
-        batch: (windows, vocabulary, random) -> Batch. Token ids from `vocabulary` on are the
-            objective's own, see `extra_rows`; `random` is what keras.random calls a seed, another
-            one at each step and the same one whenever it is scored.
-        bidirectional: whether a position may depend on later ones.
-        extra_rows: rows of the embedding beside those of the vocabulary, such as one for hidden
-            tokens.
-        lookahead: how many tokens a window has beyond the T that the model reads.
-        draw: (tokens, length, (steps, batch), rng) -> windows to train on.
-        fixed: (tokens, length, (batches, batch)) -> windows to score, always the same.
-        losses: (x, batch, head) -> losses [batch, T] in nats. A batch's loss is their mean, weighed
-            by its `counts`; a score is the mean over all positions of the slice so weighed.
-        example: the template of the exported example script.
-        block: what an exported block is.
-        example_ends: what the example script does with a text at last; empty where that follows
-            from `continues`.
-        about_model: what an exported model's docstring adds.
-    """
-
-    name: str
-    meaning: str
-    batch: Callable[[Any, int, Any], Batch]
-    bidirectional: bool = False
-    extra_rows: int = 0
-    lookahead: int = 1
-    draw: Callable[[Tokens, int, tuple[int, int], np.random.Generator], Tokens] = random_windows
-    fixed: Callable[[Tokens, int, tuple[int, int]], Tokens] = even_windows
-    losses: Callable[[Any, Batch, Head], Any] = cross_entropy
-    example: str = "example.py"
-    block: str = "a causal decoder block"
-    example_ends: str = ""
-    about_model: str = ""
-
-    @property
-    def continues(self) -> bool:
-        """Whether a model that was trained for it writes a text on, token by token: each position
-        is asked for the very next token."""
-        return not self.bidirectional and self.lookahead == 1 and not self.extra_rows
 
 
 def _next_token(windows: Any, vocabulary: int, random: Any) -> Batch:
@@ -156,4 +65,48 @@ MASKED = Objective(
     about_model="The last token of the vocabulary hides one that is to be filled in.",
 )
 
-OBJECTIVES: Registry[Objective] = Registry("objective", (NEXT_TOKEN, MASKED))
+_REMEMBERS = (
+    "It was trained to predict by memories as well: `predict_next` has them. A call and `generate` "
+    "go by the vocabulary alone."
+)
+
+TRIME = Objective(
+    name="trime",
+    meaning="the next token, by the vocabulary and by earlier positions of the sequence",
+    batch=_next_token,
+    losses=trime.local_losses,
+    remembers=True,
+    example="example_memory.py",
+    about_model=_REMEMBERS,
+)
+
+TRIME_LONG = Objective(
+    name="trime_long",
+    meaning="the next token, by the vocabulary and by earlier positions of the document",
+    batch=_next_token,
+    draw=trime.random_segments,
+    fixed=trime.even_segments,
+    losses=trime.long_losses,
+    remembers=True,
+    example="example_memory.py",
+    about_model=_REMEMBERS,
+    group=trime.SEGMENTS,
+    stretch=trime.stretch,
+)
+
+TRIME_EXT = Objective(
+    name="trime_ext",
+    meaning="the next token, by the vocabulary and by similar texts of the batch; scored as trime",
+    batch=trime.external_batch,
+    draw=trime.similar_windows,
+    losses=trime.external_losses,
+    scores=trime.local_losses,
+    remembers=True,
+    example="example_memory.py",
+    about_model=_REMEMBERS,
+    group=trime.SEGMENTS,
+)
+
+OBJECTIVES: Registry[Objective] = Registry(
+    "objective", (NEXT_TOKEN, MASKED, TRIME, TRIME_LONG, TRIME_EXT)
+)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from workers.spec.task import Task
+
 Status = Literal[
     "completed", "diverged", "out_of_memory", "too_slow", "timed_out", "invalid", "crashed"
 ]
@@ -113,7 +115,8 @@ def perplexity(loss: float) -> float:
 class Job:
     """One training run to be done by a worker. `dna` is the program's text form; `test` asks for
     the score on the test split too (final phase only: selection never sees it); `weights` is a
-    file where the trained weights are to be kept."""
+    file where the trained weights are to be kept; `task` is what it trains on where that is not
+    the worker's own task, which then has the same backend."""
 
     id: int
     dna: str
@@ -121,6 +124,7 @@ class Job:
     seed: int
     test: bool = False
     weights: str | None = None
+    task: Task | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -69,7 +71,8 @@ class DataSpec(Spec):
         None, ge=3, description="stop reading after so many documents"
     )
     options: dict[str, str | int | float | bool] = Field(
-        default_factory=dict, description="what else the corpus of a plug-in is told"
+        default_factory=dict,
+        description="what else the corpus is told: sotu, first_year and last_year",
     )
 
     @model_validator(mode="after")
@@ -132,7 +135,9 @@ class TrainingSpec(Spec):
     )
     objective: Annotated[str, name_in(OBJECTIVES)] = Field(
         "next_token",
-        description="masked: hidden tokens are predicted, from both sides where a program may",
+        description="masked: hidden tokens are predicted, from both sides where a program may; "
+        "trime, trime_long, trime_ext: next tokens, by the vocabulary and by earlier positions of "
+        "the sequence, of the document, or by similar texts of the batch",
     )
     capacity_factor: float | None = Field(
         None,
@@ -157,9 +162,47 @@ class Task(Spec):
     """Data, model and training together."""
 
     data: DataSpec = DataSpec()
+    transfer: DataSpec | None = Field(
+        None,
+        description="another text, whose test split finalists are scored on, too; its tokens are "
+        "those of task.data",
+    )
     model: ModelSpec = ModelSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     training: TrainingSpec = TrainingSpec()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `transfer` where there is none: so runs that were recorded before it existed are
+        found."""
+        data: dict[str, Any] = dump(self)
+        if self.transfer is None:
+            data.pop("transfer", None)
+        return data
+
+    @model_validator(mode="after")
+    def _same_tokens(self) -> Task:
+        if self.transfer is not None:
+            for key in ("tokenizer", "vocabulary"):
+                own, other = getattr(self.data, key), getattr(self.transfer, key)
+                if own != other:
+                    raise clash(
+                        f"transfer.{key} is {other}, and data.{key} is {own}; one model reads both "
+                        "texts: write the same", f"transfer.{key}", f"data.{key}",
+                    )  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Task:
+        """A batch consists of whole groups of sequences."""
+        training, group = self.training, OBJECTIVES[self.training.objective].group
+        if training.batch_size % group:
+            raise clash(
+                f"batch_size {training.batch_size} is not a multiple of {group}, and the objective "
+                f"{training.objective} takes sequences in groups of {group}",
+                "training.batch_size", "training.objective",
+            )  # fmt: skip
+        return self
 
     @model_validator(mode="after")
     def _other_blocks(self) -> Task:

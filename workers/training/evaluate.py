@@ -25,9 +25,10 @@ from primitives.lowering.cost import Cost
 from workers.data.tokens import TokenSplits, load_tokens, too_short
 from workers.machine.backends import BACKENDS, use_backend
 from workers.machine.progress import Tell, silent
-from workers.spec.fit import refused, task_cost, task_graph, window_length
+from workers.spec.fit import needed_tokens, refused, task_cost, task_graph, window_length
 from workers.spec.metrics import measured
-from workers.spec.objectives import OBJECTIVES, Objective
+from workers.spec.objective import Objective
+from workers.spec.objectives import OBJECTIVES
 from workers.spec.outcome import Budget, Compiled, Job, Measurement, Outcome
 from workers.spec.task import Task
 from workers.training.tempo import Tempo
@@ -113,7 +114,7 @@ def evaluate(
             start += taken - asked
             status, reason = run.train(start if device is None else taken)
             if status == "completed" and test:
-                run.test_loss = run.score("test")
+                run.test()
             if status == "completed" and weights is not None:
                 run.save(Path(weights))
     except Exception as fault:
@@ -133,7 +134,7 @@ def _begun(dna: DNA, task: Task, budget: Budget, seed: int) -> _Run | Outcome:
     if reason := refused(graph, task):
         return Outcome("invalid", reason)
     tokens = load_tokens(task.data)
-    if reason := too_short(tokens, window_length(task)):
+    if reason := too_short(tokens, needed_tokens(task)):
         return Outcome("invalid", reason)
     cost = task_cost(graph, task, tokens.vocabulary)
     return _Run(graph, cost, task, budget, seed, tokens)
@@ -156,6 +157,7 @@ class _Run:
     steps: int = 0
     train_seconds: float = 0.0
     test_loss: float | None = None
+    tested: Mapping[str, float] = field(default_factory=dict)
     hurdles_passed: int = 0
     curve: list[Measurement] = field(default_factory=list)
     usage: Mapping[str, float] = field(default_factory=dict)
@@ -290,11 +292,28 @@ class _Run:
 
     def score(self, split: str) -> float:
         """Loss on a split's fixed slice."""
-        training, length = self.task.training, window_length(self.task)
-        shape = (training.eval_batches, training.batch_size)
-        windows = self._objective.fixed(getattr(self.tokens, split), length, shape)
-        loss: float = self.engine.score(windows)
+        loss: float = self.engine.score(self._slice(getattr(self.tokens, split)))
         return loss
+
+    def test(self) -> None:
+        """Scores on text that no choice has seen: the test split, how far probabilities there can
+        be trusted, and the test split of the task's other text."""
+        from workers.engines.calibration import figures
+
+        self.test_loss = self.score("test")
+        made = figures(self.engine.calibrate(self._slice(self.tokens.test)))
+        self.tested = {f"test_{name}": value for name, value in made.items()}
+        if self.task.transfer is not None:
+            other = load_tokens(self.task.transfer, like=self.task.data)
+            loss: float = self.engine.score(self._slice(other.test))
+            bits = loss / math.log(2) / other.bytes_per_token["test"]
+            self.tested |= {"transfer_loss": loss, "transfer_bpb": bits}
+
+    def _slice(self, tokens: Any) -> Any:
+        """The fixed windows of a split that scores are taken on."""
+        training = self.task.training
+        shape = (training.eval_batches, training.batch_size)
+        return self._objective.fixed(tokens, window_length(self.task), shape)
 
     def save(self, path: Path) -> None:
         """Keeps the trained weights and the precision that they were trained in, whole or not at
