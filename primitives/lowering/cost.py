@@ -41,12 +41,16 @@ class Cost:
             sequence of its batch.
         active_parameters: those that work on one token: all but the weights of experts that it is
             not routed to.
+        bytes_per_token: moved by the forward pass, float32: what operations read and write, copies
+            of experts' weights, and all weights, once a batch, spread over its tokens. Sparse
+            programs may take their time for these instead of for FLOPs.
     """
 
     parameters: int
     flops_per_token: int
     activation_bytes: int
     active_parameters: int
+    bytes_per_token: int
 
 
 def static_cost(
@@ -66,7 +70,7 @@ def static_cost(
     if other is not None and own < layers:
         rest = _block_cost(other, d_model, options)
         sums = [total + (layers - own) * part for total, part in zip(sums, rest, strict=True)]
-    return _with_ends(sums, d_model, sequence_length, vocabulary, learned_positions)
+    return _with_ends(sums, d_model, vocabulary, learned_positions, options)
 
 
 def layers_cost(
@@ -74,26 +78,30 @@ def layers_cost(
     learned_positions: bool = True,
 ) -> Cost:  # fmt: skip
     """The same of a model with a graph of its own for each layer."""
-    sums = [0.0, 0.0, 0.0, 0.0]
+    sums = [0.0] * 5
     for graph in graphs:
         sums = [
             total + part
             for total, part in zip(sums, _block_cost(graph, d_model, options), strict=True)
         ]
-    return _with_ends(sums, d_model, options.sequence_length, vocabulary, learned_positions)
+    return _with_ends(sums, d_model, vocabulary, learned_positions, options)
 
 
 def _with_ends(
-    sums: Sequence[float], d_model: int, length: int, vocabulary: int, learned_positions: bool
-) -> Cost:
+    sums: Sequence[float], d_model: int, vocabulary: int, learned_positions: bool,
+    options: LoweringOptions,
+) -> Cost:  # fmt: skip
     """The cost of a model, from its blocks' sums."""
-    parameters, flops, elements, active = sums
+    parameters, flops, elements, active, moved = sums
+    length = options.sequence_length
     outer = (vocabulary + learned_positions * length + 2) * d_model
     head_flops = 2 * vocabulary * d_model
     activations = elements + vocabulary + 2 * d_model
+    moved += 2 * (vocabulary + 4 * d_model) + (parameters + outer) / options.tokens
     return Cost(
         round(parameters) + outer, round(flops) + head_flops,
         round(activations * length) * BYTES, round(active) + outer,
+        round(moved * BYTES),
     )  # fmt: skip
 
 
@@ -106,11 +114,12 @@ def program_layers(every: int, layers: int) -> tuple[int, ...]:
 
 def _block_cost(
     graph: Graph, d_model: int, options: LoweringOptions
-) -> tuple[float, float, float, float]:
-    """Sums over one block: parameters, FLOPs a token, activations a token, active parameters."""
+) -> tuple[float, float, float, float, float]:
+    """Sums over one block: parameters, FLOPs a token, activations a token, active parameters, and
+    numbers moved a token, but for weights that are read once a batch."""
     nodes, length = graph.nodes, options.sequence_length
     shares = _shares(nodes, d_model, options)
-    parameters = flops = elements = active = 0.0
+    parameters = flops = elements = active = moved = 0.0
     for node, share in zip(nodes, shares, strict=True):
         first = node.inputs[0] if node.inputs else 0
         weights, work, size = _node_cost(
@@ -120,21 +129,23 @@ def _block_cost(
         active += weights * share.weights
         flops += work * (share if share.packed else shares[first]).rows
         elements += size * (share.most or share.rows)
+        read = sum(_size(nodes[child].type, d_model, length) for child in node.inputs)
+        moved += share.rows * (read + size) + share.copies * weights
     if options.rotary:
         turned = sum(_size(nodes[each].type, d_model, length) for each in rotated_states(nodes))
-        flops, elements = flops + FLOPS * turned, elements + turned
-    return parameters, flops, elements, active
+        flops, elements, moved = flops + FLOPS * turned, elements + turned, moved + 2 * turned
+    return parameters, flops, elements, active, moved
 
 
 def flops_of_nodes(graph: Graph, d_model: int, options: LoweringOptions) -> list[float]:
     """The forward FLOPs a token of each node, as `static_cost` adds them up for a block."""
     nodes, length, found = graph.nodes, options.sequence_length, list[float]()
     shares = _shares(nodes, d_model, options)
-    for node in nodes:
+    for node, share in zip(nodes, shares, strict=True):
         first = node.inputs[0] if node.inputs else 0
         read = nodes[first].type
         _, work, _ = _node_cost(node.op, node.context, read, node.type, d_model, length)
-        found.append(work * shares[first].rows)
+        found.append(work * (share if share.packed else shares[first]).rows)
     return found
 
 
@@ -166,12 +177,14 @@ class _Share(NamedTuple):
     computed, and which share of its weights the token meets. With top 2 of 8 experts, each run on
     its own tokens, that is 2 rows (and what fills up blocks) and 2/8 of the weights. What is
     `packed` is computed on fewer rows than what it reads. Gates that choose as they please may want
-    more rows than expected, `most`; memory must hold those."""
+    more rows than expected, `most`; memory must hold those. `copies` says how often its weights are
+    read and written to have them beside a token: twice 2/8 where each entry has a copy."""
 
     rows: float
     weights: float
     packed: bool = False
     most: float = 0.0
+    copies: float = 0.0
 
 
 _ALL = _Share(1.0, 1.0)
@@ -194,8 +207,14 @@ def _shares(nodes: Sequence[Node], d_model: int, options: LoweringOptions) -> li
         if strategy.gates >= 0:
             most = strategy.capacity_share * -dispatch.context[-1]
             met = rows / -dispatch.context[-1]
+        copies = 2 * met * (strategy.kind == "entries")
+        if strategy.kind == "blocks" and strategy.capacity_factor is None and strategy.gates < 0:
+            copies = 2 * rows / strategy.block / -dispatch.context[-1]  # a block has one, too
         shares[position] = _Share(
-            outer.rows * rows, outer.weights * met, most=(outer.most or outer.rows) * most
+            outer.rows * rows,
+            outer.weights * met,
+            most=(outer.most or outer.rows) * most,
+            copies=copies,
         )
     found = [shares[region] for region in region_of]
     for strategy in routed.values():

@@ -117,7 +117,8 @@ def test_a_metric_that_fails_is_named() -> None:
     METRICS.register(Metric("odd", "-", "none", "-", "static", measure=lambda run: run.nothing))  # type: ignore[attr-defined]
     try:
         with pytest.raises(AttributeError) as caught:
-            measured(SimpleNamespace(cost=SimpleNamespace(activation_bytes=1), usage={}, tested={}))  # type: ignore[arg-type]
+            cost = SimpleNamespace(activation_bytes=1, bytes_per_token=1)
+            measured(SimpleNamespace(cost=cost, usage={}, tested={}))  # type: ignore[arg-type]
     finally:
         del METRICS["odd"]
     assert "while the metric 'odd' was measured" in one_line(caught.value)

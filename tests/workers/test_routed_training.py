@@ -68,7 +68,10 @@ def kept(dna: DNA, task: Task, tmp_path: Path, steps: int) -> dict[str, np.ndarr
 def test_a_dense_program_has_no_usage_and_a_routed_one_has(tiny_task):
     dense = evaluate(load_seed("transformer"), tiny_task, STEPS, seed=1)
     routed = evaluate(TOP_2, tiny_task, STEPS, seed=1)
-    assert set(dense.metrics) == {"activation_bytes"} and dense.active_params == dense.params
+    assert (
+        set(dense.metrics) == {"activation_bytes", "bytes_per_token"}
+        and dense.active_params == dense.params
+    )
     assert routed.metrics["experts_dropped"] == 0
     assert 0 < routed.metrics["experts_used"] <= 1
     assert routed.metrics["activation_bytes"] > 0 < dense.metrics["activation_bytes"]

@@ -167,6 +167,11 @@ METRICS: Registry[Metric] = Registry(
             measure=lambda run: run.cost.activation_bytes,
         ),
         Metric(
+            "bytes_per_token", "bytes", "lower",
+            "read and written by the forward pass, float32", "static",
+            measure=lambda run: run.cost.bytes_per_token,
+        ),
+        Metric(
             "experts_used", "share", "higher", "experts that any token went to", "routing",
             measure=_usage("used"),
         ),

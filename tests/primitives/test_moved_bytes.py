@@ -1,0 +1,62 @@
+"""Bytes that a forward pass moves: counted by hand, and what FLOPs do not show."""
+
+from __future__ import annotations
+
+from primitives import Graph, build, parse
+from primitives.lowering.cost import Cost, static_cost
+from primitives.lowering.dispatch import Kind, LoweringOptions
+
+WIDTH, LENGTH, TOKENS = 32, 64, 1024
+
+ROUTED = """
+dims d0=8
+constants c0=0.0
+counts n0={rows} n1=8 n2=1
+main(x, y):
+  scores = {scores}
+  gates = TOP_K(scores) count=n1
+  fed = expert(x, gates) branch=routed
+  out = ADD(x, fed)
+pairs(x, y):
+  first = SCORE(x) count=n0
+  second = SCORE(x) count=n0
+  out = PAIR(first, second)
+expert(x, y):
+  hidden = SCORE(x) count=n2
+  out = CONV 1X1(hidden) dim=d0
+"""
+
+
+def cost_of(text: str, kind: Kind | None = None) -> Cost:
+    graph = build(parse(text))
+    assert isinstance(graph, Graph), graph
+    return static_cost(graph, WIDTH, 1, LENGTH, 0, LoweringOptions(16, LENGTH, kind=kind))
+
+
+def test_bytes_are_those_that_one_counts() -> None:
+    """A projection and a sum: x once and twice, two results; around the block 8 d_model."""
+    text = """
+    dims d0=8
+    constants c0=0.0
+    main(x, y):
+      wide = CONV 1X1(x) dim=d0
+      out = ADD(x, wide)
+    """
+    weights = WIDTH * WIDTH + (LENGTH + 2) * WIDTH
+    block = WIDTH + 2 * WIDTH + 3 * WIDTH  # the input itself, the projection, the sum
+    assert cost_of(text).bytes_per_token == round(4 * (block + 8 * WIDTH + weights / TOKENS))
+
+
+def test_sixty_thousand_scores_cost_bytes_more_than_flops() -> None:
+    """Against 1,024 experts, product keys of 65,536 multiply some more, and move their sums."""
+    few, many = (cost_of(ROUTED.format(rows=rows, scores="pairs(x)")) for rows in (32, 256))
+    assert many.flops_per_token < 20 * few.flops_per_token
+    assert many.bytes_per_token > 25 * few.bytes_per_token
+    assert many.bytes_per_token > 2 * 4 * 65536  # the sums, written and read
+
+
+def test_copies_of_weights_are_moved() -> None:
+    """8 entries of a token have copies of 2 d_model weights each, read and written."""
+    text = ROUTED.format(rows=8, scores="pairs(x)")
+    copies = cost_of(text, "entries").bytes_per_token - 4 * 2 * 8 * 2 * WIDTH
+    assert 0 < copies < cost_of(text, "every").bytes_per_token
