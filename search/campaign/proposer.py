@@ -18,6 +18,7 @@ from search.config.programfile import checked, load_program, spaced, title_of
 from search.config.schema import CampaignConfig
 from search.errors import UsageError
 from search.storage.events import Ended, Proposed
+from workers.spec import fit
 
 
 class Candidate(NamedTuple):
@@ -50,7 +51,9 @@ class Proposer:
                 twin = known[graph.hash]
                 raise UsageError(f"search.seeds: {name} and {twin} are one program; leave one out")
             known[graph.hash] = name
-            yield Candidate(dna, Proposed(number, None, "seed", graph.hash, None, {}, 0))
+            asked = self._config.search.compares_behaviour
+            does = fit.behaviour(graph, self._config.task) if asked else None
+            yield Candidate(dna, Proposed(number, None, "seed", graph.hash, None, {}, 0, does))
 
     def child(self) -> Candidate:
         """The next child; a PrimevoError where none passes the gates. All randomness comes from
@@ -61,7 +64,7 @@ class Proposer:
             made.dna,
             Proposed(
                 number, made.parent_id, made.mutation, made.hash, made.original, made.rejections,
-                self._state.sequence,
+                self._state.sequence, made.behaviour,
             ),
         )  # fmt: skip
 

@@ -151,6 +151,10 @@ class SearchSpec(Spec):
         default_factory=lambda: dict(DEFAULT_PROBABILITIES),
         description="relative weights; a mutation that is left out is off",
     )
+    behaviour: bool = Field(
+        True, description="whether a child that does what an earlier candidate does, on fixed "
+        "inputs, takes over its outcome, and one that does what its parent does is refused"
+    )  # fmt: skip
     objectives: tuple[ObjectiveName, ...] = Field(
         ("val_loss",), min_length=1, description="metrics that decide who breeds, each in its own "
         "direction; more than one are weighed by non-dominated rank and crowding (NSGA-II)"
@@ -163,6 +167,12 @@ class SearchSpec(Spec):
     def goals(self) -> tuple[str, ...]:
         """The objectives where they are not the validation loss alone, else none."""
         return () if self.objectives == ("val_loss",) else self.objectives
+
+    @property
+    def compares_behaviour(self) -> bool:
+        """Whether what children do is asked. Where more than the loss counts, it is not: an equal
+        function may be a better program."""
+        return self.behaviour and not self.goals
 
     @property
     def final_amount(self) -> float:
