@@ -14,7 +14,7 @@ from primitives.language.dna import DNA
 from search.campaign.gates import Limits, Rules, task_cost
 from search.campaign.history import State
 from search.campaign.proposal import ProgramCache, propose
-from search.config.programfile import checked, load_program, spaced
+from search.config.programfile import checked, load_program, spaced, title_of
 from search.config.schema import CampaignConfig
 from search.errors import UsageError
 from search.storage.events import Ended, Proposed
@@ -45,6 +45,7 @@ class Proposer:
         d_model = self._config.task.model.d_model
         for number, name in enumerate(self._config.search.seeds, 1):
             dna = spaced(load_program(name, d_model)[1], self._config.search.every)
+            name = title_of(name)
             graph = checked(dna, name, self._config.task)
             if graph.hash in known:
                 twin = known[graph.hash]

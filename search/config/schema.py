@@ -136,8 +136,9 @@ class SearchSpec(Spec):
     """Regularised evolution (Real et al. 2019): population, tournament, mutations, limits."""
 
     seeds: tuple[str, ...] = Field(
-        ("transformer",), min_length=1, description="seed programs by name, or program files"
-    )
+        ("transformer",), min_length=1, description="seed programs by name, program files, or "
+        "candidates: campaign:NAME/ID, campaign:NAME for its best"
+    )  # fmt: skip
     every: Literal[1, 2, 4, "middle"] = Field(
         1,
         description="which blocks run a routed seed program: every one, every second or fourth, "
@@ -178,6 +179,13 @@ class SearchSpec(Spec):
         """What a run of the final phase gets, in the budget's unit."""
         amount = self.budget.full * self.final.budget
         return float(round(amount)) if self.budget.unit in ("steps", "tokens") else amount
+
+    @property
+    def final_points(self) -> tuple[float, ...]:
+        """Where a run of the final phase is scored on its way: where those of the search are, as
+        far as it comes there."""
+        points = (*self.budget.points, self.budget.full)
+        return tuple(point for point in points if point < self.final_amount)
 
     @field_validator("objectives")
     @classmethod

@@ -10,6 +10,7 @@ from primitives.language.dna import DNA
 from primitives.lowering.cost import Cost, program_layers, static_cost
 from primitives.lowering.dispatch import LoweringOptions
 from primitives.programs.seeds import other_graph
+from workers.machine.backends import BACKENDS
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.positions import POSITIONS
 from workers.spec.task import Task
@@ -31,6 +32,9 @@ def lowering_options(task: Task) -> LoweringOptions:
         task.model.sequence_length,
         training.capacity_factor,
         training.routing,
+        dynamic=BACKENDS[training.backend].dynamic
+        and training.jit != "on"
+        and training.precision != "mixed_bfloat16",
         rotary=POSITIONS[task.model.positions].rotary,
     )
 
