@@ -306,6 +306,16 @@ class TestCandidate:
     def test_a_seed_program_has_no_parent(self, campaign: Path) -> None:
         assert "seed program" in refusal(2, "show", "small", 1, "--diff", "parent")
 
+    def test_a_program_file_says_where_it_comes_from(self, campaign: Path, tmp_path: Path) -> None:
+        child, record = self.child(), data("show", "small", self.child())
+        printed = primevo("show", "small", child, "-o", "dna").stdout
+        header = printed.partition("dims")[0].splitlines()
+        assert header[0] == f"# Candidate {child} of campaign small, hash {record['hash']}."
+        assert f"{record['mutation']} ({child})" in header[1]
+        (tmp_path / "found.dna").write_text(printed)
+        checked = primevo("check", tmp_path / "found.dna").stdout
+        assert str(record["hash"]) in checked
+
     def test_show_dot(self, campaign: Path) -> None:
         printed = primevo("show", "small", 1, "-o", "dot").stdout
         assert printed.startswith("digraph {")

@@ -31,8 +31,8 @@ def show(
     ] = False,
     storage: Storage = None,
     output: Annotated[
-        Literal["text", "json", "csv", "dot", "svg"],
-        typer.Option("--output", "-o", help="How it is printed."),
+        Literal["text", "json", "csv", "dna", "dot", "svg"],
+        typer.Option("--output", "-o", help="How it is printed; dna: as a program file."),
     ] = "text",
 ) -> None:
     """Print a candidate. Its record, static cost, ancestry and live program. A drawing (dot, svg)
@@ -47,14 +47,16 @@ def show(
         size = size_of(dna, stored_config(store, name).task)
         other = _other(name, ancestry, diff) if diff else None
         before = candidate_program(store, name, other) if other else None
-    if diff and output == "csv":
-        raise UsageError("--diff has no csv form; use -o text, json, dot or svg")
+    if diff and output in ("csv", "dna"):
+        raise UsageError(f"--diff has no {output} form; use -o text, json, dot or svg")
     change = _diff(before, dna, (other, id), genome) if before else None
     if output in ("dot", "svg"):
         from search.report import drawing
 
         draw = drawing.dot if output == "dot" else drawing.svg
         print(draw(dna, f"{name}: candidate {id}", before))
+    elif output == "dna":
+        print(_program_file(name, record, ancestry, _text(dna, genome)), end="")
     elif output == "json":
         from primitives.language.jsonform import to_json
 
@@ -67,6 +69,18 @@ def show(
         _print_diff(change)
     else:
         _print_candidate(name, record, ancestry, size, _text(dna, genome))
+
+
+def _program_file(name: str, record: Record, ancestry: list[Record], text: str) -> str:
+    """The program with a header that says where it comes from."""
+    seed, *mutations = ancestry
+    loss, steps = record["val_bpb"], record["steps"]
+    lines = [f"Candidate {record['id']} of campaign {name}, hash {record['hash']}."]
+    made = ", ".join(f"{each['mutation']} ({each['id']})" for each in mutations)
+    lines.append(f"From candidate {seed['id']}, a seed program{f', by {made}' if made else ''}.")
+    if isinstance(loss, float):
+        lines.append(f"Validation: {loss:.4f} bits per byte after {steps} steps of the search.")
+    return "".join(f"# {line}\n" for line in lines) + text.rstrip("\n") + "\n"
 
 
 def lineage(
