@@ -21,6 +21,7 @@ import primevo
 from primitives.ops.table import PRIMITIVES
 from primitives.programs.seeds import seed_names, seed_text
 from search.cli.app import app
+from search.config.grid import ProgramSpec, StudyConfig
 from search.config.programfile import headline
 from search.config.schema import CampaignConfig
 from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS
@@ -36,6 +37,7 @@ def pages() -> dict[str, str]:
         "cli": cli(),
         "python": python(),
         "config": config(),
+        "study": study(),
         "primitives": primitives(),
         "mutations": mutations(),
         "metrics": metrics(),
@@ -87,6 +89,21 @@ def config() -> str:
         "`search.candidates`, `search.budget.unit` and `search.budget.base` have no default. "
         "`primevo validate CONFIG` prints a config with the defaults filled in.\n",
         *(_table(_code(part) or "At the top", columns, rows) for part, rows in parts.items()),
+    ))  # fmt: skip
+
+
+def study() -> str:
+    """Every key of a study's config."""
+    every = [*keys(StudyConfig), *keys(ProgramSpec, "programs.NAME.")]
+    rows = [
+        (_code(key), _default(info), _field(info))
+        for key, info in every
+        if not key.startswith(("task.", "workers."))
+    ]
+    return "\n".join((
+        "# Config keys of a study\n",
+        "`task` and `workers` are those of a campaign. `programs` holds a mapping for each name.\n",
+        _table("At the top and below", ("key", "default", "what it is"), rows),
     ))  # fmt: skip
 
 
@@ -215,6 +232,8 @@ def _kind(kind: Any) -> str:
         return f"a list of {_kind(inner[0])}"
     if origin is dict:
         return f"a mapping of {_kind(inner[0])} to {_kind(inner[1])}"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return f"a mapping of {', '.join(map(_code, kind.model_fields))}"
     return _WORDS.get(kind, str(kind))
 
 

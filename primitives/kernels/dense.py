@@ -25,10 +25,18 @@ def masked_softmax(x: Tensor) -> Tensor:
     return ops.softmax(hide(x, float("-inf")), axis=-1)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, bfloat16: bool = False) -> Tensor:
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    causal: bool,
+    bfloat16: bool = False,
+    positions: Tensor = None,
+) -> Tensor:
     """softmax(q k^T) v; q and k [..., T, n], v [..., T, m], of equal outer axes. A `causal` one is
     over the visible keys, those up to the query's position. Products of a `bfloat16` one are
-    computed in bfloat16, and the softmax in float32.
+    computed in bfloat16, and the softmax in float32. Where q holds some rows of sequences alone,
+    [batch, heads, C, n], `positions` [batch, C] says which.
 
     The gradient needs no mask: weights are 0 where nothing is visible. Its row sums are taken over
     features instead of keys, as in FlashAttention (Dao et al. 2022)."""
@@ -42,7 +50,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, bfloat16: bool = Fa
     @ops.custom_gradient  # type: ignore[untyped-decorator]
     def attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
         scores = product(q, k, "...tn,...sn->...ts")
-        weights = masked_softmax(scores) if causal else ops.softmax(scores, axis=-1)
+        if causal and positions is not None:
+            inner = (1,) * (len(q.shape) - 3)
+            last = ops.reshape(positions, (ops.shape(q)[0], *inner, ops.shape(q)[-2], 1))
+            visible = ops.arange(ops.shape(scores)[-1]) <= last
+            scores = ops.where(visible, scores, ops.cast(float("-inf"), scores.dtype))
+            weights = ops.softmax(scores, axis=-1)
+        else:
+            weights = masked_softmax(scores) if causal else ops.softmax(scores, axis=-1)
         y = product(weights, v, "...ts,...sm->...tm")
 
         def gradient(*arguments: Tensor, upstream: Tensor = None) -> tuple[Tensor, ...]:

@@ -72,6 +72,20 @@ def take_entries(x: Tensor, ids: Tensor) -> Tensor:
     return ops.take_along_axis(x, ids, axis=-1)
 
 
+def keep_entries(x: Tensor, ids: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """A sparse state x [..., k] at ids [..., k] over n experts as one over those that are left, by
+    the places [n] of all: i for the one that is expert i now, and -1 - i for one that is gone,
+    whose entries go to expert i with a gate of 0."""
+    place = ops.take(ops.cast(places, "int32"), ops.cast(ids, "int32"), axis=0)
+    gone = place < 0
+    return ops.where(gone, ops.zeros_like(x), x), ops.where(gone, -1 - place, place)
+
+
+def keep_scores(x: Tensor, places: Tensor) -> Tensor:
+    """A state x [..., n] over n experts, at those that are left: places [m] of them."""
+    return ops.take(x, ops.cast(places, "int32"), axis=-1)
+
+
 def pair_scores(x: Tensor, y: Tensor) -> Tensor:
     """x [..., n] and y [..., m]: all sums [..., n m]."""
     x, y = same_heads(x, y)
@@ -183,15 +197,14 @@ def to_blocks(
     experts = n * math.prod(heads)
     expert = _owners(ids, n, heads)
     entries = ops.shape(expert)[0]
-    hot = ops.one_hot(expert, experts, dtype="int32")
-    rank = ops.sum((ops.cumsum(hot, axis=0) - 1) * hot, axis=-1)
-    needed = (ops.sum(hot, axis=0) + block - 1) // block
+    count = ops.segment_sum(ops.ones_like(expert), expert, experts)
+    needed = (count + block - 1) // block
     end = ops.cumsum(needed)
     blocks = (entries + experts * (block - 1)) // block
-    place = ops.take(end - needed, expert) * block + rank + 1
-    owner = ops.sum(ops.cast(ops.arange(blocks)[:, None] >= end[None, :], "int32"), axis=-1)
-    owner = ops.minimum(owner, experts - 1)
-    slots, route = _filled(x, ids, place, blocks * block, owner)
+    place = ops.take(end - needed, expert) * block + ranks(expert) + 1
+    ended = ops.segment_sum(ops.ones_like(end), ops.minimum(end, blocks), blocks + 1)
+    owner = ops.minimum(ops.cumsum(ended)[:-1], experts - 1)
+    slots, route = _filled(x, ids.shape[-1], place, blocks * block, owner)
     return ops.reshape(slots, (*_ones(heads), blocks, block, x.shape[-1])), route
 
 
@@ -208,8 +221,35 @@ def to_buffers(
     sequence = ops.arange(batch * lanes, dtype="int32")[:, None]
     buffer = (sequence % lanes * n + expert) * batch + sequence // lanes
     place = ops.where(rank < capacity, buffer * capacity + rank + 1, 0)
-    slots, route = _filled(x, ids, ops.reshape(place, (-1,)), lanes * n * batch * capacity, None)
+    size, k = lanes * n * batch * capacity, ids.shape[-1]
+    slots, route = _filled(x, k, ops.reshape(place, (-1,)), size, None)
     return ops.reshape(slots, (1, *heads, n, batch * capacity, x.shape[-1])), route
+
+
+def to_open_buffers(
+    x: Tensor, gates: Tensor, n: int, heads: tuple[int, ...], share: float
+) -> tuple[Tensor, Route]:
+    """`to_buffers` for gates [batch, *heads, T, n] over all experts, of which those that are not 0
+    choose. Each sequence and expert has places for a share of the sequence's tokens."""
+    x, gates = with_heads(x, heads), with_heads(gates, heads)
+    batch, lanes = ops.shape(x)[0], math.prod(heads)
+    capacity = share_of(ops.shape(x)[-2], share)
+    rank = ops.cumsum(ops.cast(gates != 0, "int32"), axis=-2)
+    rank = ops.reshape(rank, (batch * lanes, -1, n))
+    sequence = ops.arange(batch * lanes, dtype="int32")[:, None, None]
+    expert = sequence % lanes * n + ops.arange(n, dtype="int32")
+    place = (expert * batch + sequence // lanes) * capacity + rank
+    place = ops.where(ops.reshape(first_open(gates, share), ops.shape(place)), place, 0)
+    slots, route = _filled(x, n, ops.reshape(place, (-1,)), lanes * n * batch * capacity, None)
+    return ops.reshape(slots, (1, *heads, n, batch * capacity, x.shape[-1])), route
+
+
+def first_open(gates: Tensor, share: float) -> Tensor:
+    """Which gates [batch, *heads, T, n] are not 0 and among the first of their sequence and expert,
+    as many as a share of the sequence."""
+    is_open = gates != 0
+    rank = ops.cumsum(ops.cast(is_open, "int32"), axis=-2)
+    return ops.logical_and(is_open, rank <= share_of(ops.shape(gates)[-2], share))
 
 
 def buffer_capacity(length: Any, k: int, n: int, factor: float) -> Any:
@@ -238,15 +278,30 @@ def queue(ids: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """The place of each entry in its expert's queue, and that expert: both [sequences, T k]. A
     sequence's entries queue token by token: ids [[0, 1], [0, 2]] give places [0, 0, 1, 0]."""
     expert = ops.cast(ops.reshape(ids, (-1, ops.shape(ids)[-2] * ids.shape[-1])), "int32")
-    hot = ops.one_hot(expert, n, dtype="int32")
-    return ops.sum((ops.cumsum(hot, axis=1) - 1) * hot, axis=-1), expert
+    sequence = ops.arange(ops.shape(expert)[0], dtype="int32")[:, None]
+    rank = ranks(ops.reshape(expert + sequence * n, (-1,)))
+    return ops.reshape(rank, ops.shape(expert)), expert
+
+
+def ranks(groups: Tensor) -> Tensor:
+    """How many of the earlier entries are of an entry's group [entries]: groups [4, 2, 4] give
+    [0, 0, 1]. Sorting takes O(entries log entries), however many groups there are."""
+    order = ops.argsort(groups)
+    place = ops.arange(ops.shape(groups)[0], dtype="int32")
+    ordered = ops.take(groups, order)
+    begins = ops.concatenate(
+        [ops.ones_like(ordered[:1]), ops.cast(ordered[1:] != ordered[:-1], "int32")]
+    )
+    group = ops.cumsum(begins) - 1
+    start = ops.segment_sum(place * begins, group, ops.shape(groups)[0])
+    return ops.scatter(order[:, None], place - ops.take(start, group), (ops.shape(groups)[0],))
 
 
 def collect(y: Tensor, gates: Tensor, route: Route, heads: tuple[int, ...]) -> Tensor:
     """Results in slots, summed by gates [batch, *heads, T, k]: [batch, *heads, T, d]."""
     gates = with_heads(gates, heads)
     rows = ops.reshape(y, (-1, y.shape[-1]))
-    taken = _move(rows, ops.reshape(route.places, (-1,)), ops.reshape(route.entries, (-1, 1)))
+    taken = move_rows(rows, ops.reshape(route.places, (-1,)), ops.reshape(route.entries, (-1, 1)))
     taken = ops.reshape(taken, (*ops.shape(gates), y.shape[-1]))
     return ops.sum(taken * gates[..., None], axis=-2)
 
@@ -298,18 +353,17 @@ def _ones(heads: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _filled(
-    x: Tensor, ids: Tensor, place: Tensor, slots: Any, owner: Tensor | None
+    x: Tensor, k: int, place: Tensor, slots: Any, owner: Tensor | None
 ) -> tuple[Tensor, Route]:
-    """The rows of x in their slots; `place` [entries] is where each entry goes."""
-    k = ids.shape[-1]
+    """The rows of x in their slots; `place` [entries] is where each of their k entries goes."""
     entry = ops.arange(1, ops.shape(place)[0] + 1, dtype="int32")
     entries = ops.scatter(ops.reshape(place, (-1, 1)), entry, (slots + 1,))[1:]
     places = ops.reshape(place, (-1, k))
     rows = ops.reshape(x, (-1, x.shape[-1]))
-    return _move(rows, (entries + k - 1) // k, places), Route(owner, places, entries)
+    return move_rows(rows, (entries + k - 1) // k, places), Route(owner, places, entries)
 
 
-def _move(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+def move_rows(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
     """x [rows, d] to y with y[i] = x[there[i] - 1], and 0 where `there` is 0. `back` [rows, k] says
     where each row went: gathering by it is the gradient, and far faster than the scatter that
     automatic differentiation would make of it."""

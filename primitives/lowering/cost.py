@@ -66,13 +66,34 @@ def static_cost(
     if other is not None and own < layers:
         rest = _block_cost(other, d_model, options)
         sums = [total + (layers - own) * part for total, part in zip(sums, rest, strict=True)]
+    return _with_ends(sums, d_model, sequence_length, vocabulary, learned_positions)
+
+
+def layers_cost(
+    graphs: Sequence[Graph], d_model: int, vocabulary: int, options: LoweringOptions,
+    learned_positions: bool = True,
+) -> Cost:  # fmt: skip
+    """The same of a model with a graph of its own for each layer."""
+    sums = [0.0, 0.0, 0.0, 0.0]
+    for graph in graphs:
+        sums = [
+            total + part
+            for total, part in zip(sums, _block_cost(graph, d_model, options), strict=True)
+        ]
+    return _with_ends(sums, d_model, options.sequence_length, vocabulary, learned_positions)
+
+
+def _with_ends(
+    sums: Sequence[float], d_model: int, length: int, vocabulary: int, learned_positions: bool
+) -> Cost:
+    """The cost of a model, from its blocks' sums."""
     parameters, flops, elements, active = sums
-    outer = (vocabulary + learned_positions * sequence_length + 2) * d_model
+    outer = (vocabulary + learned_positions * length + 2) * d_model
     head_flops = 2 * vocabulary * d_model
     activations = elements + vocabulary + 2 * d_model
     return Cost(
         round(parameters) + outer, round(flops) + head_flops,
-        round(activations * sequence_length) * BYTES, round(active) + outer,
+        round(activations * length) * BYTES, round(active) + outer,
     )  # fmt: skip
 
 
@@ -97,12 +118,24 @@ def _block_cost(
         )
         parameters += weights
         active += weights * share.weights
-        flops += work * shares[first].rows
-        elements += size * share.rows
+        flops += work * (share if share.packed else shares[first]).rows
+        elements += size * (share.most or share.rows)
     if options.rotary:
         turned = sum(_size(nodes[each].type, d_model, length) for each in rotated_states(nodes))
         flops, elements = flops + FLOPS * turned, elements + turned
     return parameters, flops, elements, active
+
+
+def flops_of_nodes(graph: Graph, d_model: int, options: LoweringOptions) -> list[float]:
+    """The forward FLOPs a token of each node, as `static_cost` adds them up for a block."""
+    nodes, length, found = graph.nodes, options.sequence_length, list[float]()
+    shares = _shares(nodes, d_model, options)
+    for node in nodes:
+        first = node.inputs[0] if node.inputs else 0
+        read = nodes[first].type
+        _, work, _ = _node_cost(node.op, node.context, read, node.type, d_model, length)
+        found.append(work * shares[first].rows)
+    return found
 
 
 def _size(state: StateType, d_model: int, length: int) -> int:
@@ -131,10 +164,14 @@ def _node_cost(
 class _Share(NamedTuple):
     """How much of a node inside routed calls works for one token: on how many rows the node is
     computed, and which share of its weights the token meets. With top 2 of 8 experts, each run on
-    its own tokens, that is 2 rows (and what fills up blocks) and 2/8 of the weights."""
+    its own tokens, that is 2 rows (and what fills up blocks) and 2/8 of the weights. What is
+    `packed` is computed on fewer rows than what it reads. Gates that choose as they please may want
+    more rows than expected, `most`; memory must hold those."""
 
     rows: float
     weights: float
+    packed: bool = False
+    most: float = 0.0
 
 
 _ALL = _Share(1.0, 1.0)
@@ -144,7 +181,7 @@ _ALL = _Share(1.0, 1.0)
 def _shares(nodes: Sequence[Node], d_model: int, options: LoweringOptions) -> list[_Share]:
     """The share of each node, in the nodes' order. Routed calls nest: an inner one works on the
     rows of the outer one."""
-    routed = strategies(nodes, d_model, options)
+    routed = strategies(nodes, d_model, options, rewritten=False)
     if not routed:
         return [_ALL] * len(nodes)
     region_of, shares = regions(nodes), {-1: _ALL}
@@ -153,5 +190,16 @@ def _shares(nodes: Sequence[Node], d_model: int, options: LoweringOptions) -> li
         met = 1.0
         if len(dispatch.inputs) == 2:
             met = min(1.0, nodes[dispatch.inputs[1]].type.size / -dispatch.context[-1])
-        shares[position] = _Share(outer.rows * strategy.rows, outer.weights * met)
-    return [shares[region] for region in region_of]
+        rows = most = strategy.rows
+        if strategy.gates >= 0:
+            most = strategy.capacity_share * -dispatch.context[-1]
+            met = rows / -dispatch.context[-1]
+        shares[position] = _Share(
+            outer.rows * rows, outer.weights * met, most=(outer.most or outer.rows) * most
+        )
+    found = [shares[region] for region in region_of]
+    for strategy in routed.values():
+        for position in strategy.passing.nodes if strategy.passing is not None else ():
+            rows, most = strategy.rows, strategy.capacity_share
+            found[position] = _Share(rows, found[position].weights, packed=True, most=most)
+    return found

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from primitives.graph.build import COMBINE, CONCAT, DISPATCH, INPUT, Graph, Node
+from primitives.graph.build import COMBINE, CONCAT, DISPATCH, INPUT, KEEP, Graph, Node
 from primitives.kernels import kernels
 from primitives.lowering.dispatch import LoweringOptions, Strategy, inside_of, regions, strategies
 from primitives.lowering.expression import (
     Assignment,
+    Call,
     Expression,
     Function,
+    Keyword,
+    Literal,
     Mentioned,
     Name,
     Tuple,
@@ -30,8 +33,14 @@ from primitives.lowering.memory import memory_of
 from primitives.lowering.names import state_names
 from primitives.lowering.operation import operation, side_by_side, with_axes
 from primitives.lowering.render import line
-from primitives.lowering.rewrite import Chain, joint_projections, lowered, scores_of_top_k
-from primitives.lowering.routed import Scope, combined, dispatched, load
+from primitives.lowering.rewrite import (
+    ATTENTION,
+    Chain,
+    joint_projections,
+    lowered,
+    scores_of_top_k,
+)
+from primitives.lowering.routed import Scope, capacity, combined, dispatched, load
 from primitives.lowering.weights import WeightSpec, has_weight, weight_specs
 from primitives.ops.table import PRIMITIVES
 from primitives.ops.types import ENTRIES
@@ -86,7 +95,7 @@ def emit(
     nodes, specs = lowered(graph, options.rotary), weight_specs(graph, d_model)
     own = row_functions(nodes)
     emitter = Emitter(nodes, strategies(nodes, d_model, options), specs, own, owner, options)
-    for position in range(len(nodes)):
+    for position in in_order(nodes, emitter.strategies):
         emitter.add(position)
         if record_loads and nodes[position].op == COMBINE:
             emitter.add_load(position)
@@ -99,6 +108,27 @@ def emit(
         emitter.scope.variables[memory_of(nodes)],
         tuple(own.values()),
     )
+
+
+def in_order(nodes: Sequence[Node], routed: Mapping[int, Strategy]) -> Iterable[int]:
+    """The nodes, each after what it reads: gates that choose tokens come before these are sent."""
+    first = {dispatch: each.gates for dispatch, each in routed.items() if each.gates >= 0}
+    for each in routed.values():
+        if each.passing is not None:
+            first |= dict.fromkeys(each.passing.nodes, each.gates)
+    if not first:
+        return range(len(nodes))
+    order: dict[int, None] = {}
+    pending = list(reversed(range(len(nodes))))
+    while pending:
+        position = pending[-1]
+        needed = (*nodes[position].inputs, nodes[position].support, first.get(position, -1))
+        missing = [each for each in needed if each not in (-1, position) and each not in order]
+        if missing and position not in order:
+            pending.extend(reversed(missing))
+        else:
+            order[pending.pop()] = None
+    return order
 
 
 def row_functions(nodes: Iterable[Node]) -> dict[str, Callable[..., Any]]:
@@ -128,14 +158,19 @@ class Emitter:
         options: LoweringOptions,
     ) -> None:
         self.nodes, self.strategies, self.owner, self.options = nodes, routed, owner, options
-        self.scope = Scope(nodes)
+        self.scope = Scope(nodes, [""] * len(nodes))
         self.regions = regions(nodes)
         self.names = state_names((spec.name for spec in specs), functions)
         self.statements: list[Assignment] = []
         self.gathered: set[str] = set()
         weighted = (position for position, node in enumerate(nodes) if has_weight(node))
         self.weights = {place: spec.name for place, spec in zip(weighted, specs, strict=True)}
-        groups = joint_projections(nodes)
+        self.packed: dict[int, Strategy] = {}
+        for strategy in routed.values():
+            if (found := strategy.passing) is not None:
+                self.packed |= dict.fromkeys(found.nodes | found.edges, strategy)
+        self.pack_names: dict[tuple[int, int], str] = {}
+        groups = joint_projections(nodes, self.packed)
         self.joint = {each.result: group for group in groups for each in group}
         self.joint_names: dict[int, str] = {}
         self.fused_scores = scores_of_top_k(nodes)
@@ -149,13 +184,60 @@ class Emitter:
             name = "x"
         elif position in self.inside_another:
             name = ""
+        elif position in self.packed:
+            name = self.add_packed(position, self.packed[position])
         elif position in self.joint:
             name = self.joint_name(position)
         elif node.op == DISPATCH:
             name = self.add_dispatch(position)
         else:
             name = self.add_value(position)
-        self.scope.variables.append(name)
+        self.scope.variables[position] = name
+
+    def add_packed(self, position: int, strategy: Strategy) -> str:
+        """The statement of a node that is computed on the rows that a gate leaves open. What it
+        reads of other nodes is packed first; one that multiplies by the gate gives all rows."""
+        node, found, variables = self.nodes[position], strategy.passing, self.scope.variables
+        assert found is not None
+        before = dict(enumerate(variables))
+        for place, child in enumerate(node.inputs):
+            if child not in found.nodes and (place == 0 or node.op != ATTENTION):
+                variables[child] = self.packed_name(child, strategy)
+        if node.op == DISPATCH:
+            name = self.add_dispatch(position)
+        else:
+            value, rows = self.value(position), self.rows_name(strategy)
+            if node.op == ATTENTION and isinstance(value, Call):
+                where = Keyword("positions", Name(f"{rows}.positions"))
+                value = Call("attention", (*value.arguments, where))
+            if position in found.edges:
+                value = call("unpack_rows", value, Name(rows), Name(before[strategy.gates]))
+            name = self.names.new(node.name)
+            self.statements.append(Assignment(name, value, (position,)))
+        for child in node.inputs:
+            variables[child] = before[child]
+        return name
+
+    def rows_name(self, strategy: Strategy) -> str:
+        """Where the rows lie that a gate leaves open; a statement finds them once."""
+        key = (strategy.gates, -1)
+        if key not in self.pack_names:
+            name = self.pack_names[key] = self.names.new(f"{self.nodes[strategy.gates].name}_rows")
+            gate, dynamic = self.scope.value(strategy.gates), self.options.dynamic
+            found = call("open_rows", gate, capacity(strategy), dynamic)
+            self.statements.append(Assignment(name, found))
+        return self.pack_names[key]
+
+    def packed_name(self, position: int, strategy: Strategy) -> str:
+        """A node's value at the rows that a gate leaves open; a statement packs it once."""
+        key = (strategy.gates, position)
+        if key not in self.pack_names:
+            rows = Name(self.rows_name(strategy))
+            name = self.names.new(f"{self.nodes[position].name}_packed")
+            value = call("pack_rows", self.scope.value(position), rows)
+            self.pack_names[key] = name
+            self.statements.append(Assignment(name, value))
+        return self.pack_names[key]
 
     def add_value(self, position: int) -> str:
         """`name = ...`, or `name, name_ids = ...` where the node makes indices."""
@@ -177,12 +259,23 @@ class Emitter:
             score = node.inputs[0]
             scored = scope.value(self.nodes[score].inputs[0])
             return call("top_scores", scored, self.weight(score)[0], node.count)
+        if node.op == KEEP:
+            return self.left(position)
         if node.op == CONCAT and node.type.axis == ENTRIES:
             return self.sparse_concat(node)
         weight, kernels_instead = self.weight(position)
         name = self.weights.get(position, "")
         made = operation(self.nodes, node, scope.variables, weight, name, scope.ids, self.options)
         return with_functions(made, kernels_instead)
+
+    def left(self, position: int) -> Expression:
+        """Gates without those of experts that were cut."""
+        node = self.nodes[position]
+        gates, places = node.inputs[0], Name(f"{self.owner}{self.weights[position]}")
+        if node.type.axis != ENTRIES:
+            return call("keep_scores", self.scope.value(gates), places)
+        ids = self.scope.indices(self.nodes[gates], node.type.branches)
+        return call("keep_entries", self.scope.with_heads(gates, node.type.branches), ids, places)
 
     def sparse_concat(self, node: Node) -> Expression:
         """Values and indices of sparse states, side by side."""
@@ -205,6 +298,9 @@ class Emitter:
             return read, instead
         strategy, depth = self.strategies[region], len(self.nodes[region].context)
         directly = len(self.nodes[position].context) == depth
+        if strategy.kind == "runs" and "project(" in PRIMITIVES[self.nodes[position].op].code:
+            route = Name(self.scope.routes[region])
+            return Tuple((read, route, Literal(depth))), {"project": "project_runs"}
         if strategy.kind == "entries":
             self.gathered.add(name)
             instead["project"] = "project_entries"
@@ -224,7 +320,7 @@ class Emitter:
         node, strategy = self.nodes[position], self.strategies[position]
         slots = self.names.new(f"{node.name}_slots")
         made = dispatched(self.scope, node, strategy)
-        if strategy.kind == "every":
+        if strategy.kind in ("every", "rows"):
             self.statements.append(Assignment(slots, made, (position,)))
             return slots
         route = self.scope.routes[position] = self.names.new(f"{node.name}_route")

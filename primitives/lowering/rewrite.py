@@ -6,7 +6,7 @@ The hash and the static cost belong to the graph as it is; only lowering reads t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -192,11 +192,11 @@ class Chain(NamedTuple):
         return self.projection if self.convolution is None else self.convolution
 
 
-def joint_projections(nodes: Sequence[Node]) -> list[tuple[Chain, ...]]:
+def joint_projections(nodes: Sequence[Node], apart: Container[int] = ()) -> list[tuple[Chain, ...]]:
     """Groups of projections that are computed as one product of matrices: those of one state to
     states of equal shape, such as queries, keys and values. A branched projection that a depthwise
     convolution follows is a group even if it is alone, since the two are computed before branches
-    come apart."""
+    come apart. Nodes at positions `apart` are computed by themselves."""
     readers = _readers(nodes)
     convolved = {
         node.inputs[0]: position
@@ -205,7 +205,7 @@ def joint_projections(nodes: Sequence[Node]) -> list[tuple[Chain, ...]]:
     }
     groups: dict[tuple[object, ...], list[Chain]] = {}
     for position, node in enumerate(nodes):
-        if node.op != "CONV 1X1" or nodes[node.inputs[0]].type.branches:
+        if node.op != "CONV 1X1" or nodes[node.inputs[0]].type.branches or position in apart:
             continue
         after = convolved.get(position)
         if after is not None and nodes[after].context != node.context:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from primitives.graph.build import DISPATCH, Node
 from primitives.lowering.dispatch import Strategy
-from primitives.lowering.expression import Choice, Expression, Name, call
+from primitives.lowering.expression import Choice, Expression, Literal, Name, call
 from primitives.lowering.operation import with_axes
 from primitives.ops.types import COUNT, ENTRIES
 
@@ -35,15 +35,27 @@ class Scope:
         support = node.inputs[1] if node.op == DISPATCH else node.support
         return with_axes(self.nodes[support].type, heads, Name(self.ids[support]))
 
+    def outer(self, strategy: Strategy) -> tuple[Expression, ...]:
+        """The route of the call in whose runs a routed one's tokens lie, if they do."""
+        return (Name(self.routes[strategy.outer]),) if strategy.outer >= 0 else ()
+
 
 def dispatched(scope: Scope, node: Node, strategy: Strategy) -> Expression:
     """A DISPATCH: slots with the tokens of each expert, and their route, which strategy "every"
     does not need, since every expert has all tokens."""
-    heads = node.context[:-1]
+    heads, experts = node.context[:-1], -node.context[-1]
     tokens = scope.with_heads(node.inputs[0], heads)
-    if strategy.kind == "every":
+    if strategy.kind in ("every", "rows"):
         return call("to_every_expert", tokens)
-    arguments = (tokens, scope.indices(node, heads), -node.context[-1], tuple(heads))
+    if strategy.gates >= 0:
+        return _by_open_gates(scope, node, strategy, tokens)
+    arguments = (tokens, scope.indices(node, heads), experts, tuple(heads))
+    if strategy.kind == "runs":
+        full = call("to_runs", *arguments, None, *scope.outer(strategy))
+        if strategy.capacity_factor is None:
+            return full
+        capped = call("to_runs", *arguments, strategy.capacity_factor, *scope.outer(strategy))
+        return Choice(capped, Name("run.training"), full)
     made = call("to_entries", *arguments)
     if strategy.kind == "blocks":
         made = call("to_blocks", *arguments, strategy.block)
@@ -53,6 +65,26 @@ def dispatched(scope: Scope, node: Node, strategy: Strategy) -> Expression:
     return Choice(buffers, Name("run.training"), made)
 
 
+def capacity(strategy: Strategy) -> Expression:
+    """Places of gates that choose, over a sequence's tokens: in evaluation all that they want."""
+    places = Literal(strategy.capacity_share)
+    if strategy.bound or strategy.capacity_share == 1:
+        return places
+    return Choice(places, Name("run.training"), Literal(1.0))
+
+
+def _by_open_gates(scope: Scope, node: Node, strategy: Strategy, tokens: Expression) -> Expression:
+    """A DISPATCH whose gates are for all experts, of which those that are not 0 choose."""
+    heads = node.context[:-1]
+    gates = scope.with_heads(strategy.gates, heads)
+    places = capacity(strategy)
+    arguments = (tokens, gates, -node.context[-1], tuple(heads), places)
+    if strategy.kind == "blocks":
+        return call("to_open_buffers", *arguments)
+    every: Expression = Literal(False) if strategy.settled else Name("run.training")
+    return call("to_open_runs", *arguments, every, *scope.outer(strategy))
+
+
 def combined(scope: Scope, node: Node, dispatch: int, strategy: Strategy) -> Expression:
     """A COMBINE: the results of experts, brought back and summed by gate."""
     result, gates = scope.value(node.inputs[0]), scope.nodes[node.inputs[1]]
@@ -60,6 +92,9 @@ def combined(scope: Scope, node: Node, dispatch: int, strategy: Strategy) -> Exp
     weights = scope.with_heads(node.inputs[1], heads)
     if strategy.kind == "entries":
         return call("sum_entries", result, weights, heads)
+    if strategy.kind == "runs":
+        route = Name(scope.routes[dispatch])
+        return call("collect_runs", result, weights, route, heads, *scope.outer(strategy))
     if dispatch in scope.routes:
         return call("collect", result, weights, Name(scope.routes[dispatch]), heads)
     if gates.type.axis == ENTRIES:

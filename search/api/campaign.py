@@ -52,7 +52,7 @@ class Campaign:
     def __init__(
         self, config: ConfigLike, database: Database | None = None, name: str | None = None
     ) -> None:
-        self.config = load_config(config)
+        self.config = load_config(config, database)
         self.name = name or self.config.name or _file_name(config)
         self.database = database_url(database, self.config.storage)
         self._asking: Asking | None = None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from search.api.program import Program
+from search.campaign.seeding import finder
 from search.cli.commands.options import DEFAULT_STORAGE
 from search.config.file import from_data, load
 from search.config.programfile import checked
@@ -27,14 +28,16 @@ def database_url(database: Database | None, otherwise: str = DEFAULT_STORAGE) ->
     return text if "://" in text else f"sqlite:///{text}"
 
 
-def load_config(config: ConfigLike) -> CampaignConfig:
+def load_config(config: ConfigLike, database: Database | None = None) -> CampaignConfig:
     """A checked config from a YAML file's path, from plain data with the same keys, or as it is.
-    Raises a ConfigError that lists everything that is wrong."""
+    Candidates among its seed programs are looked up in `database`, or in that of PRIMEVO_STORAGE or
+    of the config. Raises a ConfigError that lists everything that is wrong."""
     if isinstance(config, CampaignConfig):
         return config
+    find = finder(None if database is None else database_url(database))
     if isinstance(config, Mapping):
-        return from_data(config)
-    return load(Path(config))
+        return from_data(config, find=find)
+    return load(Path(config), find=find)
 
 
 def load_program(source: str | Path | Program, d_model: int = 64) -> Program:

@@ -48,7 +48,7 @@ class Program:
     @property
     def graph(self) -> Drawing:
         """The canonical graph, which a notebook shows as a picture."""
-        return Drawing(self.name, self._graph)
+        return Drawing(self.name, self.dna)
 
     def cost(self, config: CampaignConfig) -> Mapping[str, int]:
         """Static cost at the sizes of a config's task: `parameters`, `active_parameters`,
@@ -70,25 +70,31 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A program's canonical graph. `svg` needs Graphviz's program `dot`; `dot` needs nothing."""
+    """A program's canonical graph as a picture: subroutines as boxes, shapes on edges."""
 
     title: str
-    _graph: Graph
+    _dna: DNA
+    _before: DNA | None = None
+
+    def against(self, other: Program) -> Drawing:
+        """The same with what is new since `other` in green, what changed in yellow, and what is
+        gone in red."""
+        return Drawing(f"{self.title} against {other.name}", self._dna, other.dna)
 
     def dot(self) -> str:
         """Graphviz source."""
-        from search.cli import drawing
+        from search.report import drawing
 
-        return drawing.dot(self._graph, self.title)
+        return drawing.dot(self._dna, self.title, self._before)
 
     def svg(self) -> str:
-        """The picture, or a PrimevoError that says what it needs."""
-        from search.cli import drawing
+        """The picture, or a PrimevoError where it cannot be laid out."""
+        from search.report import drawing
 
-        return drawing.svg(self._graph, self.title)
+        return drawing.svg(self._dna, self.title, self._before)
 
     def __repr__(self) -> str:
-        return f"<graph of {self.title}, {len(self._graph.nodes)} nodes>"
+        return f"<graph of {self.title}, {len(checked(self._dna, self.title).nodes)} nodes>"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
         """The picture where it can be drawn, else Graphviz source as text."""

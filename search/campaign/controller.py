@@ -277,9 +277,8 @@ class Controller:
         for its step: it is what children are compared with."""
         spec = self._config.search
         if run.kind == "final":
-            amount = spec.budget.full * spec.final.budget
-            whole = spec.budget.unit in ("steps", "tokens")
-            return Budget(spec.budget.unit, float(round(amount)) if whole else amount)
+            points = tuple(Hurdle(point) for point in spec.final_points)  # they stop nobody
+            return Budget(spec.budget.unit, spec.final_amount, points)
         if run.id <= len(spec.seeds):
             bars = tuple(Hurdle(point) for point in spec.budget.points)
             return Budget(spec.budget.unit, spec.budget.full, bars)

@@ -50,8 +50,8 @@ PASSED = Passed()
 class Parent:
     """The program that children are mutated from, with what they are compared by."""
 
-    def __init__(self, dna: DNA, hash: str) -> None:
-        self.dna, self.hash = dna, hash
+    def __init__(self, dna: DNA, hash: str, behaviour: str | None = None) -> None:
+        self.dna, self.hash, self.behaviour = dna, hash, behaviour
 
     @cached_property
     def reached(self) -> set[int]:
@@ -79,6 +79,11 @@ class Child:
         """The graph of a child that passed the types gate."""
         assert isinstance(self.built, Graph)
         return self.built
+
+    @cached_property
+    def behaviour(self) -> str | None:
+        """What it does, as a digest; None where that cannot be told."""
+        return fit.behaviour(self.graph, self.task)
 
     @cached_property
     def cost(self) -> Cost:
@@ -198,6 +203,21 @@ def seen(child: Child, rules: Rules) -> Verdict:
     return Reuse(original)
 
 
+def does(child: Child, rules: Rules) -> Verdict:
+    """The child does what no earlier candidate does, on fixed inputs. This is asked last, as it
+    takes longer than all the others."""
+    if not rules.state.spec.compares_behaviour or child.behaviour is None:
+        return PASSED
+    if child.behaviour == child.parent.behaviour:
+        return Rejected("same behaviour as the parent")
+    original = rules.state.behaviours.get(child.behaviour)
+    if original is None:
+        return PASSED
+    if original in rules.state.pending:
+        return Rejected("same behaviour as a candidate in training")
+    return Reuse(original)
+
+
 GATES: Registry[Gate] = Registry(
     "gate",
     (
@@ -208,6 +228,7 @@ GATES: Registry[Gate] = Registry(
         Gate("suits", suits),
         Gate("cost", cost),
         Gate("memory", memory),
+        Gate("behaviour", does),
     ),
 )
 """In the order in which a child meets them: types makes the graph that the rest asks about, and

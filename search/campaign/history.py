@@ -46,9 +46,10 @@ class Tally:
 class State:
     """What the controller knows. Only `apply` changes it.
 
-    `pending` holds candidates without an outcome, `seen` the first candidate of each hash, `hashes`
-    the reverse, `results` the ending of each search run, `finals` those of the final phase by
-    (candidate, seed)."""
+    `pending` holds candidates without an outcome; `seen` the candidate of each hash that was
+    trained, and `hashes` the hash of every candidate; `behaviours` and `behaviour_of` are the same
+    for what candidates do, where that is known; `results` is the ending of each search run, and
+    `finals` has those of the final phase by (candidate, seed)."""
 
     def __init__(self, spec: SearchSpec) -> None:
         self.spec = spec
@@ -57,6 +58,8 @@ class State:
         self.pending: dict[int, Proposed] = {}
         self.seen: dict[str, int] = {}
         self.hashes: dict[int, str] = {}
+        self.behaviours: dict[str, int] = {}
+        self.behaviour_of: dict[int, str] = {}
         self.results: dict[int, Ended] = {}
         self.finals: dict[tuple[int, int], Ended] = {}
         self.population: Population = founders((), 0)
@@ -115,8 +118,16 @@ class State:
     def _proposed(self, event: Proposed) -> None:
         self.candidates = event.id
         self.pending[event.id] = event
-        self.seen.setdefault(event.hash, event.id)
         self.hashes[event.id] = event.hash
+        does = event.behaviour
+        if event.duplicate_of is None:
+            self.seen.setdefault(event.hash, event.id)
+            if does is not None:
+                self.behaviours.setdefault(does, event.id)
+        else:
+            does = self.behaviour_of.get(event.duplicate_of)
+        if does is not None:
+            self.behaviour_of[event.id] = does
         for reason, count in event.rejections.items():
             self.tally.rejected[reason] += count
 

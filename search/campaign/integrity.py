@@ -187,8 +187,8 @@ def _numbers(store: Store, campaign: CampaignRow) -> Iterator[str]:
 
 
 def _endings(ended: list[Ended], spec: SearchSpec, state: State) -> Iterator[str]:
-    hurdles = spec.budget.hurdles
     for end in ended:
+        hurdles = len(spec.final_points) if end.kind == "final" else spec.budget.hurdles
         where = f"ending {end.sequence} (candidate {end.id})"
         if end.status not in STATUSES:
             yield f"{where}: '{end.status}' is no outcome"

@@ -30,7 +30,7 @@ def resize(store: Store, campaign: CampaignRow, count: int) -> CampaignRow:
     if state.finals or campaign.finished_at is not None:
         raise UsageError(
             f"campaign '{name}' has begun its final phase, and its number of candidates is fixed; "
-            "launch another campaign whose search.seeds are the best programs of this one"
+            f"launch another campaign that starts from its best: search.seeds: [campaign:{name}]"
         )
     least = max(state.candidates, len(config.search.seeds))
     if count < least:

@@ -27,12 +27,14 @@ PARENTS = 100
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """A child that passed the gates. `original` is the candidate whose outcome it takes over, if
-    any; `rejections` counts the children that were refused before it, by reason."""
+    any. Else `behaviour` is what it does, where the campaign asks for that. `rejections` counts the
+    children that were refused before it, by reason."""
 
     parent_id: int
     mutation: str
     dna: DNA
     hash: str
+    behaviour: str | None
     original: int | None
     rejections: dict[str, int]
 
@@ -73,7 +75,10 @@ def propose(rules: Rules, programs: ProgramCache, rng: Random) -> Proposal:
     rejections: Counter[str] = Counter()
     for _ in range(PARENTS):
         member = rules.state.parent(rng)
-        parent = Parent(programs[member.id], rules.state.hashes[member.id])
+        known = rules.state
+        parent = Parent(
+            programs[member.id], known.hashes[member.id], known.behaviour_of.get(member.id)
+        )
         for _ in range(TRIES):
             mutated, mutation = mutate(parent.dna, rng, spec.mutations)
             child = Child(mutated, parent, rules.task)
@@ -83,8 +88,10 @@ def propose(rules: Rules, programs: ProgramCache, rng: Random) -> Proposal:
                 continue
             original = verdict.original if isinstance(verdict, Reuse) else None
             return Proposal(
-                member.id, mutation, mutated, child.graph.hash, original, dict(rejections)
-            )
+                member.id, mutation, mutated, child.graph.hash,
+                child.behaviour if original is None and spec.compares_behaviour else None,
+                original, dict(rejections),
+            )  # fmt: skip
     commonest = ", ".join(f"{reason} ({n})" for reason, n in rejections.most_common(3))
     raise PrimevoError(
         f"no child passed the gates in {TRIES * PARENTS} tries: {commonest}; widen search.limits, "

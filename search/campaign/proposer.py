@@ -14,10 +14,11 @@ from primitives.language.dna import DNA
 from search.campaign.gates import Limits, Rules, task_cost
 from search.campaign.history import State
 from search.campaign.proposal import ProgramCache, propose
-from search.config.programfile import checked, load_program, spaced
+from search.config.programfile import checked, load_program, spaced, title_of
 from search.config.schema import CampaignConfig
 from search.errors import UsageError
 from search.storage.events import Ended, Proposed
+from workers.spec import fit
 
 
 class Candidate(NamedTuple):
@@ -44,12 +45,15 @@ class Proposer:
         d_model = self._config.task.model.d_model
         for number, name in enumerate(self._config.search.seeds, 1):
             dna = spaced(load_program(name, d_model)[1], self._config.search.every)
+            name = title_of(name)
             graph = checked(dna, name, self._config.task)
             if graph.hash in known:
                 twin = known[graph.hash]
                 raise UsageError(f"search.seeds: {name} and {twin} are one program; leave one out")
             known[graph.hash] = name
-            yield Candidate(dna, Proposed(number, None, "seed", graph.hash, None, {}, 0))
+            asked = self._config.search.compares_behaviour
+            does = fit.behaviour(graph, self._config.task) if asked else None
+            yield Candidate(dna, Proposed(number, None, "seed", graph.hash, None, {}, 0, does))
 
     def child(self) -> Candidate:
         """The next child; a PrimevoError where none passes the gates. All randomness comes from
@@ -60,7 +64,7 @@ class Proposer:
             made.dna,
             Proposed(
                 number, made.parent_id, made.mutation, made.hash, made.original, made.rejections,
-                self._state.sequence,
+                self._state.sequence, made.behaviour,
             ),
         )  # fmt: skip
 

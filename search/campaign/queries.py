@@ -219,12 +219,13 @@ def line(store: Store, campaign: CampaignRow) -> CampaignLine:
         evaluated = connection.execute(runs).scalar_one()
         fitness, bpb = connection.execute(best).tuples().one_or_none() or (None, None)
     return CampaignLine(
-        campaign.name, _state(store, campaign), campaign.seed, campaign.created_at,
+        campaign.name, state(store, campaign), campaign.seed, campaign.created_at,
         campaign.finished_at, recorded, evaluated, fitness, bpb,
     )  # fmt: skip
 
 
-def _state(store: Store, campaign: CampaignRow) -> State:
+def state(store: Store, campaign: CampaignRow) -> State:
+    """Whether a controller runs the campaign, and where it stands if none does."""
     if store.running(campaign.id):
         return "draining" if campaign.stop_requested else "running"
     return "interrupted" if campaign.finished_at is None else "finished"

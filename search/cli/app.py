@@ -17,14 +17,18 @@ from search.cli.commands import (
     config,
     database,
     grid,
+    importing,
     machine,
     overview,
     program,
+    pruning,
     replay,
     report,
+    studies,
     study,
     tracking,
     training,
+    ui,
     writing,
 )
 from search.errors import INTERRUPTED, PrimevoError
@@ -74,15 +78,21 @@ def _options(
     pass
 
 
+_NAMES = {"list_campaigns": "list", "import_campaigns": "import"}
+"""Verbs whose names are Python's own."""
+
 for verb in (
     config.init, campaign.launch, campaign.resume, campaign.stop, campaign.delete,
-    overview.status, overview.list_campaigns, overview.top,
+    importing.import_campaigns,
+    overview.status, overview.list_campaigns, overview.top, ui.ui,
     candidate.show, candidate.lineage, replay.replay, report.curve, report.report,
-    tracking.tensorboard, tracking.mlflow, training.export, writing.generate, training.evaluate,
+    tracking.tensorboard, tracking.mlflow, training.export, pruning.prune, writing.generate,
+    training.evaluate,
     study.compare, study.explain, study.simplify, grid.study,
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip
-    app.command({"list_campaigns": "list"}.get(verb.__name__, verb.__name__))(verb)
+    app.command(_NAMES.get(verb.__name__, verb.__name__))(verb)
+app.add_typer(studies.app, name="studies")
 app.add_typer(database.app, name="db")
 
 

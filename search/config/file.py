@@ -7,7 +7,7 @@ one; in the result they are absolute, so that a campaign resumes from anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from primitives.lowering.cost import program_layers
 from primitives.programs.seeds import DEFAULT_WIDTH
 from search.config.document import Document, Keys, of_data, read
 from search.config.parts import at, check_data, load_rows, texts
-from search.config.programfile import checked, load_program, spaced
+from search.config.programfile import CANDIDATE, checked, load_program, spaced, title_of
 from search.config.schema import CampaignConfig
 from search.config.verdict import StandIns, verdict
 from search.config.wording import note
@@ -33,20 +33,28 @@ _STAND_INS: StandIns = {
 }
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> CampaignConfig:
-    """The config in a YAML file with `--set key=value` laid over it, or a ConfigError."""
-    return _config(read(path, overrides), str(path))
+Find = Callable[[str, str | None], str]
+"""The text of a candidate that is named as `campaign:NAME/ID`, given the config's `storage`; a
+PrimevoError where there is none."""
 
 
-def from_data(data: Mapping[str, object], source: str = "the config") -> CampaignConfig:
+def load(path: Path, overrides: Sequence[str] = (), find: Find | None = None) -> CampaignConfig:
+    """The config in a YAML file with `--set key=value` laid over it, or a ConfigError. Candidates
+    among the seed programs become their text by `find`; without it they stay names."""
+    return _config(read(path, overrides), str(path), find)
+
+
+def from_data(
+    data: Mapping[str, object], source: str = "the config", find: Find | None = None
+) -> CampaignConfig:
     """The config in plain data, keys as in a file, or a ConfigError."""
-    return _config(of_data(data, source), source)
+    return _config(of_data(data, source), source, find)
 
 
-def _config(document: Document, source: str) -> CampaignConfig:
+def _config(document: Document, source: str, find: Find | None) -> CampaignConfig:
     config = None
     if load_rows(document):  # without their rows, the rest cannot be judged
-        _check_programs(document)
+        _check_programs(document, find)
         check_data(document)
         check_data(document, "task", "transfer")
         config = _validated(document)
@@ -70,14 +78,20 @@ def _validated(document: Document) -> CampaignConfig | None:
     return judged.config
 
 
-def _check_programs(document: Document) -> None:
-    """Each seed is the name of a seed program or a file that parses and type-checks."""
+def _check_programs(document: Document, find: Find | None) -> None:
+    """Each seed is the name of a seed program, or a file or a candidate that parses and
+    type-checks."""
     seeds: Any = at(document, "search", "seeds")
     width = at(document, "task", "model", "d_model")
     d_model = width if type(width) is int and width > 0 else DEFAULT_WIDTH
     for index, name in texts(seeds):
         keys = ("search", "seeds", index)
         try:
+            if name.startswith(CANDIDATE):
+                if find is None:
+                    continue
+                storage = at(document, "storage")
+                name = find(name, storage if isinstance(storage, str) else None)
             seeds[index], _ = load_program(name, d_model, document.base(keys))
         except PrimevoError as error:
             document.add(keys, str(error))
@@ -95,9 +109,10 @@ def _check_fit(document: Document, config: CampaignConfig) -> None:
     wrong = {problem.key for problem in document.problems}
     named = texts(at(document, "search", "seeds")) or enumerate(config.search.seeds)
     for index, name in named:
-        if f"search.seeds[{index}]" in wrong:
+        if f"search.seeds[{index}]" in wrong or name.startswith(CANDIDATE):
             continue
         own = load_program(name, config.task.model.d_model)[1]
+        name = title_of(name)
         try:
             checked(own, name, config.task)
         except UsageError as error:

@@ -41,6 +41,11 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
         raise UsageError(f"{path} has a name that no study can have: write name: ...") from None
 
 
+def is_study(path: Path, overrides: Sequence[str] = ()) -> bool:
+    """Whether a file says what a study needs and no campaign has."""
+    return "programs" in read(path, overrides).data
+
+
 def study_from_data(data: Mapping[str, object], source: str = "the config") -> StudyConfig:
     """The study in plain data, keys as in a file, or a ConfigError."""
     return _config(of_data(data, source), source)

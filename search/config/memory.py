@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from search.config.programfile import checked, load_program, spaced
+from search.config.programfile import checked, load_program, spaced, title_of
 from search.config.schema import CampaignConfig
 from search.errors import UsageError
 from workers.spec.fit import vocabulary_of
@@ -49,6 +49,7 @@ def _warnings(config: CampaignConfig, here: Room) -> Iterator[str]:
     elsewhere = config.workers.address is not None and here.meaning != "search.limits.memory_mb"
     for name in config.search.seeds:
         dna = spaced(load_program(name, task.model.d_model)[1], config.search.every)
+        name = title_of(name)
         estimate = footprint(checked(dna, name, task), task, vocabulary_of(task))
         if estimate.least > here.mb * MB:
             told = _told(name, estimate, here)

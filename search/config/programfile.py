@@ -20,16 +20,23 @@ from search.errors import NotFoundError, UsageError
 from workers.spec.fit import task_graph
 from workers.spec.task import Task
 
+CANDIDATE = "campaign:"
+"""With it a config's seed program begins that is a candidate in the database."""
+
 
 def load_program(name: str, d_model: int, base: Path = Path()) -> tuple[str, DNA]:
-    """A seed program by name, or the program in a file (relative to `base`), type-checked. The
-    folder of an export stands for its card.
+    """A seed program by name, the program in a file (relative to `base`), or a program's text of
+    several lines, type-checked. The folder of an export stands for its card.
 
-    Constants are resolved for a model of `d_model` channels. Returns the name, or the file's
-    absolute path, with the program, or raises a UsageError.
+    Constants are resolved for a model of `d_model` channels. Returns the name, the file's absolute
+    path, or the text, with the program, or raises a UsageError.
     """
     if name in seed_names():
         return name, load_seed(name, d_model)
+    if "\n" in name:
+        return name, _from_text(name, d_model)
+    if name.startswith(CANDIDATE):
+        raise UsageError(f"{name[:120]}: no database was asked for this candidate")
     try:
         path = (base / name).resolve()
         if (path / "card.json").is_file():
@@ -41,6 +48,22 @@ def load_program(name: str, d_model: int, base: Path = Path()) -> tuple[str, DNA
     if missing and Path(name).name == name and not path.suffix:
         raise UsageError(f"{unknown('seed program', name, seed_names())}; nor is it a file")
     return str(path), read_program(path, d_model)
+
+
+def title_of(name: str) -> str:
+    """What messages call a program that `load_program` takes: a text by the comment that it begins
+    with."""
+    return (headline(name)[:120] or "a program's text") if "\n" in name else name
+
+
+def _from_text(text: str, d_model: int) -> DNA:
+    title = title_of(text)
+    try:
+        dna = parse(text, title, d_model)
+    except ProgramError as error:
+        raise UsageError(str(error)) from None
+    checked(dna, title)
+    return dna
 
 
 def load_seed_program(name: str, d_model: int) -> DNA:

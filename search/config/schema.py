@@ -136,8 +136,9 @@ class SearchSpec(Spec):
     """Regularised evolution (Real et al. 2019): population, tournament, mutations, limits."""
 
     seeds: tuple[str, ...] = Field(
-        ("transformer",), min_length=1, description="seed programs by name, or program files"
-    )
+        ("transformer",), min_length=1, description="seed programs by name, program files, or "
+        "candidates: campaign:NAME/ID, campaign:NAME for its best"
+    )  # fmt: skip
     every: Literal[1, 2, 4, "middle"] = Field(
         1,
         description="which blocks run a routed seed program: every one, every second or fourth, "
@@ -150,6 +151,10 @@ class SearchSpec(Spec):
         default_factory=lambda: dict(DEFAULT_PROBABILITIES),
         description="relative weights; a mutation that is left out is off",
     )
+    behaviour: bool = Field(
+        True, description="whether a child that does what an earlier candidate does, on fixed "
+        "inputs, takes over its outcome, and one that does what its parent does is refused"
+    )  # fmt: skip
     objectives: tuple[ObjectiveName, ...] = Field(
         ("val_loss",), min_length=1, description="metrics that decide who breeds, each in its own "
         "direction; more than one are weighed by non-dominated rank and crowding (NSGA-II)"
@@ -164,10 +169,23 @@ class SearchSpec(Spec):
         return () if self.objectives == ("val_loss",) else self.objectives
 
     @property
+    def compares_behaviour(self) -> bool:
+        """Whether what children do is asked. Where more than the loss counts, it is not: an equal
+        function may be a better program."""
+        return self.behaviour and not self.goals
+
+    @property
     def final_amount(self) -> float:
         """What a run of the final phase gets, in the budget's unit."""
         amount = self.budget.full * self.final.budget
         return float(round(amount)) if self.budget.unit in ("steps", "tokens") else amount
+
+    @property
+    def final_points(self) -> tuple[float, ...]:
+        """Where a run of the final phase is scored on its way: where those of the search are, as
+        far as it comes there."""
+        points = (*self.budget.points, self.budget.full)
+        return tuple(point for point in points if point < self.final_amount)
 
     @field_validator("objectives")
     @classmethod

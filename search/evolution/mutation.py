@@ -25,9 +25,17 @@ from primitives.language.dna import (
     Instruction,
     Subroutine,
 )
-from primitives.language.naming import derived, fresh
 from primitives.ops.table import PRIMITIVES
 from primitives.registry import Registry
+from search.evolution.editing import (
+    BRANCHED,
+    put,
+    vocabulary,
+    with_instruction,
+    with_row,
+    without,
+)
+from search.evolution.fitting import field_fitting, insert_fitting
 
 _Number = TypeVar("_Number", int, float)
 
@@ -43,8 +51,6 @@ class Mutation:
 
 
 _CALL_READS = ("op", "in1", "in2", "branch")
-_BRANCHED = 0.1
-"""How often a new instruction is branched."""
 
 
 def mutate(
@@ -63,21 +69,21 @@ def delete(dna: DNA, rng: random.Random) -> DNA:
     """Removes an instruction; what read its state reads one of the states that it read instead. A
     subroutine's only instruction stays."""
     index = rng.randrange(len(dna.subroutines))
-    return _put(dna, index, _without_one(dna.subroutines[index], rng))
+    return put(dna, index, _without_one(dna.subroutines[index], rng))
 
 
 def insert(dna: DNA, rng: random.Random) -> DNA:
     """Puts a random instruction on an edge: between a state and one of its readers, or after the
     last state, so that the new state is read."""
     index = rng.randrange(len(dna.subroutines))
-    return _put(dna, index, _with_one_more(dna, index, dna.subroutines[index], rng))
+    return put(dna, index, _with_one_more(dna, index, dna.subroutines[index], rng))
 
 
 def delete_insert(dna: DNA, rng: random.Random) -> DNA:
     """Delete and insert in one subroutine (uniform mutation by addition and deletion, UMAD)."""
     index = rng.randrange(len(dna.subroutines))
     shorter = _without_one(dna.subroutines[index], rng)
-    return _put(dna, index, _with_one_more(dna, index, shorter, rng))
+    return put(dna, index, _with_one_more(dna, index, shorter, rng))
 
 
 def mutate_field(dna: DNA, rng: random.Random) -> DNA:
@@ -88,13 +94,7 @@ def mutate_field(dna: DNA, rng: random.Random) -> DNA:
     old = subroutine.instructions[position]
     field = rng.choice(_fields(old.op))
     drawn: dict[str, Any] = {field: _draw(dna, index, position, field, rng)}
-    new = old._replace(**drawn)
-    rows = (*subroutine.instructions[:position], new, *subroutine.instructions[position + 1 :])
-    states = subroutine.states
-    if new.op != old.op:
-        before, after = states[: INPUTS + position], states[INPUTS + position + 1 :]
-        states = (*before, _name_after(dna, new.op, (*before, *after)), *after)
-    return _put(dna, index, Subroutine(subroutine.name, rows, states))
+    return with_row(dna, index, position, old._replace(**drawn))
 
 
 def swap(dna: DNA, rng: random.Random) -> DNA:
@@ -112,7 +112,7 @@ def swap(dna: DNA, rng: random.Random) -> DNA:
     states = list(subroutine.states)
     x, y = INPUTS + first, INPUTS + second
     states[x], states[y] = states[y], states[x]
-    return _put(dna, index, Subroutine(subroutine.name, tuple(rows), tuple(states)))
+    return put(dna, index, Subroutine(subroutine.name, tuple(rows), tuple(states)))
 
 
 def mutate_bank(dna: DNA, rng: random.Random) -> DNA:
@@ -149,17 +149,14 @@ MUTATIONS: Registry[Mutation] = Registry(
         Mutation("field", mutate_field, "a field of an instruction drawn again"),
         Mutation("swap", swap, "two instructions exchange their inputs"),
         Mutation("bank", mutate_bank, "a value of a bank, or `every`, drawn again"),
+        Mutation("insert_fitting", insert_fitting, "an instruction more, where it runs and fits"),
+        Mutation("field_fitting", field_fitting, "a field drawn again that runs, to what fits"),
     ),
 )
 
-DEFAULT_PROBABILITIES: dict[str, float] = {name: 1 / len(MUTATIONS) for name in MUTATIONS}
+_PRIMERS = ("delete", "insert", "delete_insert", "field", "swap", "bank")
+DEFAULT_PROBABILITIES: dict[str, float] = dict.fromkeys(_PRIMERS, 1 / len(_PRIMERS))
 """These six, uniform: Primer does not report its probabilities."""
-
-
-def _put(dna: DNA, index: int, subroutine: Subroutine) -> DNA:
-    subroutines = dna.subroutines
-    rest = subroutines[index + 1 :]
-    return replace(dna, subroutines=(*subroutines[:index], subroutine, *rest))
 
 
 def _without_one(subroutine: Subroutine, rng: random.Random) -> Subroutine:
@@ -171,19 +168,6 @@ def _without_one(subroutine: Subroutine, rng: random.Random) -> Subroutine:
     return without(subroutine, position, instead)
 
 
-def without(subroutine: Subroutine, position: int, instead: int) -> Subroutine:
-    """The subroutine without one of its instructions: what read its state reads the state
-    `instead`, which is an earlier one."""
-    rows, gone = subroutine.instructions, INPUTS + position
-
-    def moved(state: int) -> int:
-        return instead if state == gone else state - (state > gone)
-
-    later = (row._replace(in1=moved(row.in1), in2=moved(row.in2)) for row in rows[position + 1 :])
-    states = subroutine.states[:gone] + subroutine.states[gone + 1 :]
-    return Subroutine(subroutine.name, (*rows[:position], *later), states)
-
-
 def _with_one_more(
     dna: DNA, index: int, subroutine: Subroutine, rng: random.Random
 ) -> Subroutine:  # fmt: skip
@@ -191,25 +175,16 @@ def _with_one_more(
     edges = [(reader, field) for reader, row in enumerate(rows) for field in _edges(row)]
     reader, field = rng.choice([*edges, (len(rows), "")])
     source = getattr(rows[reader], field) if field else INPUTS + len(rows) - 1
-    made = INPUTS + reader
     new = Instruction(
         _draw_op(dna, index, rng),
         source,
-        rng.randrange(made),
+        rng.randrange(INPUTS + reader),
         rng.randrange(len(dna.constants)),
         rng.randrange(len(dna.dims)),
-        rng.choice(BRANCHES) if rng.random() < _BRANCHED else 1,
+        rng.choice(BRANCHES) if rng.random() < BRANCHED else 1,
         rng.randrange(len(dna.counts)) if dna.counts else 0,
     )
-    later = [
-        row._replace(in1=row.in1 + (row.in1 >= made), in2=row.in2 + (row.in2 >= made))
-        for row in rows[reader:]
-    ]
-    if field:
-        later[0] = later[0]._replace(**{field: made})
-    name = _name_after(dna, new.op, subroutine.states)
-    states = (*subroutine.states[:made], name, *subroutine.states[made:])
-    return Subroutine(subroutine.name, (*rows[:reader], new, *later), states)
+    return with_instruction(dna, subroutine, reader, field, new)
 
 
 def _edges(row: Instruction) -> tuple[str, ...]:
@@ -227,16 +202,8 @@ def _reads_of(op: str) -> tuple[str, ...]:
     return ("op", *PRIMITIVES[op].reads, "branch")
 
 
-@cache
-def _vocabulary(experts: bool, size: int) -> tuple[str, ...]:
-    """The primitives that a program is given: all but the acausal ones if it speaks of experts,
-    else Primer's language. The table only grows, so its `size` says what is in it."""
-    rows = PRIMITIVES.items()
-    return tuple(name for name, row in rows if not (row.bidirectional if experts else row.routing))
-
-
 def _draw_op(dna: DNA, index: int, rng: random.Random) -> str | int:
-    names = _vocabulary(bool(dna.counts), len(PRIMITIVES))
+    names = vocabulary(bool(dna.counts), len(PRIMITIVES))
     choice = rng.randrange(len(names) + len(dna.subroutines) - 1 - index)
     return names[choice] if choice < len(names) else index + 1 + choice - len(names)
 
@@ -253,8 +220,3 @@ def _draw(dna: DNA, index: int, position: int, field: str, rng: random.Random) -
     if field == "dim":
         return rng.randrange(len(dna.dims))
     return rng.randrange(INPUTS + position)
-
-
-def _name_after(dna: DNA, op: str | int, taken: tuple[str, ...]) -> str:
-    """A state's name after its op, with a number where that is taken."""
-    return fresh(derived(op, dna.subroutines), taken)

@@ -1,13 +1,15 @@
-"""Where the chosen candidate comes from, and how its program differs from the seed program."""
+"""Where a candidate comes from, and how its program differs from the seed program."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from search.campaign import queries as campaign_queries
 from search.campaign.queries import Record
 from search.report import data, difference, queries
+from search.report.data import Quality
+from search.report.queries import Run
 from search.report.view import View
 from search.storage.store import Store
 
@@ -23,42 +25,50 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """The chosen candidate beside the seed program that it comes from, or beside the first one
-    where it is a seed program itself: in two columns, and in one for narrow screens."""
+    """A candidate beside the seed program that it comes from, or beside the first one where it is a
+    seed program itself: both texts, their lines in two columns, and in one for narrow screens."""
 
     seed: int
+    before: str
+    after: str
     pairs: Sequence[difference.Pair]
     lines: Sequence[difference.Line]
 
 
-def lineage(store: Store, view: View) -> list[Step]:
-    """The steps from a seed program to the chosen candidate; none where nothing was chosen."""
-    chosen, name, by_id = view.found.chosen, view.name, view.by_id
-    if chosen is None:
-        return []
-    records = campaign_queries.lineage(store, name, chosen)
+def lineage(store: Store, view: View, id: int) -> list[Step]:
+    """The steps from a seed program to the candidate."""
+    return steps(store, view.name, id, view.by_id, view.quality)
+
+
+def steps(
+    store: Store, name: str, id: int, runs: Mapping[int, Run], quality: Quality
+) -> list[Step]:
+    """The same from the runs of the candidate and of its ancestors by number; more do no harm."""
+    records = campaign_queries.lineage(store, name, id)
     ids = [int(record["id"] or 0) for record in records]
     texts = queries.programs(store, name, ids)
-    steps = [Step(records[0], None, None)]
-    for record, parent, id in zip(records[1:], ids, ids[1:], strict=False):
-        gain = data.gain_over(by_id.get(parent), by_id[id]) if id in by_id else None
-        change = difference.difference(texts[parent], texts[id])
-        steps.append(Step(record, view.quality.of(gain), change))
-    return steps
+    made = [Step(records[0], None, None)]
+    for record, parent, own in zip(records[1:], ids, ids[1:], strict=False):
+        gain = data.gain_over(runs.get(parent), runs[own]) if own in runs else None
+        change = difference.difference(texts[parent], texts[own])
+        made.append(Step(record, quality.of(gain), change))
+    return made
 
 
-def beside(store: Store, view: View) -> Beside | None:
-    """None where nothing was chosen."""
-    chosen, name = view.found.chosen, view.name
-    if chosen is None:
-        return None
-    root = int(campaign_queries.lineage(store, name, chosen)[0]["id"] or 0)
-    first = root if root != chosen else 1
-    texts = queries.programs(store, name, [first, chosen])
-    before, after = texts[first], texts[chosen]
+def beside_seed(store: Store, name: str, id: int) -> Beside:
+    root = int(campaign_queries.lineage(store, name, id)[0]["id"] or 0)
+    first = root if root != id else 1
+    texts = queries.programs(store, name, [first, id])
+    return beside(first, texts[first], texts[id])
+
+
+def beside(seed: int, before: str, after: str) -> Beside:
+    """The program `after` beside that of the seed program, `before`."""
     whole = len(before.splitlines()) + len(after.splitlines())
     return Beside(
-        first,
+        seed,
+        before,
+        after,
         tuple(difference.side_by_side(before, after)),
         tuple(line for line in difference.difference(before, after, whole) if line.sign != "@"),
     )

@@ -20,35 +20,55 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from search.campaign.finals import titles
-from search.report import charts
-from search.report.ancestry import beside, lineage
+from search.report import charts, drawing
+from search.report.ancestry import beside_seed, lineage
 from search.report.sections import sections
 from search.report.verdict import Interval
 from search.report.view import View, read
 from search.storage.store import Store
 
-_HERE = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 _TOP = 10
 
 
 def render(store: Store, name: str) -> str:
     """The page of a campaign; a NotFoundError where there is none of that name."""
-    view = read(store, name)
-    return _fill(
-        name=name,
-        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-        quality=view.quality,
-        found=view.found,
-        tested=titles(view.summary.final),
-        tiles=_tiles(view),
-        top=view.top[:_TOP],
-        sections=sections(view),
-        mutations=view.mutations,
-        lineage=lineage(store, view),
-        beside=beside(store, view),
-        routed=view.routed[:_TOP],
-        refused=sorted(view.summary.progress.rejected.items(), key=lambda item: -item[1]),
+    scripts = [get_plotlyjs(), asset("page.js")]
+    return (
+        environment(TEMPLATES)
+        .get_template("page.html")
+        .render(
+            **content(store, read(store, name)),
+            written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+            link=None,
+            scripts=[Markup(script) for script in scripts],
+            hashes=[_hash(script) for script in scripts],
+            style=Markup(asset("page.css")),
+            themes=themes(),
+        )
     )
+
+
+def content(store: Store, view: View) -> dict[str, Any]:
+    """What `page.html` shows of a campaign, by the template's names."""
+    chosen = view.found.chosen
+    compared = None if chosen is None else beside_seed(store, view.name, chosen)
+    picture = compared and drawing.picture(compared.after, compared.before)
+    return {
+        "name": view.name,
+        "quality": view.quality,
+        "found": view.found,
+        "tested": titles(view.summary.final),
+        "tiles": _tiles(view),
+        "top": view.top[:_TOP],
+        "sections": sections(view),
+        "mutations": view.mutations,
+        "lineage": [] if chosen is None else lineage(store, view, chosen),
+        "beside": compared,
+        "picture": picture,
+        "routed": view.routed[:_TOP],
+        "refused": sorted(view.summary.progress.rejected.items(), key=lambda item: -item[1]),
+    }
 
 
 def _tiles(view: View) -> list[tuple[str, str]]:
@@ -73,23 +93,27 @@ def _tiles(view: View) -> list[tuple[str, str]]:
     return tiles
 
 
-def _fill(**context: object) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,
+def environment(*folders: Path) -> Environment:
+    """Templates from the folders, the first that has one. What they are given is escaped."""
+    made = Environment(
+        loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["number"] = number
-    environment.filters["interval"] = interval
-    environment.filters["signed"] = lambda value: "-" if value is None else f"{value:+.4f}"
-    scripts = [get_plotlyjs(), (_HERE / "page.js").read_text(encoding="utf-8")]
-    themes = {name: charts.theme(name == "dark") for name in ("light", "dark")}
-    return environment.get_template("page.html").render(
-        **context,
-        scripts=[Markup(script) for script in scripts],
-        hashes=[_hash(script) for script in scripts],
-        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
-        themes=htmlsafe_json_dumps(themes, dumps=_themes_json),
-    )
+    made.filters["number"] = number
+    made.filters["interval"] = interval
+    made.filters["signed"] = lambda value: "-" if value is None else f"{value:+.4f}"
+    return made
+
+
+def asset(name: str) -> str:
+    """The text of a script or style beside the templates."""
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def themes() -> Markup:
+    """The charts' themes as JSON that is safe inside a script element."""
+    made = {name: charts.theme(name == "dark") for name in ("light", "dark")}
+    return htmlsafe_json_dumps(made, dumps=_themes_json)
 
 
 def _themes_json(themes: Mapping[str, Any]) -> str:

@@ -59,8 +59,9 @@ class Run(NamedTuple):
         return self.val_loss if self.outcome == "completed" else None
 
 
-def runs(store: Store, name: str) -> list[Run]:
-    """Every candidate whose search run has ended, in the order of the endings."""
+def runs(store: Store, name: str, ids: Collection[int] | None = None) -> list[Run]:
+    """Every candidate whose search run has ended, or those of `ids`, in the order of the
+    endings."""
     statement = (
         select(
             Candidate.id, Candidate.parent_id, Candidate.mutation, Candidate.duplicate_of,
@@ -81,6 +82,8 @@ def runs(store: Store, name: str) -> list[Run]:
         .where(Candidate.campaign_id == store.campaign(name).id)
         .order_by(Evaluation.sequence)
     )  # fmt: skip
+    if ids is not None:
+        statement = statement.where(Candidate.id.in_(ids))
     with store.reading() as connection:
         return [_run(row) for row in connection.execute(statement)]
 

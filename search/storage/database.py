@@ -19,7 +19,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from search.secret import without_passwords
 from search.storage import schema
@@ -55,13 +55,40 @@ def open_engine(url: str, create: bool) -> Engine:
     return engine
 
 
+def open_read_only(url: str) -> Engine:
+    """An engine that cannot write, on a database that is there and has the newest schema; one of an
+    older schema is a StoreError that says how it comes to it."""
+    engine = _connect_read_only(url)
+    try:
+        with clear_errors(engine), understanding(engine):
+            schema.prepare(engine, create=False)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _connect_read_only(url: str) -> Engine:
+    address = parse(url, create=False)
+    if address.get_backend_name() == "sqlite":
+        if _unwritable(address):
+            return _in_unwritable_folder(address)
+        return _sqlite_read_only(address, "mode=ro", f"upgrade it by: {_UPGRADE}")
+    engine = connect(url, create=False)
+    event.listen(engine, "connect", _forbid_writing)
+    return engine.execution_options(**{schema.READ_ONLY: f"upgrade it by: {_UPGRADE}"})
+
+
+_UPGRADE = "primevo db upgrade"
+
+
 def connect(url: str, create: bool) -> Engine:
     """An engine on a database whatever its schema is, which is not looked at."""
     address = parse(url, create)
     sqlite = address.get_backend_name() == "sqlite"
     try:
         if sqlite and not create and _unwritable(address):
-            return _reading_alone(address)
+            return _in_unwritable_folder(address)
         engine = create_engine(
             address.set(query={}) if sqlite else address, connect_args=_connect_args(address)
         )
@@ -164,12 +191,19 @@ def _configure_postgresql(connection: Any, record: ConnectionPoolEntry) -> None:
     connection.commit()
 
 
+def _forbid_writing(connection: Any, record: ConnectionPoolEntry) -> None:
+    """The server refuses every statement of this session that writes."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+    connection.commit()
+
+
 def _unwritable(address: URL) -> bool:
     """Whether SQLite can make no file beside the database, which WAL mode needs even to read."""
     return not os.access(Path(str(address.database)).parent, os.W_OK)
 
 
-def _reading_alone(address: URL) -> Engine:
+def _in_unwritable_folder(address: URL) -> Engine:
     """Nobody can write there, so the file is taken as it is. Where a controller died, or another
     machine's is at work, what was recorded last is in a write-ahead log beside it; SQLite reads it
     by an index file, which it cannot make there."""
@@ -181,7 +215,14 @@ def _reading_alone(address: URL) -> Engine:
             f"storage {name(address)}: what was recorded last is in {log.name}, and its folder "
             "cannot be written, which reading that needs; copy both files to a folder that can"
         )
-    mode = "mode=ro" if logged else "immutable=1"
+    fix = "its folder cannot be written: copy the file to a folder that can"
+    return _sqlite_read_only(address, "mode=ro" if logged else "immutable=1", fix)
+
+
+def _sqlite_read_only(address: URL, mode: str, upgrade: str) -> Engine:
+    """SQLite opens the file for reading alone, anew for each connection, so that a file that takes
+    its place is seen. `upgrade` says how one of an older schema comes to the newest."""
+    path = Path(str(address.database)).absolute()
 
     def opened() -> sqlite3.Connection:
         return sqlite3.connect(
@@ -190,8 +231,9 @@ def _reading_alone(address: URL) -> Engine:
         )  # fmt: skip
 
     return create_engine(
-        address.set(query={}), creator=opened, execution_options={schema.READ_ONLY: True}
-    )
+        address.set(query={}), creator=opened, poolclass=NullPool,
+        execution_options={schema.READ_ONLY: upgrade},
+    )  # fmt: skip
 
 
 _MEANINGS = (

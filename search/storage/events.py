@@ -17,7 +17,9 @@ class Proposed(NamedTuple):
     """A candidate that passed the gates. `rejections` counts, by reason, the children that were
     refused before it; `duplicate_of` is the earlier candidate whose outcome it takes over.
     `endings` is how many runs had ended when it was proposed: with them the order in which
-    everything happened is known. It is None in rows of the first versions."""
+    everything happened is known. It is None in rows of the first versions. `behaviour` is the
+    digest of what it does (primitives.lowering.behaviour); None for duplicates, and where it was
+    not asked or cannot be told."""
 
     id: int
     parent_id: int | None
@@ -26,6 +28,7 @@ class Proposed(NamedTuple):
     duplicate_of: int | None
     rejections: Mapping[str, int]
     endings: int | None = None
+    behaviour: str | None = None
 
 
 class Ended(NamedTuple):

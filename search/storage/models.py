@@ -70,10 +70,12 @@ class Campaign(Base):
 
 class Candidate(Base):
     """A program that passed the gates, or a seed program (no parent). `id` counts from 1 in its
-    campaign. `duplicate_of` is the earlier candidate with the same canonical graph, whose outcome
-    this one took over. `rejections` counts, by reason, the children refused before this one.
+    campaign. `duplicate_of` is the earlier candidate with the same canonical graph, or that does
+    the same on fixed inputs, whose outcome this one took over. `rejections` counts, by reason, the
+    children refused before this one.
     `endings` is how many evaluations the campaign had when this one was proposed; it is null in
-    rows of the first versions."""
+    rows of the first versions. `behaviour` is the digest of what it does, null for duplicates and
+    where it was not asked or cannot be told."""
 
     __tablename__ = "candidates"
     __table_args__ = (
@@ -95,6 +97,7 @@ class Candidate(Base):
     duplicate_of: Mapped[int | None]
     rejections: Mapped[dict[str, int]] = mapped_column(JSON)
     endings: Mapped[int | None]
+    behaviour: Mapped[str | None] = mapped_column(String(32))
     dna: Mapped[str] = mapped_column(Text)
     created_at: Mapped[float] = mapped_column(Float)
 

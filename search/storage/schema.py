@@ -14,11 +14,12 @@ from sqlalchemy.exc import OperationalError
 from search.errors import NotFoundError, UsageError
 from search.storage.address import StoreError, name
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest revision in `migrations`; a database that has it is opened without Alembic."""
 
 READ_ONLY = "primevo_read_only"
-"""The execution option of an engine that cannot write."""
+"""The execution option of an engine that cannot write. It says how a database of an older schema
+comes to the newest."""
 
 PATIENCE_S = 5.0
 """How long several processes may take to make one new database."""
@@ -37,10 +38,10 @@ def prepare(engine: Engine, create: bool) -> None:
         raise NotFoundError(
             f"storage {name(engine.url)}: it has no campaigns; launch one, or name another"
         )
-    if engine.get_execution_options().get(READ_ONLY):
+    if upgrade := engine.get_execution_options().get(READ_ONLY):
         raise StoreError(
-            f"storage {name(engine.url)}: its schema is revision {found}, and its folder cannot be "
-            f"written, so it cannot be brought to {HEAD}; copy the file to a folder that can"
+            f"storage {name(engine.url)}: its schema is revision {found}, and it is opened for "
+            f"reading alone, so it cannot be brought to {HEAD}; {upgrade}"
         )
     migrate(engine, HEAD)
 

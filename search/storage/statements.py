@@ -20,7 +20,7 @@ CAMPAIGNS = select(
 PROPOSALS = (
     select(
         Candidate.id, Candidate.parent_id, Candidate.mutation, Candidate.hash,
-        Candidate.duplicate_of, Candidate.rejections, Candidate.endings,
+        Candidate.duplicate_of, Candidate.rejections, Candidate.endings, Candidate.behaviour,
     )
     .where(Candidate.campaign_id == bindparam("campaign"))
     .order_by(Candidate.id)

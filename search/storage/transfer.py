@@ -7,18 +7,21 @@ written in one transaction: whatever happens on the way, the target has all of i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, Select, insert, select
+from sqlalchemy import Connection, Engine, Select, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from search.errors import NotFoundError, UsageError, did_you_mean
 from search.storage.address import name as name_of
 from search.storage.database import clear_errors, open_engine, snapshot, understanding
 from search.storage.models import Base, Campaign, Candidate, Evaluation, StudyRun, table_of
+
+Row = Mapping[str, Any]
+"""A campaign's row by column."""
 
 _ROWS = 1000
 """Rows that are held in memory at a time."""
@@ -41,13 +44,17 @@ class Transfer:
     study_runs: int
 
 
-def copy(source: str, target: str, campaign: str | None = None) -> Transfer:
+def copy(
+    source: str, target: str, campaign: str | None = None, rename: str | None = None
+) -> Transfer:
     """Copies the campaign of that name, or all of them and all runs of studies that the target does
-    not have, between the databases at two URLs; the target is made where it is not there. A
-    UsageError where the target has a campaign of a name, a NotFoundError where the source has
-    none."""
+    not have, between the databases at two URLs; the target is made where it is not there. `rename`
+    is what the one campaign is called there. A UsageError where the target has a campaign of a
+    name, a NotFoundError where the source has none."""
     with _opened(source, create=False) as old, _reading(old) as reader:
         rows = _campaigns(reader, campaign, name_of(old.url))
+        if rename is not None:
+            rows = [_renamed(rows, rename, name_of(old.url))]
         with _opened(target, create=True) as new, clear_errors(new), new.begin() as writer:
             _refuse_taken(writer, [row["name"] for row in rows], name_of(new.url))
             copied = tuple(_copied(reader, writer, row, name_of(new.url)) for row in rows)
@@ -69,9 +76,10 @@ def _reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def _campaigns(reader: Connection, wanted: str | None, place: str) -> Sequence[RowMapping]:
+def _campaigns(reader: Connection, wanted: str | None, place: str) -> Sequence[Row]:
     table = table_of(Campaign)
-    rows = list(reader.execute(select(table).order_by(table.c.id)).mappings())
+    found = reader.execute(select(table).order_by(table.c.id)).mappings()
+    rows: list[Row] = [dict(row) for row in found]
     if wanted is None:
         return rows
     names = [row["name"] for row in rows]
@@ -84,6 +92,17 @@ def _campaigns(reader: Connection, wanted: str | None, place: str) -> Sequence[R
     return [row for row in rows if row["name"] == wanted]
 
 
+def _renamed(rows: Sequence[Row], name: str, place: str) -> Row:
+    """The one row under another name."""
+    if len(rows) != 1:
+        names = ", ".join(str(row["name"]) for row in rows[:10]) or "none"
+        raise UsageError(
+            f"--as {name} is for one campaign; choose it with --campaign NAME; in {place} are: "
+            f"{names}"
+        )
+    return {**rows[0], "name": name}
+
+
 def _refuse_taken(writer: Connection, names: Sequence[str], place: str) -> None:
     taken = writer.execute(select(Campaign.name).where(Campaign.name.in_(names))).scalars().all()
     if taken:
@@ -94,11 +113,11 @@ def _taken(names: Sequence[str], place: str) -> str:
     which = ", ".join(f"'{name}'" for name in names[:5])
     return (
         f"storage {place} has a campaign {which} already, and nothing was copied; delete it there, "
-        "or choose what to copy with --campaign NAME"
+        "choose what to copy with --campaign NAME, or give it another name with --as NAME"
     )
 
 
-def _copied(reader: Connection, writer: Connection, row: RowMapping, place: str) -> Copied:
+def _copied(reader: Connection, writer: Connection, row: Row, place: str) -> Copied:
     own = {key: value for key, value in row.items() if key != "id"}
     try:
         number = writer.execute(insert(Campaign).returning(Campaign.id), own).scalar_one()

@@ -17,7 +17,7 @@ from primitives.graph.live import live_program
 from primitives.language.dna import DNA, INPUTS, Instruction
 from primitives.ops.table import PRIMITIVES
 from search.errors import UsageError
-from search.evolution.mutation import without
+from search.evolution.editing import without
 from search.report.verdict import LEVEL, Comparison
 from search.study.comparison import common_score, paired
 from search.study.edits import Edit, Labelled, Misfit, applied, edits

@@ -17,6 +17,7 @@ from primitives.language.dna import DNA
 from search.campaign.progress import Progress
 from search.cli import running
 from search.errors import ConfigError, NotFoundError, UsageError
+from search.report import drawing
 from search.storage.events import Heartbeat
 from tests.cli.command import CONFIG, data
 from tests.cli.command import primevo as primevo_command
@@ -54,6 +55,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def finished() -> Iterator[Campaign]:
     with Campaign("small.yaml").run(progress=False) as campaign:
         yield campaign
+
+
+def _fails(source: str) -> str:
+    raise PrimevoError("no layout")
 
 
 def answer(campaign: Campaign, count: int = 1) -> None:
@@ -330,12 +335,14 @@ class TestPrograms:
     def test_its_cost_and_graph(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         program, config = primevo.load_program("transformer", 32), primevo.load_config("small.yaml")
         assert program.cost(config)["parameters"] > 1000
-        monkeypatch.setenv("PATH", str(here))
+        assert program.graph.dot().startswith("digraph {")
+        shown = program.graph._repr_mimebundle_()
+        assert shown["image/svg+xml"].startswith("<svg") and "36 nodes" in shown["text/plain"]
+        child = primevo.mutate(program, 1)
+        assert "transformer" in child.graph.against(program).title
+        assert child.graph.against(program).svg() != child.graph.svg()
+        monkeypatch.setattr(drawing, "layout", _fails)
         assert "digraph" in program.graph._repr_mimebundle_()["text/plain"]
-        (here / "dot").write_text("#!/bin/sh\necho '<svg/>'\n")
-        (here / "dot").chmod(0o755)
-        monkeypatch.setenv("PATH", f"{here}:/bin:/usr/bin")
-        assert "<svg/>" in program.graph._repr_mimebundle_()["image/svg+xml"]
 
     def test_a_mutation_is_typed_new_and_repeatable(self) -> None:
         parent = primevo.load_program("transformer")

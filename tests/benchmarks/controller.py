@@ -12,7 +12,8 @@ mutate_check_hash_per_s: children made by `mutate` and checked and hashed by `bu
 controller_steps_per_s: candidates of a campaign that are proposed, gated, recorded and dispatched,
     and whose outcome is recorded, on a SQLite file, one worker that answers at once; the whole run
     of the controller is timed, heartbeats included. One commit a step; a duplicate is recorded
-    together with the next candidate that is trained (`commits_per_s`).
+    together with the next candidate that is trained (`commits_per_s`). Without the gate on
+    behaviour; `steps_with_behaviour_per_s` is with it.
 replay_100k_s: seconds to open a database with a campaign of 100,000 candidates and fold it back
     into the controller's state, with the programs of its population parsed.
 """
@@ -51,6 +52,7 @@ def main() -> None:
         results = {
             **mutate_check_hash(),
             **controller_steps(f"sqlite:///{folder}/steps.db"),
+            **steps_with_behaviour(f"sqlite:///{folder}/behaviour.db"),
             **replay(f"sqlite:///{folder}/replay.db"),
         }
     print(json.dumps({name: round(value, 3) for name, value in results.items()}))
@@ -91,10 +93,11 @@ def grown(rng: random.Random) -> DNA:
     return dna
 
 
-def campaign(store: Store, candidates: int) -> CampaignRow:
+def campaign(store: Store, candidates: int, behaviour: bool = False) -> CampaignRow:
     config = CampaignConfig(
         search=SearchSpec(
             candidates=candidates,
+            behaviour=behaviour,
             budget=BudgetSpec(unit="steps", base=25.0, hurdles=2),
             final=FinalSpec(top=0),
         )
@@ -114,6 +117,14 @@ def controller_steps(url: str) -> dict[str, float]:
         "commits_per_s": len(evaluator.submitted) / seconds,
         "rejected_per_step": sum(progress.rejected.values()) / STEPS,
     }
+
+
+def steps_with_behaviour(url: str) -> dict[str, float]:
+    with Store.open(url) as store:
+        row = campaign(store, STEPS, behaviour=True)
+        began = time.perf_counter()
+        Controller(store, row, InstantEvaluator()).run()
+        return {"steps_with_behaviour_per_s": STEPS / (time.perf_counter() - began)}
 
 
 def replay(url: str) -> dict[str, float]:

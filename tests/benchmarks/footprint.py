@@ -3,7 +3,8 @@
 Trains each seed program for two steps at up to three sizes on the CPU, and prints a JSON line for
 each run: the peak of resident memory above what the process held before, in MB, and its ratio to
 `Footprint.total` and to `Footprint.least`. A ratio to `least` under 1 would mean that a program
-which trains could be refused. The last line has the least and the median of the ratios.
+which trains could be refused. A run that gives no figure says why: it was too large to try, it did
+not complete, or its process died. The last lines have the least, median and largest ratios.
 
 Each run has a process of its own, since frameworks keep the memory that they once had, and trains a
 tiny program first: what the framework sets up is not the run's, what it compiles for it is.
@@ -23,6 +24,9 @@ from typing import Any
 SIZES = ((64, 2, 128, 64), (128, 1, 512, 8), (256, 2, 64, 32))
 """d_model, layers, sequence length, batch."""
 
+LARGEST = 6 * 2**30
+"""Bytes of an estimate up to which a run is tried."""
+
 
 def main(backend: str, *names: str) -> None:
     os.environ["KERAS_BACKEND"] = backend
@@ -35,16 +39,17 @@ def main(backend: str, *names: str) -> None:
     for name in names or seed_names():
         for size in SIZES[: int(os.environ.get("SIZES", len(SIZES)))]:
             row = in_a_process(backend, name, size)
-            if row:
-                rows.append(row)
-                print(json.dumps(row), flush=True)
-    for key in ("of_total", "of_least"):
-        ratios = [row[key] for row in rows if key in row]
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    trained = [row for row in rows if row.get("status") == "completed"]
+    print(json.dumps({"runs": len(rows), "without a figure": len(rows) - len(trained)}))
+    for key in ("of_total", "of_least") if trained else ():
+        ratios = [row[key] for row in trained]
         print(json.dumps({"ratio": key, "least": min(ratios), "median": median(ratios),
                           "most": max(ratios), "runs": len(ratios)}))  # fmt: skip
 
 
-def in_a_process(backend: str, name: str, size: tuple[int, ...]) -> dict[str, Any] | None:
+def in_a_process(backend: str, name: str, size: tuple[int, ...]) -> dict[str, Any]:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -78,7 +83,7 @@ def task(backend: str, name: str, d_model: int, layers: int, length: int, batch:
 
 def measured(
     backend: str, name: str, d_model: int, layers: int, length: int, batch: int
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     from primitives.programs.seeds import load_seed
     from workers.spec.fit import task_graph
     from workers.spec.footprint import footprint
@@ -89,8 +94,8 @@ def measured(
     dna = load_seed(name, d_model)
     graph = task_graph(dna, chosen)
     estimate = footprint(graph, chosen, 256)  # type: ignore[arg-type]
-    if estimate.total > 6 * 2**30:
-        return None
+    if estimate.total > LARGEST:
+        return {"program": name, "length": length, "not tried": f"{estimate.total / 2**30:.1f} GiB"}
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
     before = resident("VmRSS")
     outcome = evaluate(dna, chosen, Budget("steps", 2), seed=1)

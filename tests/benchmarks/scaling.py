@@ -2,7 +2,8 @@
 
 Prints one JSON object: for 1, 2, 16, 256 and 1,000 simulated workers, `of_ideal`, the candidates
 that ended over `workers` a second. An evaluation takes 1 s, whatever the program; everything else
-is real: the controller proposes mutants through its gates and commits each step to a SQLite file.
+is real: the controller proposes mutants through its gates, that on behaviour left out, and commits
+each step to a SQLite file.
 What the worker pool and Ray take is another benchmark: tests.benchmarks.pool.
 
 candidates, seconds: counted from the end of the seed program, which all others wait for, until ten
@@ -123,7 +124,7 @@ def campaign(workers: int, clock: Clock) -> dict[str, float]:
     count = ROUNDS * workers
     evaluator = SleepingEvaluator(workers, count, clock)
     with tempfile.TemporaryDirectory() as folder, Store.open(f"sqlite:///{folder}/db") as store:
-        row = launch(store, candidates=10 * count, population=100, tournament=10)
+        row = launch(store, candidates=10 * count, population=100, tournament=10, behaviour=False)
         controller = Controller(store, row, evaluator, clock=clock.now)
         evaluator.enough = controller.drain
         controller.run()

@@ -13,6 +13,7 @@ from dataclasses import replace
 from difflib import unified_diff
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -31,10 +32,10 @@ from tests.cli.command import ROOT, data, primevo, refusal
 from tests.cli.instant import InstantPool
 
 VERBS = (
-    "init", "launch", "resume", "stop", "delete", "status", "list", "top", "show", "lineage",
-    "replay", "curve", "report", "tensorboard", "mlflow", "export", "generate", "evaluate",
-    "compare", "explain", "simplify", "study", "check", "validate", "seeds", "primitives", "doctor",
-    "db",
+    "init", "launch", "resume", "stop", "delete", "import", "status", "list", "top", "ui", "show",
+    "lineage", "replay", "curve", "report", "tensorboard", "mlflow", "export", "prune", "generate",
+    "evaluate", "compare", "explain", "simplify", "study", "check", "validate", "seeds",
+    "primitives", "doctor", "studies", "db",
 )  # fmt: skip
 
 
@@ -309,19 +310,19 @@ class TestCandidate:
         printed = primevo("show", "small", 1, "-o", "dot").stdout
         assert printed.startswith("digraph {")
         assert "T-MAT MUL" in printed
-        assert "--diff has no dot form" in refusal(
-            2, "show", "small", self.child(), "--diff", "seed", "-o", "dot"
+        assert "--diff has no csv form" in refusal(
+            2, "show", "small", self.child(), "--diff", "seed", "-o", "csv"
         )
 
-    def test_show_svg_says_what_it_needs(
+    def test_show_svg_needs_no_other_program(
         self, campaign: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PATH", str(campaign))
-        assert "install graphviz" in refusal(1, "show", "small", 1, "-o", "svg")
-        (campaign / "dot").write_text("#!/bin/sh\necho '<svg/>'\n")
-        (campaign / "dot").chmod(0o755)
-        monkeypatch.setenv("PATH", f"{campaign}:/bin:/usr/bin")
-        assert "<svg/>" in primevo("show", "small", 1, "-o", "svg").stdout
+        plain = primevo("show", "small", self.child(), "-o", "svg").stdout
+        marked = primevo("show", "small", self.child(), "-o", "svg", "--diff", "seed").stdout
+        for drawn in (plain, marked):
+            assert ElementTree.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
+        assert plain != marked
 
     def test_lineage_leads_from_the_seed_to_the_candidate(self, campaign: Path) -> None:
         child = self.child()

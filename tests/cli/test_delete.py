@@ -82,7 +82,7 @@ def test_a_person_is_asked(
         return answer == "y"
 
     monkeypatch.setattr(verbs.typer, "confirm", confirm)
-    monkeypatch.setattr("search.cli.commands.campaign.sys", FakeSys(Terminal()))
+    monkeypatch.setattr("search.cli.commands.asking.sys", FakeSys(Terminal()))
     result = CliRunner().invoke(app, ["delete", "small"])
     assert result.exit_code == left and rows(1)[0] == left
     assert asked[0].startswith("delete campaign 'small' with 30 candidates and ")

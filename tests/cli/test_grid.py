@@ -110,3 +110,10 @@ def recorded(folder: Path) -> int:
         return int(connection.execute("SELECT count(*) FROM study_runs").fetchone()[0])
     except sqlite3.OperationalError:
         return 0
+
+
+def test_validate_knows_a_study(folder: Path) -> None:
+    found = data("validate", "mine.yaml")
+    assert (found["budget"]["amounts"], found["name"]) == ([10, 20], "mine")
+    (folder / "mine.yaml").write_text(STUDY.replace("amounts", "amount"))
+    assert "did you mean 'amounts'?" in refusal(2, "validate", "mine.yaml")

@@ -195,3 +195,47 @@ class TestInterruption:
         assert f"{before} of " in told and "runs are known" in told
         rows = sqlite3.connect("primevo.db").execute("SELECT DISTINCT study FROM study_runs")
         assert rows.fetchall() == [("explain known 4",)]
+
+
+class TestKeptRuns:
+    """`primevo studies`."""
+
+    def test_what_was_trained_is_listed(self, folder: Path) -> None:
+        primevo("compare", "known/1", "known/2", "--seeds", 2)
+        primevo("explain", "known", 4, "--seeds", 2)
+        listed = data("studies", "list")
+        assert [row["study"] for row in listed] == ["compare", "explain known 4"]
+        assert (listed[0]["programs"], listed[0]["runs"]) == (2, 4)
+        assert listed[1]["runs"] == 2 * listed[1]["programs"] > 2
+        assert "explain known 4" in primevo("studies", "list").stdout
+        runs = data("studies", "runs", "compare")
+        assert len(runs) == 4 and {run["outcome"] for run in runs} == {"completed"}
+        assert runs[0]["task"]["model"]["d_model"] > 0 and runs[0]["val_loss"] > 0
+        assert len(csv_rows(primevo("studies", "runs", "compare", "-o", "csv").stdout)) == 4
+
+    def test_what_is_deleted_is_trained_again(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = data("compare", "known/1", "known/2", "--seeds", 2)
+        primevo("explain", "known", 4, "--seeds", 2)
+        told = primevo("studies", "delete", "compare", "--yes").stderr
+        assert told == "deleted 4 runs of 2 programs of study 'compare'\n"
+        assert [row["study"] for row in data("studies", "list")] == ["explain known 4"]
+        assert data("compare", "known/1", "known/2", "--seeds", 2) == first
+        assert data("studies", "list")[-1]["runs"] == 4
+
+    def test_it_asks_first(self, folder: Path) -> None:
+        primevo("compare", "known/1", "known/2", "--seeds", 2)
+        assert "say it with --yes" in refusal(2, "studies", "delete", "compare")
+        assert len(data("studies", "list")) == 1
+
+    def test_a_study_that_is_not_there(self, folder: Path) -> None:
+        primevo("compare", "known/1", "known/2", "--seeds", 2)
+        for verb in (("runs", "compar"), ("delete", "compar", "--yes")):
+            told = refusal(3, "studies", *verb)
+            assert "no study 'compar'; did you mean 'compare'?; there are: 'compare'" in told
+        assert len(data("studies", "list")) == 1
+
+
+def csv_rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))

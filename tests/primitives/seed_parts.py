@@ -56,7 +56,7 @@ def passed(
 ) -> Pass:  # fmt: skip
     """A pass on X, in training with these random numbers if a seed is given."""
     run = Run(training=seed is not None, tokens=tf.constant(tokens), seed=seed)
-    block = lower(graph, WIDTH, LoweringOptions(BATCH, LENGTH, kind=kind))
+    block = lower(graph, WIDTH, LoweringOptions(BATCH, LENGTH, kind=kind, dynamic=True))
     output = block.function(tf.constant(X), [tf.constant(w) for w in weights.values()], run)
     return Pass(np.asarray(output), run)
 

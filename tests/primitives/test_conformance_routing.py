@@ -324,8 +324,9 @@ def test_no_state_can_take_a_kernels_name() -> None:
     for dna in [*ROUTED_PROGRAMS, *map(load_seed, seed_names())]:
         graph = build(dna, bidirectional=True)
         assert isinstance(graph, Graph)
-        for kind in ("every", "blocks", "entries"):
-            options = LoweringOptions(capacity_factor=1.0 if kind == "blocks" else None, kind=kind)
+        for kind in ("every", "blocks", "entries", "runs"):
+            factor = 1.0 if kind == "blocks" else None
+            options = LoweringOptions(capacity_factor=factor, kind=kind, dynamic=True)
             called |= emit(graph, 16, options=options, record_loads=True).mentioned.functions
     assert called <= set(kernels_by_name())
     assert len(called) > 30

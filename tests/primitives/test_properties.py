@@ -48,7 +48,7 @@ from tests.reference.random_programs import programs, routed_programs
 PROGRAMS = {"dense": 580, "routed": 150}
 TELLING = {"dense": 500, "routed": 129}
 MOVING = {"dense": 400, "routed": 104}
-KINDS = ("every", "blocks", "entries")
+KINDS = ("every", "blocks", "entries", "runs")
 LENGTH, WIDTH, VOCABULARY = 6, 8, 99
 CUTS = (1, 3, 5)
 LOOSE = 1e-4
@@ -132,7 +132,9 @@ def shapes_of(
         size = {feature_size(node.type, WIDTH, LENGTH)}
         axes = [{abs(n), 1} if loose else {n} for n in node.type.branches]
         region = around[position]
-        while region >= 0 and around[inside_of(nodes, region)] >= 0:
+        while (
+            region >= 0 and chosen[region].kind != "runs" and around[inside_of(nodes, region)] >= 0
+        ):
             region = around[inside_of(nodes, region)]
         if region < 0 or chosen[region].kind == "every":
             shapes.append([{batch}, *axes, {LENGTH}, size])
@@ -160,16 +162,15 @@ def attempt(dna: DNA, seed: int) -> Trial:
         later[row, cut:] = rng.integers(0, VOCABULARY, LENGTH - cut)
     batch = tf.constant(np.concatenate([x, nudged, spliced]))
     ids = np.concatenate([tokens, tokens, later])
-    first, *rest = KINDS[seed % 3 :] + KINDS[: seed % 3]
-    rotary = seed // 3 % 3 == 2
-    options = LoweringOptions(7, LENGTH, kind=first, rotary=rotary)
+    first, *rest = KINDS[seed % 4 :] + KINDS[: seed % 4]
+    rotary = seed // 4 % 3 == 2
+    options = LoweringOptions(7, LENGTH, kind=first, dynamic=True, rotary=rotary)
     outputs, misshapen = traced(graph, batch, tensors, ids, options)
     length = 1 + seed % (LENGTH - 1)
 
     def run(kind: str, x: Array, tokens: Ids) -> Array:
-        block = block_function(
-            graph, WIDTH, LoweringOptions(*x.shape[:2], kind=kind, rotary=rotary)
-        )
+        options = LoweringOptions(*x.shape[:2], kind=kind, dynamic=True, rotary=rotary)
+        block = block_function(graph, WIDTH, options)
         return np.array(block(tf.constant(x), tensors, Run(tokens=tokens)))
 
     with np.errstate(all="ignore"):

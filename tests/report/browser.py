@@ -48,7 +48,14 @@ class Page:
 
     def open(self, path: Path) -> None:
         """Returns when the page's scripts have run."""
-        self._call("Page.navigate", url=path.as_uri())
+        self.visit(path.as_uri())
+
+    def visit(self, url: str) -> None:
+        """The same for the page at an address."""
+        loaded = [each for each in self._browser.events if each["method"] == "Page.loadEventFired"]
+        for each in loaded:
+            self._browser.events.remove(each)
+        self._call("Page.navigate", url=url)
         self._browser.wait_for("Page.loadEventFired")
         self.value("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 300)))")
 
@@ -85,12 +92,13 @@ class Page:
 
 
 class Browser:
-    """A Chromium with a profile of its own in `folder`."""
+    """A Chromium with a profile of its own in `folder`, and further flags."""
 
-    def __init__(self, executable: str, folder: Path) -> None:
+    def __init__(self, executable: str, folder: Path, *flags: str) -> None:
         read_there, self._write = os.pipe()
         self._read, write_there = os.pipe()
-        command = [executable, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={folder}"]
+        command = [executable, *FLAGS, *flags, "--remote-debugging-pipe"]
+        command.append(f"--user-data-dir={folder}")
         # Chromium reads commands from descriptor 3 and answers on 4; the shell puts them there.
         self._process = subprocess.Popen(
             ["bash", "-c", f'exec "$@" 3<&{read_there} 4>&{write_there}', "chromium", *command],

@@ -113,7 +113,7 @@ def _ending(
         "train_seconds": points[-1][2],
         "setup_seconds": 0.5,
         "curve": [] if failed else points,
-        "worker": "machine/1",
+        "worker": HOSTILE if hostile else "machine/1",
     }
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from search.campaign import queries as campaign_queries
+from search.config.plugins import stored_config
 from search.report import queries, terminal
 from search.report.queries import Point
 from search.storage.store import Store
@@ -67,3 +69,25 @@ def test_a_terminal_has_colours_and_blocks() -> None:
     drawn = terminal.draw({"one": POINTS}, "steps", 80, 24, plain=False)
     assert "\x1b[" in drawn
     assert "┌" in drawn
+
+
+def test_final_runs_have_curves_as_candidates_do(played: Store) -> None:
+    """They are scored where those of the search are, and stopped nowhere."""
+    spec = stored_config(played.campaign("test").config, "test").search
+    finalists = [row.id for row in campaign_queries.summary(played, "test").final]
+    found = queries.curves(played, "test", finalists, ("final",))
+    assert len(found) == len(finalists) * spec.final.seeds
+    for curve in found:
+        assert [point.steps for point in curve.points] == [*spec.budget.points, spec.budget.full]
+
+
+def test_final_runs_can_be_drawn_and_printed(folder: Path) -> None:
+    best = data("top", "small", "-n", 1)[0]["id"]
+    drawn = primevo("curve", "small", "--final").stdout
+    assert f"candidate {best}, final run 3" in drawn and "seed program 1, final run 1" in drawn
+    records = data("curve", "small", "--final")
+    finals = [record for record in records if record["kind"] == "final"]
+    assert {(record["id"], record["seed"]) for record in finals} == {
+        (id, 10**6 + seed) for id in (1, best) for seed in range(3)
+    }
+    assert list(finals[0])[:4] == ["id", "kind", "seed", "steps"]

@@ -25,7 +25,7 @@ from search.storage.events import Heartbeat
 from search.storage.store import Store
 from tests.search.instant import InstantEvaluator, launch, outcome_of
 from tests.search.recorded import Row, ask, evaluations, rows
-from workers.spec.outcome import Job, Outcome, Report
+from workers.spec.outcome import Hurdle, Job, Outcome, Report
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,7 +76,7 @@ def test_the_final_phase(store: Store) -> None:
     finals = [job for job in evaluator.submitted if job.test]
     assert evaluator.submitted[-6:] == finals
     assert {(job.budget.unit, job.budget.amount, job.budget.hurdles) for job in finals} == {
-        ("steps", 175.0, ())
+        ("steps", 175.0, (Hurdle(25.0), Hurdle(75.0)))  # scored there, and stopped nowhere
     }
     seeds = {job.seed for job in finals}
     assert len(seeds) == 2 and seeds.isdisjoint(j.seed for j in evaluator.submitted if not j.test)

@@ -11,7 +11,8 @@ import pytest
 
 from primitives.graph.build import Graph, IllTyped, build
 from primitives.language.dna import DNA, Instruction
-from primitives.language.text import render
+from primitives.language.text import parse, render
+from primitives.lowering.behaviour import behaviour
 from primitives.lowering.cost import Cost
 from primitives.programs.seeds import load_seed, seed_names
 from search.campaign.gates import (
@@ -89,7 +90,9 @@ COST = task_cost(graph_of(NEW), TASK)
 
 
 def test_the_chain() -> None:
-    assert list(GATES) == ["change", "types", "length", "seen", "suits", "cost", "memory"]
+    assert list(GATES) == [
+        "change", "types", "length", "seen", "suits", "cost", "memory", "behaviour",
+    ]  # fmt: skip
 
 
 def test_a_new_well_typed_child_passes() -> None:
@@ -312,3 +315,69 @@ def test_derived_numbers_differ_by_name_and_fit_31_bits() -> None:
     assert len(numbers) == 1000
     assert all(0 <= number < 2**31 for number in numbers)
     assert derive(1, "final") == derive(1, "final") != derive(2, "final")
+
+
+def behaves(dna: DNA) -> str:
+    digest = behaviour(graph_of(dna))
+    assert digest is not None
+    return digest
+
+
+def with_change(old: str, new: str) -> DNA:
+    text = render(SEED)
+    assert text.count(old) == 1
+    return parse(text.replace(old, new))
+
+
+ABSOLUTE = with_change("MAX(variance) constant=c2", "ABS(variance)")
+SQUARED = with_change("out = MAX(x) constant=c0", "r = MAX(x) constant=c0\n  out = SQUARE(r)")
+SQUARED_AGAIN = with_change(
+    "out = MAX(x) constant=c0", "r = MAX(x) constant=c0\n  out = MULTIPLY(r, r)"
+)
+
+
+def known_by_behaviour(*, pending: bool = False, **search: Any) -> Rules:
+    """A campaign that trained the seed, and trained, or trains, squared ReLU."""
+    known = State(make_config(**search).search)
+    for number, dna in enumerate((SEED, SQUARED), 1):
+        event = Proposed(number, None, "seed", graph_of(dna).hash, None, {}, 0, behaves(dna))
+        known.apply(event)
+        if number == 1 or not pending:
+            known.apply(ended(number, number, 2.0))
+    return Rules(WIDE, TASK, known)
+
+
+def test_a_child_that_does_what_its_parent_does_is_mutated_again() -> None:
+    parent = Parent(SEED, HASH, behaves(SEED))
+    answer = judge(Child(ABSOLUTE, parent, TASK), known_by_behaviour())
+    assert answer == Rejected("same behaviour as the parent")
+    assert judge(Child(NEW, parent, TASK), known_by_behaviour()) is PASSED
+
+
+def test_a_child_that_does_what_an_earlier_candidate_does_takes_over_its_outcome() -> None:
+    assert behaves(SQUARED_AGAIN) == behaves(SQUARED)
+    child = Child(SQUARED_AGAIN, Parent(SEED, HASH, behaves(SEED)), TASK)
+    assert judge(child, known_by_behaviour()) == Reuse(2)
+    waiting = judge(child, known_by_behaviour(pending=True))
+    assert waiting == Rejected("same behaviour as a candidate in training")
+
+
+def test_behaviour_counts_only_where_the_loss_alone_counts_and_the_config_asks() -> None:
+    child = Child(SQUARED_AGAIN, Parent(SEED, HASH, behaves(SEED)), TASK)
+    assert judge(child, known_by_behaviour(behaviour=False)) is PASSED
+    goals = ("val_loss", "step_time_s")
+    assert judge(child, known_by_behaviour(objectives=goals)) is PASSED
+
+
+def test_a_copy_is_known_as_its_original_and_is_no_finalist() -> None:
+    known = known_by_behaviour(candidates=4).state
+    hash = graph_of(SQUARED_AGAIN).hash
+    known.apply(Proposed(3, 1, "field", hash, 2, {}, 2))
+    known.apply(known.results[2]._replace(sequence=3, id=3))
+    known.apply(Proposed(4, 3, "field", graph_of(NEW).hash, None, {}, 3))
+    known.apply(ended(4, 4, 3.0))
+    assert known.behaviour_of[3] == behaves(SQUARED)
+    assert known.searched and known.finalists == (1, 2, 4)
+    child = Child(SQUARED, Parent(SQUARED_AGAIN, hash, known.behaviour_of[3]), TASK)
+    answer = GATES["behaviour"].judge(child, Rules(WIDE, TASK, known))
+    assert answer == Rejected("same behaviour as the parent")

@@ -88,6 +88,8 @@ def as_of(revision: str, campaign: Rows) -> Rows:
         rows["campaigns"][0]["plugins"] = [{"name": "mine", "version": "1.2"}]
     if revision >= "0005":
         rows["study_runs"] = [STUDY_RUN | {"key": key} for key in "xy"]
+    if revision >= "0006":
+        rows["candidates"][0]["behaviour"] = "0f" * 16
     return rows
 
 

@@ -170,7 +170,7 @@ def test_a_plug_ins_mutation_is_used_where_it_is_named():
         child, name = mutate(SMALL, random.Random(0), spec.mutations)
         assert (name, child.length) == ("twice", SMALL.length + 2)
         assert set(make_config().search.mutations) == set(DEFAULT_PROBABILITIES)
-        assert len(DEFAULT_PROBABILITIES) == 6 and len(MUTATIONS) == 7
+        assert len(DEFAULT_PROBABILITIES) == 6 and "twice" in MUTATIONS
         with pytest.raises(ValueError, match="unknown mutation 'twise'; did you mean 'twice'"):
             SearchSpec(candidates=1, mutations={"twise": 1.0}, budget=spec.budget)
     finally:

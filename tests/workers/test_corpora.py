@@ -212,7 +212,8 @@ def test_a_row_is_all_that_a_corpus_needs(with_numbers: None) -> None:
     ("spec", "message"),
     [
         ({"source": "numbers", "options": {"cuont": 1}}, r"did you mean 'count'\? allowed: count,"),
-        ({"options": {"count": 1}}, "corpus 'sotu' has no options; found 'count'"),
+        ({"source": "text", "options": {"count": 1}}, "'text' has no options; found 'count'"),
+        ({"options": {"last": 1}}, r"'last'; did you mean 'last_year'\? allowed: first_year"),
         ({"source": "numbers", "options": {"count": [1]}}, "options.count"),
     ],
 )

@@ -3,7 +3,8 @@
 The expected calibration error (Guo et al. 2017, equation 3) sorts positions by the probability of
 the most probable token into bins of one width, and takes the mean distance between that probability
 and how often the token came. The Brier score (Brier 1950) is the squared distance between all
-probabilities and what came: sum_k (p_k - y_k)^2, from 0 to 2.
+probabilities and what came: sum_k (p_k - y_k)^2, from 0 to 2. Both are of the
+model's own probabilities, without an objective's memory.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def _loss(model: Any, split: Any, task: Task) -> tuple[float, list[Any]]:
             logits, memory = model(batch.tokens), None
         losses = np.asarray(objective.scoring(logits, batch, _Logits(memory)))
         own = sums(ops.cast(logits, "float32"), batch.targets, batch.counts)
-        parts = [total + np.asarray(part) for total, part in zip(parts, own, strict=True)]
+        parts = [so_far + np.asarray(part) for so_far, part in zip(parts, own, strict=True)]
         counts = np.ones(losses.shape) if batch.counts is None else np.asarray(batch.counts)
         total += float(np.sum(losses * counts))
         weight += float(np.sum(counts))

@@ -48,6 +48,7 @@ class Backend:
         engine: `module:Class` of an `engines.engine.Engine`, imported when a candidate is trained.
         fuses: whether it fuses elementwise operations on every kind of device. (On accelerators
             every backend does.)
+        dynamic: whether, without XLA, sizes of its arrays may follow from values.
         flash: the kinds of devices, such as gpu, on which it has a kernel for attention of
             bfloat16 operands that never writes the scores to memory.
         bfloat16: the kinds of devices on which products in bfloat16 pay however short the budget.
@@ -62,6 +63,7 @@ class Backend:
     configure: Callable[[Layout, int | None], None]
     engine: str
     fuses: bool = False
+    dynamic: bool = False
     flash: frozenset[str] = frozenset()
     bfloat16: frozenset[str] = frozenset()
     ahead: bool = False
@@ -169,6 +171,7 @@ TENSORFLOW = Backend(
     keras="tensorflow",
     configure=_configure_tensorflow,
     engine="workers.engines.tensorflow_engine:TensorFlowEngine",
+    dynamic=True,
     packages=("keras", "tensorflow"),
 )
 

@@ -10,6 +10,7 @@ from primitives.language.dna import DNA
 from primitives.lowering.cost import Cost, program_layers, static_cost
 from primitives.lowering.dispatch import LoweringOptions
 from primitives.programs.seeds import other_graph
+from workers.machine.backends import BACKENDS
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.positions import POSITIONS
 from workers.spec.task import Task
@@ -31,8 +32,19 @@ def lowering_options(task: Task) -> LoweringOptions:
         task.model.sequence_length,
         training.capacity_factor,
         training.routing,
+        dynamic=BACKENDS[training.backend].dynamic
+        and training.jit != "on"
+        and training.precision != "mixed_bfloat16",
         rotary=POSITIONS[task.model.positions].rotary,
     )
+
+
+def behaviour(graph: Graph, task: Task) -> str | None:
+    """A digest of what a program does on fixed inputs under the task's positions; None where that
+    cannot be told. NumPy is imported when this is first asked."""
+    from primitives.lowering.behaviour import behaviour as digest
+
+    return digest(graph, lowering_options(task).rotary)
 
 
 def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:

@@ -24,9 +24,9 @@ SLOTS = {"adamw": 2, "adafactor": 0}
 KEPT = 0.02
 """The share of a program's activations that training holds at once at the least. Compilers fuse
 elementwise operations, and a fused attention never holds its scores. Measured on CPU, 11 seed
-programs on TensorFlow and 5 on JAX at two sizes took 0.43 to 1.38 of the whole estimate, and a
-chain of 90 elementwise operations over attention scores 0.53 (tests/benchmarks/footprint.py): this
-share is less than a twentieth of that."""
+programs on TensorFlow and all 28 on JAX took 0.43 to 1.43 of the whole estimate, and a chain of 90
+elementwise operations over attention scores 0.53 (tests/benchmarks/footprint.py): this share is
+less than a twentieth of that."""
 
 LOGITS = 2
 """Arrays as large as the logits: these, and their gradient."""

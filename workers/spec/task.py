@@ -145,7 +145,7 @@ class TrainingSpec(Spec):
         description="an expert's places over its even share of a sequence's tokens, in training; "
         "null drops nothing",
     )
-    routing: Literal["every", "blocks", "entries"] | None = Field(
+    routing: Literal["every", "blocks", "entries", "runs"] | None = Field(
         None, description="how routed calls run; null chooses the cheapest way for each"
     )
     precision: Literal["auto", "float32", "mixed_bfloat16"] = Field(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from search.cli.commands.asking import agreed
 from search.cli.commands.opening import open_store, option, stored_config
 from search.cli.commands.options import (
     Campaign,
@@ -38,13 +39,15 @@ def launch(
     output: Output = "table",
 ) -> None:
     """Run a campaign. It ends in a table of the best against the seed program, and a verdict."""
+    from search.campaign.seeding import finder
     from search.config.file import load
     from search.config.memory import with_memory_limit
     from search.config.plugins import versions
     from search.storage.store import Store
 
+    named = [] if name is None else [f"name={json.dumps(name)}"]
     checked, warnings = with_memory_limit(
-        load(config, [*(overrides or ()), *([] if name is None else [f"name={json.dumps(name)}"])])
+        load(config, [*(overrides or ()), *named], finder(storage))
     )
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -133,7 +136,7 @@ def delete(name: Campaign, yes: Yes = False, storage: Storage = None) -> None:
             )
         line = queries.line(store, campaign)
         what = f"'{name}' with {line.recorded} candidates and {line.evaluated} training runs"
-        if not (yes or _agreed(f"delete campaign {what}?")):
+        if not (yes or agreed(f"delete campaign {what}?")):
             print("nothing was deleted", file=sys.stderr)
             raise typer.Exit(1)
         store.delete(campaign)
@@ -144,13 +147,6 @@ def delete(name: Campaign, yes: Yes = False, storage: Storage = None) -> None:
             f"'{name}'",
             file=sys.stderr,
         )
-
-
-def _agreed(question: str) -> bool:
-    """The answer of a person; a UsageError where there is none to ask."""
-    if not sys.stdin.isatty():
-        raise UsageError(f"{question} there is no terminal to answer at; say it with --yes")
-    return typer.confirm(question, err=True)
 
 
 def _kept_weights(campaign: CampaignRow) -> Path | None:

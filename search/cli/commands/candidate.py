@@ -13,7 +13,6 @@ from search.errors import UsageError
 if TYPE_CHECKING:
     from primitives.language.dna import DNA
     from search.campaign.queries import Record
-    from search.storage.store import Store
 
 _LINEAGE_COLUMNS = ("id", "mutation", "outcome", "fitness", "val_bpb", "params", "hash")
 
@@ -36,24 +35,26 @@ def show(
         typer.Option("--output", "-o", help="How it is printed."),
     ] = "text",
 ) -> None:
-    """Print a candidate. Its record, static cost, ancestry and live program."""
+    """Print a candidate. Its record, static cost, ancestry and live program. A drawing (dot, svg)
+    with --diff has what is new in green, what changed in yellow, what is gone in red."""
     from search.campaign import queries
     from search.cli.output import print_fields, print_json
-    from search.config.programfile import checked
 
     with reading(storage) as store:
         record = queries.candidate(store, name, id)
         ancestry = queries.lineage(store, name, id)
         dna = candidate_program(store, name, id)
         size = size_of(dna, stored_config(store, name).task)
-        change = _diff(store, name, ancestry, diff, genome) if diff else None
-    if diff and output not in ("text", "json"):
-        raise UsageError(f"--diff has no {output} form; use -o text or -o json")
+        other = _other(name, ancestry, diff) if diff else None
+        before = candidate_program(store, name, other) if other else None
+    if diff and output == "csv":
+        raise UsageError("--diff has no csv form; use -o text, json, dot or svg")
+    change = _diff(before, dna, (other, id), genome) if before else None
     if output in ("dot", "svg"):
-        from search.cli import drawing
+        from search.report import drawing
 
         draw = drawing.dot if output == "dot" else drawing.svg
-        print(draw(checked(dna, "the program"), f"{name}: candidate {id}"))
+        print(draw(dna, f"{name}: candidate {id}", before))
     elif output == "json":
         from primitives.language.jsonform import to_json
 
@@ -101,20 +102,20 @@ def _text(dna: DNA, genome: bool) -> str:
     return render(dna if genome else live_program(dna))
 
 
-def _diff(store: Store, name: str, ancestry: list[Record], relative: Relative, genome: bool) -> str:
-    """A unified diff of the two programs' text, from the relative to the candidate: of the live
-    programs, or of the genomes."""
-    from difflib import unified_diff
-
+def _other(name: str, ancestry: list[Record], relative: Relative) -> int:
+    """The candidate to compare with; a UsageError where there is none."""
     own = int(ancestry[-1]["id"] or 0)
     if len(ancestry) < 2:
         raise UsageError(f"candidate {own} of {name} is a seed program; it has no {relative}")
-    other = int(ancestry[-2 if relative == "parent" else 0]["id"] or 0)
-    before, after = (
-        _text(candidate_program(store, name, id), genome).splitlines(keepends=True)
-        for id in (other, own)
-    )
-    return "".join(unified_diff(before, after, f"candidate {other}", f"candidate {own}"))
+    return int(ancestry[-2 if relative == "parent" else 0]["id"] or 0)
+
+
+def _diff(before: DNA, after: DNA, ids: tuple[int | None, int], genome: bool) -> str:
+    """A unified diff of two candidates' text: of the live programs, or of the genomes."""
+    from difflib import unified_diff
+
+    old, new = (_text(dna, genome).splitlines(keepends=True) for dna in (before, after))
+    return "".join(unified_diff(old, new, f"candidate {ids[0]}", f"candidate {ids[1]}"))
 
 
 def _print_diff(change: str) -> None:

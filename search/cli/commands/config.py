@@ -35,15 +35,20 @@ def init(
 
 
 def validate(config: ConfigFile, overrides: Overrides = None, output: Output = "table") -> None:
-    """Check a config. Prints it whole, with the defaults filled in."""
+    """Check a config, of a campaign or a study. Prints it whole, with the defaults filled in."""
+    from search.campaign.seeding import finder
     from search.cli.output import print_fields, print_json, print_records
     from search.config.file import load
+    from search.config.gridfile import is_study, load_study
     from search.config.memory import with_memory_limit
 
-    checked = load(config, overrides or ())
-    for warning in with_memory_limit(checked)[1]:
-        print(f"warning: {warning}", file=sys.stderr)
-    data = checked.model_dump(mode="json")
+    if is_study(config, overrides or ()):
+        data = load_study(config, overrides or ()).model_dump(mode="json")
+    else:
+        checked = load(config, overrides or (), finder())
+        for warning in with_memory_limit(checked)[1]:
+            print(f"warning: {warning}", file=sys.stderr)
+        data = checked.model_dump(mode="json")
     if output == "json":
         print_json(data)
     elif output == "csv":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
+from search.cli.commands.importing import As, checked_name, print_copied
 from search.cli.commands.options import DEFAULT_STORAGE, Output, Storage
 
 app = typer.Typer(
@@ -75,17 +75,10 @@ def copy(
         str | None,
         typer.Option("--campaign", metavar="NAME", help="This one; default: all of them."),
     ] = None,
+    rename: As = None,
 ) -> None:
     """Copy campaigns to another database, and runs of studies where no campaign is named. All of it
     arrives, or nothing does."""
     from search.storage import transfer
 
-    arrived = transfer.copy(source, target, campaign)
-    for copied in arrived.campaigns:
-        print(
-            f"copied campaign '{copied.name}': {copied.candidates} candidates and "
-            f"{copied.evaluations} evaluations"
-        )
-    if arrived.study_runs:
-        print(f"copied {arrived.study_runs} runs of studies")
-    print("kept weights are files beside the database and were not copied", file=sys.stderr)
+    print_copied(transfer.copy(source, target, campaign, checked_name(rename)))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from search.cli.commands.options import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
-    from primitives.graph.build import Graph
     from primitives.language.dna import DNA
     from search.config.schema import CampaignConfig
     from search.storage.store import Store
@@ -49,29 +48,9 @@ def candidate_program(store: Store, name: str, id: int) -> DNA:
 
 def size_of(dna: DNA, task: Task) -> dict[str, int | str]:
     """Hash, length and static cost of a program that type-checks, at the task's sizes."""
-    from search.campaign.gates import task_cost
-    from search.config.programfile import checked
+    from search.campaign import size
 
-    graph = checked(dna, "the program")
-    cost = task_cost(graph, task)
-    return {
-        "hash": graph.hash,
-        "instructions": dna.length,
-        "parameters": cost.parameters,
-        "active_parameters": cost.active_parameters,
-        "flops_per_token": cost.flops_per_token,
-        "activation_bytes": cost.activation_bytes,
-        **_training_only(graph),
-    }
-
-
-def _training_only(graph: Graph) -> dict[str, str]:
-    """What is different while the program trains, if anything."""
-    from primitives.ops.table import PRIMITIVES
-
-    notes = {op: PRIMITIVES[op].training for op in sorted(graph.ops) if op in PRIMITIVES}
-    text = "; ".join(f"{op}: {note}" for op, note in notes.items() if note)
-    return {"in_training": text} if text else {}
+    return size.size_of(dna, task)
 
 
 def option(storage: str | None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -28,6 +30,9 @@ def curve(
     x: Annotated[
         Literal["steps", "tokens", "seconds"], typer.Option("--x", help="What runs to the right.")
     ] = "steps",
+    final: Annotated[
+        bool, typer.Option("--final", help="The final runs, too, with kind and seed in tables.")
+    ] = False,
     storage: Storage = None,
     output: Annotated[
         Literal["plot", "table", "csv", "json"],
@@ -39,7 +44,7 @@ def curve(
 
     with reading(storage) as store:
         wanted = _wanted(store, name, ids)
-        curves = queries.curves(store, name, wanted)
+        curves = queries.curves(store, name, wanted, ("search", "final") if final else ("search",))
     missing = [id for id in wanted if id not in {each.id for each in curves}]
     if missing:
         _say_missing(name, missing)
@@ -48,7 +53,7 @@ def curve(
     if output == "plot":
         _plot(curves, x)
     else:
-        _print_points(curves, output)
+        _print_points(curves, output, final)
 
 
 def report(
@@ -98,17 +103,33 @@ def _plot(curves: list[Curve], axis: Literal["steps", "tokens", "seconds"]) -> N
     from search.report.terminal import draw
 
     columns, rows = get_terminal_size((80, 24))
-    series = {_label(each): each.points for each in curves}
+    series = {label: each.points for label, each in zip(_labels(curves), curves, strict=True)}
     plain = not stdout().is_terminal
     print(draw(series, axis, columns, min(rows, 40), plain))
 
 
-def _label(curve: Curve) -> str:
-    return f"seed program {curve.id}" if curve.id == 1 else f"candidate {curve.id}"
+def _labels(curves: Sequence[Curve]) -> Iterator[str]:
+    """Each curve's name; final runs are numbered by candidate."""
+    finals: Counter[int] = Counter()
+    for each in curves:
+        label = f"seed program {each.id}" if each.id == 1 else f"candidate {each.id}"
+        if each.kind == "final":
+            finals[each.id] += 1
+            label += f", final run {finals[each.id]}"
+        yield label
 
 
-def _print_points(curves: list[Curve], output: Literal["table", "csv", "json"]) -> None:
+def _print_points(
+    curves: Sequence[Curve], output: Literal["table", "csv", "json"], final: bool
+) -> None:
     from search.cli.output import print_records
 
-    records = [{"id": each.id, **point._asdict()} for each in curves for point in each.points]
-    print_records(records, _CURVE_COLUMNS, output)
+    records = [
+        {"id": each.id, **({"kind": each.kind, "seed": each.seed} if final else {})}
+        | point._asdict()
+        for each in curves
+        for point in each.points
+    ]
+    first, *rest = _CURVE_COLUMNS
+    columns = (first, "kind", "seed", *rest) if final else _CURVE_COLUMNS
+    print_records(records, columns, output)

@@ -1,0 +1,58 @@
+"""Campaigns of another database."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.commands.options import DEFAULT_STORAGE, Storage
+from search.errors import UsageError
+
+if TYPE_CHECKING:
+    from search.storage.transfer import Transfer
+
+As = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="What the one campaign is called there.")
+]
+
+
+def import_campaigns(
+    source: Annotated[str, typer.Argument(metavar="OTHER", help="A SQLite file, or a URL.")],
+    campaign: Annotated[
+        str | None,
+        typer.Option("--campaign", metavar="NAME", help="This one; default: all of them."),
+    ] = None,
+    rename: As = None,
+    storage: Storage = None,
+) -> None:
+    """Take over campaigns of another database. All of them arrive, or none does; a later campaign
+    may start from one: search.seeds: [campaign:NAME]."""
+    from search.storage import transfer
+
+    url = source if "://" in source else f"sqlite:///{source}"
+    name = checked_name(rename)
+    print_copied(transfer.copy(url, storage or DEFAULT_STORAGE, campaign, name))
+
+
+def checked_name(name: str | None) -> str | None:
+    """A new name for a campaign, if one is given; a UsageError for what cannot be one."""
+    from search.config.schema import CAMPAIGN_NAME, NAME_RULE
+
+    if name is not None and re.match(CAMPAIGN_NAME, name) is None:
+        raise UsageError(f"--as: '{name[:120]}' cannot name a campaign ({NAME_RULE})")
+    return name
+
+
+def print_copied(arrived: Transfer) -> None:
+    """A line for each thing that arrived."""
+    for copied in arrived.campaigns:
+        print(
+            f"copied campaign '{copied.name}': {copied.candidates} candidates and "
+            f"{copied.evaluations} evaluations"
+        )
+    if arrived.study_runs:
+        print(f"copied {arrived.study_runs} runs of studies")
+    print("kept weights are files beside the database and were not copied", file=sys.stderr)

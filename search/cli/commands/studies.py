@@ -1,0 +1,66 @@
+"""What compare, explain and simplify have recorded: listed and deleted."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from search.cli.commands.asking import agreed
+from search.cli.commands.opening import open_store, reading
+from search.cli.commands.options import Output, Storage, Wide, Yes
+
+app = typer.Typer(
+    help="Look after recorded runs of studies. List and delete what compare, explain and simplify "
+    "trained.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Study = Annotated[
+    str, typer.Argument(metavar="STUDY", help="As `studies list` calls it, e.g. 'explain small 7'.")
+]
+
+
+@app.command(name="list")
+def list_studies(wide: Wide = False, storage: Storage = None, output: Output = "table") -> None:
+    """List the studies that have recorded runs."""
+    from search.cli.output import print_records
+    from search.study import kept
+
+    with reading(storage) as store:
+        rows = [asdict(each) for each in kept.studies(store)]
+    columns = ("study", "programs", "runs", *(("first_at", "last_at") if wide else ()))
+    print_records(rows, columns, output, flexible="study", wide=wide)
+
+
+@app.command()
+def runs(
+    study: Study, wide: Wide = False, storage: Storage = None, output: Output = "table"
+) -> None:
+    """List a study's runs. -o json has the task of each, too."""
+    from search.cli.output import print_records
+    from search.study import kept
+
+    with reading(storage) as store:
+        rows = kept.runs(store, study)
+    columns = ("hash", "seed", "outcome", "val_loss", "amount", "unit")
+    more = ("worker", "finished_at") if wide else ()
+    print_records(rows, (*columns, *more), output, wide=wide)
+
+
+@app.command()
+def delete(study: Study, yes: Yes = False, storage: Storage = None) -> None:
+    """Delete a study's runs. It asks first; told again, the study trains them again."""
+    from search.study import kept
+
+    with open_store(storage) as store:
+        found = kept.of_study(store, study)
+        what = f"{found.runs} runs of {found.programs} programs of study '{study}'"
+        if not (yes or agreed(f"delete {what}?")):
+            print("nothing was deleted", file=sys.stderr)
+            raise typer.Exit(1)
+        kept.forget(store, study)
+    print(f"deleted {what}", file=sys.stderr)
