@@ -27,6 +27,7 @@ from workers.model.model import (
     EMBEDDING_AND_HEAD,
     ModelHead,
     Seeds,
+    embedding_and_head,
     embedding_rows,
     initial_model,
     model_layers,
@@ -345,10 +346,12 @@ def test_xla_computes_the_same(few, name):
     assert made[0] == pytest.approx(made[1], abs=1e-4)
 
 
-def test_an_exported_model_remembers(few, tmp_path):
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_an_exported_model_remembers(few, tmp_path, positions):
     """Its card has the loss with memories that the engine measures, and `predict_next`, segment by
     segment, gives the probabilities of the objective."""
-    task = changed(few, "trime_long", batch_size=8)
+    model = few.model.model_copy(update={"positions": positions})
+    task = changed(few.model_copy(update={"model": model}), "trime_long", batch_size=8)
     folder, card = tmp_path / "made", {"program": "seed"}
     export_candidate(SEED, folder, task=task, budget=Budget("steps", 1), seed=3, card=card,
                      untrained=True)  # fmt: skip
@@ -365,7 +368,9 @@ def test_an_exported_model_remembers(few, tmp_path):
         chances, memories = model.predict_next(tf.constant(segment[None], tf.int32), memories)
         found.append(-np.take_along_axis(np.asarray(chances)[0], segment[1:, None], -1)[:, 0])
     layers = model_layers(build(SEED), task)
-    losses, *_ = token_losses(layers, values, group, False, tf.zeros(2, tf.int32), row)
+    losses, *_ = token_losses(
+        layers, values, group, False, tf.zeros(2, tf.int32), row, embedding_and_head(task.model)
+    )
     assert not (group == 0).any()  # one document
     np.testing.assert_allclose(np.array(found), np.asarray(losses), atol=1e-4)
     assert memories[0].shape == (1, 64, 16)
