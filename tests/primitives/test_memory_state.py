@@ -97,7 +97,7 @@ OTHERS = {
     "base": "main.attended", "primer": "main.attended", "mixture_of_depths": "x",
     "campaign_pp": "main.normed",
 }  # fmt: skip
-"""Where the feed-forward reads the residual stream itself, or the stream passes the whole block by."""
+"""Where the feed-forward reads the residual stream itself, or the stream passes the block by."""
 
 
 @pytest.mark.parametrize("name", seed_names())
