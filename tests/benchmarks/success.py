@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from statistics import mean
 
+from search.campaign import queries
 from search.campaign.controller import Controller
 from search.campaign.progress import FinalRow
 from search.config.file import load
@@ -44,7 +45,7 @@ def one(config: CampaignConfig, pool: Pool, seed: int) -> dict[str, float]:
         own = config.model_copy(update={"weights": f"{folder}/weights"})
         row = store.create_campaign("success", own.model_dump_json(), seed)
         progress = Controller(store, row, pool).run()
-    rows = list(progress.final)
+        rows = list(queries.summary(store, "success").final)
     (first,) = (row for row in rows if row.is_seed)
     completed = [row for row in rows if row.val_losses and not row.is_seed]
     offered = min(completed, key=lambda row: mean(row.val_losses))
