@@ -6,6 +6,7 @@
 - `programs`: the programs that a search starts from, as data files.
 - `kernels`: the functions that lowered programs call. Keras is imported here, and not above.
 - `lowering`: a graph as keras.ops source, how its routed calls are dispatched, what it costs.
+- `cutting`: what can be cut out of a graph, and the smaller one that is left.
 """
 
 from primitives.errors import ProgramError

@@ -6,6 +6,8 @@
 - `model`: the model around a block, and its weights as an optimiser's variables.
 - `engines`: compiled training steps on each backend.
 - `training`: a run under a budget; experts' usage; the random-token oracle.
+- `memory`: what a trained model scores with memories.
+- `pruning`: smaller models from trained ones.
 - `plugins`: modules that add rows to the tables.
 - `pool`: the Ray actors that run jobs.
 - `export`: a winner as a Keras layer of its own.

@@ -17,7 +17,10 @@ from primitives.graph.typing import TypeFault
 from primitives.language.dna import DNA, INPUTS
 from primitives.ops.types import BLOCK, Mismatch, StateType
 
-__all__ = ["COMBINE", "CONCAT", "DISPATCH", "INPUT", "Graph", "IllTyped", "Node", "build"]
+__all__ = ["COMBINE", "CONCAT", "DISPATCH", "INPUT", "KEEP", "Graph", "IllTyped", "Node", "build"]
+
+KEEP = "KEEP"
+"""The op that smaller graphs have besides: gates without those of experts that were cut."""
 
 
 class Node(NamedTuple):

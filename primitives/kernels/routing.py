@@ -72,6 +72,20 @@ def take_entries(x: Tensor, ids: Tensor) -> Tensor:
     return ops.take_along_axis(x, ids, axis=-1)
 
 
+def keep_entries(x: Tensor, ids: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """A sparse state x [..., k] at ids [..., k] over n experts as one over those that are left, by
+    the places [n] of all: i for the one that is expert i now, and -1 - i for one that is gone,
+    whose entries go to expert i with a gate of 0."""
+    place = ops.take(ops.cast(places, "int32"), ops.cast(ids, "int32"), axis=0)
+    gone = place < 0
+    return ops.where(gone, ops.zeros_like(x), x), ops.where(gone, -1 - place, place)
+
+
+def keep_scores(x: Tensor, places: Tensor) -> Tensor:
+    """A state x [..., n] over n experts, at those that are left: places [m] of them."""
+    return ops.take(x, ops.cast(places, "int32"), axis=-1)
+
+
 def pair_scores(x: Tensor, y: Tensor) -> Tensor:
     """x [..., n] and y [..., m]: all sums [..., n m]."""
     x, y = same_heads(x, y)

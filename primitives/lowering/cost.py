@@ -70,14 +70,39 @@ def static_cost(
     if other is not None and own < layers:
         rest = _block_cost(other, d_model, options)
         sums = [total + (layers - own) * part for total, part in zip(sums, rest, strict=True)]
+    return _with_ends(sums, d_model, options, vocabulary, learned_positions)
+
+
+def layers_cost(
+    graphs: Sequence[Graph], d_model: int, vocabulary: int, options: LoweringOptions,
+    learned_positions: bool = True,
+) -> Cost:  # fmt: skip
+    """The same of a model with a graph of its own for each layer."""
+    sums = [0.0] * 5
+    for graph in graphs:
+        sums = [
+            total + part
+            for total, part in zip(sums, _block_cost(graph, d_model, options), strict=True)
+        ]
+    return _with_ends(sums, d_model, options, vocabulary, learned_positions)
+
+
+def _with_ends(
+    sums: Sequence[float],
+    d_model: int,
+    options: LoweringOptions,
+    vocabulary: int,
+    learned_positions: bool,
+) -> Cost:
+    """The cost of a model, from its blocks' sums."""
     parameters, flops, elements, active, moved = sums
-    outer = (vocabulary + learned_positions * sequence_length + 2) * d_model
+    outer = (vocabulary + learned_positions * options.sequence_length + 2) * d_model
     head_flops = 2 * vocabulary * d_model
     activations = elements + vocabulary + 2 * d_model
     moved += 2 * (vocabulary + 4 * d_model) + (parameters + outer) / options.tokens
     return Cost(
         round(parameters) + outer, round(flops) + head_flops,
-        round(activations * sequence_length) * BYTES, round(active) + outer,
+        round(activations * options.sequence_length) * BYTES, round(active) + outer,
         round(moved * BYTES),
     )  # fmt: skip
 
@@ -112,6 +137,18 @@ def _block_cost(
         turned = sum(_size(nodes[each].type, d_model, length) for each in rotated_states(nodes))
         flops, elements, moved = flops + FLOPS * turned, elements + turned, moved + 2 * turned
     return parameters, flops, elements, active, moved
+
+
+def flops_of_nodes(graph: Graph, d_model: int, options: LoweringOptions) -> list[float]:
+    """The forward FLOPs a token of each node, as `static_cost` adds them up for a block."""
+    nodes, length, found = graph.nodes, options.sequence_length, list[float]()
+    shares = _shares(nodes, d_model, options)
+    for node, share in zip(nodes, shares, strict=True):
+        first = node.inputs[0] if node.inputs else 0
+        read = nodes[first].type
+        _, work, _ = _node_cost(node.op, node.context, read, node.type, d_model, length)
+        found.append(work * (share if share.packed else shares[first]).rows)
+    return found
 
 
 def _size(state: StateType, d_model: int, length: int) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from primitives.graph.build import COMBINE, CONCAT, DISPATCH, INPUT, Graph, Node
+from primitives.graph.build import COMBINE, CONCAT, DISPATCH, INPUT, KEEP, Graph, Node
 from primitives.kernels import kernels
 from primitives.lowering.dispatch import LoweringOptions, Strategy, inside_of, regions, strategies
 from primitives.lowering.expression import (
@@ -259,12 +259,23 @@ class Emitter:
             score = node.inputs[0]
             scored = scope.value(self.nodes[score].inputs[0])
             return call("top_scores", scored, self.weight(score)[0], node.count)
+        if node.op == KEEP:
+            return self.left(position)
         if node.op == CONCAT and node.type.axis == ENTRIES:
             return self.sparse_concat(node)
         weight, kernels_instead = self.weight(position)
         name = self.weights.get(position, "")
         made = operation(self.nodes, node, scope.variables, weight, name, scope.ids, self.options)
         return with_functions(made, kernels_instead)
+
+    def left(self, position: int) -> Expression:
+        """Gates without those of experts that were cut."""
+        node = self.nodes[position]
+        gates, places = node.inputs[0], Name(f"{self.owner}{self.weights[position]}")
+        if node.type.axis != ENTRIES:
+            return call("keep_scores", self.scope.value(gates), places)
+        ids = self.scope.indices(self.nodes[gates], node.type.branches)
+        return call("keep_entries", self.scope.with_heads(gates, node.type.branches), ids, places)
 
     def sparse_concat(self, node: Node) -> Expression:
         """Values and indices of sparse states, side by side."""

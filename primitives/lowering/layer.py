@@ -121,7 +121,7 @@ def initial_weights(specs: Sequence[WeightSpec], rng: np.random.Generator) -> li
 def _initial(spec: WeightSpec, rng: np.random.Generator) -> Array:
     if spec.init == "ones":
         return np.ones(spec.shape, np.float32)
-    if spec.init == "zeros":
+    if spec.init in ("zeros", "table"):
         return np.zeros(spec.shape, np.float32)
     if spec.init == "causal":
         taps = spec.shape[-2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from primitives.graph.build import Graph, Node
+from primitives.graph.build import KEEP, Graph, Node
 from primitives.lowering.dispatch import weight_shape
 from primitives.lowering.names import Names
 from primitives.ops.table import PRIMITIVES, Init
@@ -35,10 +35,13 @@ def weight_specs(graph: Graph, d_model: int) -> tuple[WeightSpec, ...]:
             branches = tuple(abs(n) for n in node.context)
             trained, fan_in = row.weight.trainable, math.prod(shape[:-1])
             specs.append(WeightSpec(name, (*branches, *shape), row.weight.init, fan_in, trained))
+        elif node.op == KEEP:
+            name = names.new(f"{node.name}_places")
+            specs.append(WeightSpec(name, (node.count,), "table", 1, trainable=False))
     return tuple(specs)
 
 
 def has_weight(node: Node) -> bool:
     """Whether the node's operation has a weight."""
     row = PRIMITIVES.get(node.op)
-    return row is not None and row.weight is not None
+    return node.op == KEEP or (row is not None and row.weight is not None)

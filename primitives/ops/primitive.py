@@ -12,7 +12,7 @@ Rule = Callable[[StateType, StateType, int, tuple[int, ...]], Inferred]
 """(type of input 1, type of input 2, dim in units or count, branch axes around) -> type or why
 there is none. A primitive of one input ignores the second type."""
 
-Init = Literal["fan_in", "causal", "ones", "zeros"]
+Init = Literal["fan_in", "causal", "ones", "zeros", "table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class Weight:
             the branch axes. CONV 3X1 from 64 channels to 32 has (3, 64, 32).
         init: how it starts. "fan_in" is normal with variance 1/(product of all axes but the last);
             "causal" is 1/2 on the current position and 1/(2 taps) on each earlier one, as in
-            Primer's published layer; "ones" and "zeros" are what they say.
+            Primer's published layer; "ones" and "zeros" are what they say. A "table" is no start:
+            it is set when a graph is cut, and 0 before.
         trainable: False for a weight that keeps its start value, and for a state that the
             primitive's function moves by itself, such as a balancing bias.
     """

@@ -21,6 +21,7 @@ from search.cli.commands import (
     machine,
     overview,
     program,
+    pruning,
     replay,
     report,
     studies,
@@ -85,7 +86,8 @@ for verb in (
     importing.import_campaigns,
     overview.status, overview.list_campaigns, overview.top, ui.ui,
     candidate.show, candidate.lineage, replay.replay, report.curve, report.report,
-    tracking.tensorboard, tracking.mlflow, training.export, writing.generate, training.evaluate,
+    tracking.tensorboard, tracking.mlflow, training.export, pruning.prune, writing.generate,
+    training.evaluate,
     study.compare, study.explain, study.simplify, grid.study,
     program.check, config.validate, program.seeds, program.primitives, machine.doctor,
 ):  # fmt: skip

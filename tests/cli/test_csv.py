@@ -24,7 +24,7 @@ RECORD = (
 )  # fmt: skip
 OWN = {
     "show", "validate", "evaluate", "launch", "resume", "doctor", "compare", "explain", "simplify",
-    "replay", "generate",
+    "replay", "generate", "prune", "study",
 }  # fmt: skip
 """Verbs whose CSV is tested below, or, where workers start, with the verb."""
 

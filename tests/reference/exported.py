@@ -266,8 +266,8 @@ def _models(kind: Kind) -> frozenset[str]:
                 for writing in _writing(kind):
                     source = template("block.py").substitute(
                         **position_parts(kind), **writing, module="a_block", block="ABlock",
-                        title="", facts="", tokens="", imports="", definitions="", model="",
-                        blocks=_made_blocks(every, called), registered="", program="",
+                        sizes="", title="", facts="", tokens="", imports="", definitions="",
+                        model="", blocks=_made_blocks(every, called), registered="", program="",
                         inputs=", training: bool = False" * training,
                         passed=tokens + ", training=training" * training,
                         vocabulary=256, d_model=8, layers=1, sequence_length=2,

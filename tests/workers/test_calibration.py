@@ -88,6 +88,15 @@ def test_final_runs_are_scored_on_both_texts() -> None:
     assert 0 <= later.metrics["test_ece"] <= 1 and 0 < later.metrics["test_brier"] < 2
 
 
+@pytest.mark.parametrize("positions", ["rotary", "none"])
+def test_models_without_learned_positions_are_calibrated_too(positions: str) -> None:
+    model = ModelSpec(d_model=16, layers=1, sequence_length=16, positions=positions)
+    task = small().model_copy(update={"model": model})
+    found = evaluate(load_seed("transformer", 16), task, Budget("steps", 3), 1, test=True)
+    assert found.status == "completed", found.reason
+    assert 0 <= found.metrics["test_ece"] <= 1
+
+
 def test_a_task_without_another_text_is_written_as_before() -> None:
     """So runs that were recorded before there was one are found."""
     assert "transfer" not in small().model_dump(mode="json")

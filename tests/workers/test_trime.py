@@ -25,8 +25,8 @@ from workers.export.export import export_candidate
 from workers.export.reading import exported_model
 from workers.model.model import (
     EMBEDDING_AND_HEAD,
+    ModelHead,
     Seeds,
-    _Head,
     embedding_rows,
     initial_model,
     model_layers,
@@ -59,7 +59,7 @@ def few(tiny_task: Task) -> Task:
 
 
 @pytest.fixture
-def drawn() -> tuple[np.ndarray, _Head, Batch]:
+def drawn() -> tuple[np.ndarray, ModelHead, Batch]:
     """States, a head with memories, and a batch of random tokens with separators among them."""
     rng = np.random.default_rng(1)
     x, g = rng.standard_normal((2, B, T, D)).astype(np.float32) * 1.5
@@ -67,7 +67,7 @@ def drawn() -> tuple[np.ndarray, _Head, Batch]:
     windows = np.concatenate([trime.segments(each, T + 1) for each in stream])
     weights = (rng.standard_normal((V, D)).astype(np.float32), np.ones(D, "f"), np.zeros(D, "f"))
     local = np.array([1, 0, 0, 1, 0, 0, 1, 0], np.float32)
-    head = _Head(tuple(map(tf.constant, weights)), EMBEDDING_AND_HEAD, tf.constant(g))
+    head = ModelHead(tuple(map(tf.constant, weights)), EMBEDDING_AND_HEAD, tf.constant(g))
     tokens, targets = tf.constant(windows[:, :-1]), tf.constant(windows[:, 1:])
     return x, head, Batch(tokens, targets, local=tf.constant(local))
 
@@ -85,7 +85,7 @@ def allowed(name: str, batch: Batch) -> np.ndarray:
 @pytest.mark.parametrize("name", ROWS)
 def test_the_loss_is_that_of_two_softmaxes(drawn, name, scale):
     x, head, batch = drawn
-    head = _Head(head.weights, head.outer, head.memory * scale)
+    head = ModelHead(head.weights, head.outer, head.memory * scale)
     made = OBJECTIVES[name].losses(x, batch, head)
     logits = np.asarray(head.logits(x)).reshape(-1, V)
     g, targets = np.asarray(head.memory).reshape(-1, D), np.asarray(batch.targets).reshape(-1)

@@ -79,7 +79,9 @@ class Passes:
     def calibrate(self, weights: Sequence[Any], windows: Any) -> list[Any]:
         """What one batch adds to a slice's calibration, see `calibration.Sums`."""
         seed, objective = ops.zeros(2, self.integer), OBJECTIVES[self.task.training.objective]
-        logits, targets, counts = predictions(self.layers, weights, windows, seed, objective)
+        logits, targets, counts = predictions(
+            self.layers, weights, windows, seed, objective, self.outer
+        )
         return sums(ops.cast(logits, "float32"), targets, counts)
 
     @property

@@ -13,7 +13,7 @@ import platform
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -26,15 +26,17 @@ from primitives.graph.build import Graph, IllTyped
 from primitives.language.dna import DNA
 from primitives.language.jsonform import to_json
 from primitives.language.text import render
+from primitives.lowering.cost import layers_cost
 from workers.data.tokens import load_tokens
 from workers.export.generation import how_it_generates
 from workers.export.score import exported_score
 from workers.export.source import Names, example_source, module_source, names, plain, readme
 from workers.machine.backends import BACKENDS
 from workers.machine.progress import Tell, silent
-from workers.spec.fit import refused, task_cost, task_graph
+from workers.spec.fit import lowering_options, refused, task_cost, task_graph
 from workers.spec.metrics import METRICS
 from workers.spec.outcome import Budget, Outcome
+from workers.spec.positions import POSITIONS
 from workers.spec.task import ModelSpec, Task
 from workers.training.evaluate import evaluate
 
@@ -111,6 +113,33 @@ def export(
     return sorted(directory.iterdir())
 
 
+def export_cut(
+    dna: DNA,
+    directory: Path,
+    *,
+    task: Task,
+    cut: Sequence[Graph],
+    weights: Sequence[npt.NDArray[Any]],
+    card: Mapping[str, Any],
+) -> list[Path]:
+    """Writes the folder of a model that was cut, and returns its files: `cut` is what is left of
+    the program's graph in each layer, `weights` are the model's in order. Else as `export`."""
+    from workers.model.model import shape_of
+
+    check_free(directory)
+    graph = _checked_graph(dna, task)
+    model = task.model.model_copy(update={"layers": len(cut)})
+    shape = shape_of(cut, model, len(weights[0]))
+    named = dict(zip(shape.names, weights, strict=True))
+    small = task.model_copy(update={"model": model})
+
+    def write(draft: Path) -> None:
+        _write(draft, dna, graph, small, named, {**card, "trained_in": "float32"}, cut)
+
+    _whole_or_not(directory, write)
+    return sorted(directory.iterdir())
+
+
 def _start_values(dna: DNA, task: Task, seed: int) -> Weights:
     """What the model's weights are before the first step; ExportError where it has none."""
     from workers.model.model import embedding_rows, initial_model, model_shape
@@ -120,6 +149,13 @@ def _start_values(dna: DNA, task: Task, seed: int) -> Weights:
     shape = model_shape(graph, task.model, rows)
     values = dict(zip(shape.names, initial_model(shape, seed), strict=True))
     return {**values, PRECISION: np.array(NOT_TRAINED)}
+
+
+def trained_weights(dna: DNA, task: Task, weights: Path) -> tuple[Graph, list[npt.NDArray[Any]]]:
+    """The program's graph in the task, and the weights of a file in the model's order. Raises
+    ExportError as `export` does."""
+    graph, arrays, _ = _checked_program(dna, task, weights)
+    return graph, list(arrays.values())
 
 
 def trained_model(dna: DNA, task: Task, weights: Path) -> Any:
@@ -185,17 +221,18 @@ def _whole_or_not(directory: Path, write: Callable[[Path], None]) -> None:
 
 
 def _write(
-    folder: Path, dna: DNA, graph: Graph, task: Task, weights: Weights, card: Mapping[str, Any]
-) -> None:
+    folder: Path, dna: DNA, graph: Graph, task: Task, weights: Weights, card: Mapping[str, Any],
+    cut: Sequence[Graph] | None = None,
+) -> None:  # fmt: skip
     called, rows = names(str(card["program"])), len(weights["embedding"])
-    model = _model(module_source(dna, graph, task, rows, called, {}), called, weights)
+    model = _model(module_source(dna, graph, task, rows, called, {}, cut), called, weights)
     card = {**card, "exported": exported_score(model, task)}
-    whole = _whole_card(dna, graph, task, rows, card)
+    whole = _whole_card(dna, graph, task, rows, card, cut)
     facts = _facts(whole)
     for name, content in (
-        (f"{called.module}.py", module_source(dna, graph, task, rows, called, facts)),
+        (f"{called.module}.py", module_source(dna, graph, task, rows, called, facts, cut)),
         ("example.py", example_source(called, task)),
-        ("README.md", readme(graph, task, called, whole, facts)),
+        ("README.md", readme(graph, task, called, whole, facts, cut)),
         ("card.json", json.dumps(whole, indent=2) + "\n"),
     ):
         (folder / name).write_text(content, encoding="utf-8")
@@ -206,13 +243,18 @@ def _write(
 
 
 def _whole_card(
-    dna: DNA, graph: Graph, task: Task, vocabulary: int, card: Mapping[str, Any]
-) -> dict[str, Any]:
+    dna: DNA, graph: Graph, task: Task, vocabulary: int, card: Mapping[str, Any],
+    cut: Sequence[Graph] | None,
+) -> dict[str, Any]:  # fmt: skip
     """What the caller knows, and all that follows from program and task."""
     import keras
     import tensorflow as tf
 
     cost = task_cost(graph, task, vocabulary)
+    if cut is not None:
+        learned = POSITIONS[task.model.positions].bounded
+        options = lowering_options(task)
+        cost = layers_cost(cut, task.model.d_model, vocabulary, options, learned)
     return {
         **card,
         "hash": graph.hash,
@@ -304,6 +346,8 @@ def _facts(card: Mapping[str, Any]) -> dict[str, str]:
     for label, key in (("In the search", "candidate"), ("These weights", "weights")):
         if scores := _scores(card.get(key) or {}):
             facts[label] = scores
+    if pruned := card.get("pruned"):
+        facts["Pruned"] = plain(str(pruned["said"]))
     facts["As exported"] = _as_exported(card["exported"], card["trained_in"])
     size = f"{cost['parameters']:,} parameters"
     if cost["active_parameters"] < cost["parameters"]:

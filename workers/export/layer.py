@@ -42,7 +42,8 @@ class Block:
     """One of the module's layers; `pass_attributes` are those attributes of the pass `run` that its
     lines, and the functions that they call, read or change, such as `training` and `losses`. `step`
     is its code for a few new positions, where the model generates text by that; `rotary` says
-    whether its products see how far apart positions are."""
+    whether its products see how far apart positions are; `width` is the only d_model of a layer
+    that was cut to sizes of its own."""
 
     name: str
     graph: Graph
@@ -50,6 +51,7 @@ class Block:
     pass_attributes: frozenset[str]
     step: Step | None = None
     rotary: bool = False
+    width: int | None = None
 
     @property
     def calls(self) -> set[str]:
@@ -78,17 +80,28 @@ def blocks_of(graph: Graph, task: Task, block: str, other: str) -> list[Block]:
     if graph.every != 1:
         graphs[other] = other_graph(task.model.other, task.model.d_model)
     steps = OBJECTIVES[task.training.objective].continues and not why_not_stepwise(graph, task)
+    return [_block(name, each, task, steps) for name, each in graphs.items()]
+
+
+def cut_blocks(graph: Graph, cut: Sequence[Graph], task: Task, block: str) -> list[Block]:
+    """The layers of a model that was cut, each graph once; `graph` is the whole program's."""
+    steps = OBJECTIVES[task.training.objective].continues and not why_not_stepwise(graph, task)
+    distinct = {each.hash: each for each in cut}
+    return [
+        replace(_block(f"{block}{number}", each, task, steps), width=task.model.d_model)
+        for number, each in enumerate(distinct.values(), 1)
+    ]
+
+
+def _block(name: str, graph: Graph, task: Task, steps: bool) -> Block:
+    """A layer of this name; with `steps` also its code for a few new positions."""
+    width = task.model.d_model
     options = replace(lowering_options(task), dynamic=False)  # it runs under XLA, too
-    blocks = []
-    for name, each in graphs.items():
-        body = emit(each, task.model.d_model, owner="self.", options=options)
-        called = functions(body.mentioned.functions, body.row_functions)
-        attributes = _attributes_of("run", [*body.lines, *called])
-        step = None
-        if steps:
-            step = emit_step(each, task.model.d_model, owner="self.", rotary=options.rotary)
-        blocks.append(Block(name, each, body, attributes, step, options.rotary))
-    return blocks
+    body = emit(graph, width, owner="self.", options=options)
+    called = functions(body.mentioned.functions, body.row_functions)
+    attributes = _attributes_of("run", [*body.lines, *called])
+    step = emit_step(graph, width, owner="self.", rotary=options.rotary) if steps else None
+    return Block(name, graph, body, attributes, step, options.rotary)
 
 
 def why_not_stepwise(graph: Graph, task: Task) -> str:
@@ -133,6 +146,7 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
     return template("layer.py").substitute(
         module=module,
         block=block.name,
+        **_widths_of(block),
         about="\n\n".join(paragraph(text) for text in paragraphs if text),
         weights="".join(f"\n{each}" for each in made),
         inputs=inputs + _TAKES * (block.step is not None) + _REMEMBER * remembers,
@@ -142,6 +156,15 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
         result=_REMEMBERED.format(body.result, body.memory) if remembers else body.result,
         step="" if block.step is None else step_source(block.step, block.nodes, inputs),
     )
+
+
+def _widths_of(block: Block) -> dict[str, str]:
+    """Which d_model a layer takes, as its docstring and its check say it."""
+    if block.width is None:
+        any_width = "any d_model that 8 divides"
+        return {"widths": any_width, "unfit": " is None or d_model % 8", "fit": "a multiple of 8"}
+    only = str(block.width)
+    return {"widths": f"a d_model of {only}", "unfit": f" != {only}", "fit": only}
 
 
 def _about(block: Block, task: Task) -> list[str]:
@@ -184,6 +207,9 @@ def notes(block: Block, task: Task) -> list[str]:
     if block.states:
         names = ", ".join(f"`{state.name}`" for state in block.states)
         found.append(f"Training moves its states, which no gradient reaches: {names}.")
+    if any(weight.init == "table" for weight in block.body.weights):
+        found.append("Weights named `..._places` say which experts are left; they come with the "
+                     "trained weights, and are not to be trained.")  # fmt: skip
     if block.uses("policies"):
         found.append("In the search its choices were rewarded token by token (REINFORCE), which "
                      "takes a trainer that knows of it: `fit` leaves that out.")  # fmt: skip
@@ -206,7 +232,7 @@ def _weight(at_8: WeightSpec, at_16: WeightSpec) -> Assignment:
     """`self.NAME = self.add_weight(...)`, from the weight at a d_model of 8 and of 16."""
     shape = tuple(_size(*sizes) for sizes in zip(at_8.shape, at_16.shape, strict=True))
     more: dict[str, object] = {} if at_8.trainable else {"trainable": False}
-    if more and at_8.init == "zeros":  # a state: small steps need its precision
+    if more and at_8.init in ("zeros", "table"):  # small steps, and numbers, need its precision
         more["autocast"] = False
     start = _initializer(at_8, at_16)
     made = call("self.add_weight", name=at_8.name, shape=Tuple(shape), initializer=start, **more)
@@ -217,7 +243,7 @@ def _initializer(at_8: WeightSpec, at_16: WeightSpec) -> Expression:
     if at_8.init == "causal":
         return Name("causal_taps")
     if at_8.init != "fan_in":
-        return Literal(at_8.init)
+        return Literal("zeros" if at_8.init == "table" else at_8.init)
     deviation: Expression = Literal(1.0)
     if not at_8.fan_in == at_16.fan_in == 1:
         deviation = Operation("**", _size(at_8.fan_in, at_16.fan_in), Literal(-0.5))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill, indent
 from typing import Any
@@ -20,7 +20,15 @@ from primitives.language.text import render
 from primitives.programs.seeds import other_program
 from workers.export.code import LINE, functions, imported, plain, template
 from workers.export.generation import generation_parts, how_it_generates
-from workers.export.layer import CAUSAL_TAPS, blocks_of, layer_source, notes, paragraph
+from workers.export.layer import (
+    CAUSAL_TAPS,
+    Block,
+    blocks_of,
+    cut_blocks,
+    layer_source,
+    notes,
+    paragraph,
+)
 from workers.export.positions import position_calls, position_parts
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.positions import POSITIONS
@@ -29,6 +37,9 @@ from workers.spec.task import Task
 __all__ = ["Names", "example_source", "metadata", "module_source", "names", "plain", "readme"]
 
 _LONGEST_NAME = 60
+
+Cut = Sequence[Graph] | None
+"""What is left of each layer of a model that was cut."""
 
 Facts = Mapping[str, str]
 """What a reader is told first, by its label."""
@@ -55,11 +66,13 @@ def names(title: str) -> Names:
 
 
 def module_source(
-    dna: DNA, graph: Graph, task: Task, vocabulary: int, called: Names, facts: Mapping[str, str]
-) -> str:
+    dna: DNA, graph: Graph, task: Task, vocabulary: int, called: Names, facts: Mapping[str, str],
+    cut: Cut = None,
+) -> str:  # fmt: skip
     """The Python module: kernels, layers, model, and the program's text in a comment. `vocabulary`
-    counts the rows of the embedding."""
-    blocks = blocks_of(graph, task, called.block, called.other)
+    counts the rows of the embedding; `cut` holds the graphs of the layers of a model that was
+    cut."""
+    blocks = _blocks(graph, task, called, cut)
     own = {function for block in blocks for function in block.body.row_functions}
     positions = task.model.positions
     calls = {name for block in blocks for name in block.calls} | position_calls(positions)
@@ -76,21 +89,22 @@ def module_source(
     bpe = task.data.tokenizer == "bpe"
     return template("block.py").substitute(
         module=called.module,
-        block=called.block,
+        block=blocks[0].name,
+        sizes="" if cut else "layers=6, d_model=256, sequence_length=512",
         title=fill(_title(called, task), LINE - 3),
         facts="\n".join(
             fill(f"{label}: {text}", LINE, subsequent_indent="    ")
             for label, text in facts.items()
         ),
         tokens=", tokens=tokens" * blocks[0].uses("tokens"),
-        registered="both" if len(blocks) == 1 else "all three",
+        registered=_REGISTERED.get(len(blocks), "these"),
         imports="import functools\n" * bpe
         + "import math\n" * ("math" in needed)
         + "from pathlib import Path\n" * bpe
         + f"from typing import {typing}",
         definitions="\n\n\n".join(source.rstrip() for source in [*sources, *layers]),
-        model=paragraph(" ".join(_about_model(graph.every, task, called))),
-        blocks=_made_blocks(graph.every, called),
+        model=paragraph(" ".join(_about_model(graph.every, task, called, cut))),
+        blocks=_cut_blocks(blocks, cut) if cut else _made_blocks(graph.every, called),
         inputs=inputs,
         passed=passed,
         vocabulary=vocabulary,
@@ -122,10 +136,12 @@ def _ends(task: Task) -> str:
     return objective.example_ends or ("continues it" if objective.continues else "")
 
 
-def readme(graph: Graph, task: Task, called: Names, card: Mapping[str, Any], facts: Facts) -> str:
+def readme(
+    graph: Graph, task: Task, called: Names, card: Mapping[str, Any], facts: Facts, cut: Cut = None
+) -> str:
     """What is in the folder, for people and, in its first lines, for the Hugging Face Hub."""
     bpe = task.data.tokenizer == "bpe"
-    blocks = blocks_of(graph, task, called.block, called.other)
+    blocks = _blocks(graph, task, called, cut)
     said = [f"`{block.name}`: {note}" for block in blocks for note in notes(block, task)]
     if how := how_it_generates(graph, task):
         said.append(f"`generate`: {how}")
@@ -133,7 +149,7 @@ def readme(graph: Graph, task: Task, called: Names, card: Mapping[str, Any], fac
     return template("README.md").substitute(
         metadata=metadata(task, called, card),
         module=called.module,
-        block=called.block,
+        block=blocks[0].name if cut else called.block,
         title=_title(called, task),
         facts="\n".join(f"- {label}: {text}" for label, text in facts.items()),
         tokenizer=_TOKENIZER_ROW if bpe else "",
@@ -171,7 +187,9 @@ def _remember(inputs: str, passed: str, task: Task) -> str:
     """The model's methods that remember contexts, where its objective has memories."""
     if not OBJECTIVES[task.training.objective].remembers:
         return ""
-    return template("memory.py").substitute(inputs=inputs, passed=passed)
+    return template("memory.py").substitute(
+        inputs=inputs, passed=passed, embedded=position_parts(task.model.positions)["embedded"]
+    )
 
 
 def _title(called: Names, task: Task) -> str:
@@ -179,12 +197,23 @@ def _title(called: Names, task: Task) -> str:
     return f"{called.block}: {kind}, generated by Primevo from a program."
 
 
-def _about_model(every: int, task: Task, called: Names) -> list[str]:
+def _blocks(graph: Graph, task: Task, called: Names, cut: Cut) -> list[Block]:
+    """The module's layers."""
+    if cut:
+        return cut_blocks(graph, cut, task, called.block)
+    return blocks_of(graph, task, called.block, called.other)
+
+
+def _about_model(every: int, task: Task, called: Names, cut: Cut) -> list[str]:
     """What the model's docstring says of its parts."""
     positions = POSITIONS[task.model.positions].about
     text = [f"Token embedding (also the output projection), {positions}, the block `layers` "
             "times with weights of its own, a final layer norm."]  # fmt: skip
-    if every != 1:
+    if cut:
+        text = [f"Token embedding (also the output projection), {positions}, blocks that were "
+                "cut to sizes of their own, a final layer norm. Width and depth are "
+                "fixed."]  # fmt: skip
+    elif every != 1:
         which = "the middle one is" if every == MIDDLE else f"of each {every} the last is"
         text = [f"Token embedding (also the output projection), {positions}, `layers` blocks,"
                 f" a final layer norm. Of the blocks {which} a {called.block}, the others are each "
@@ -203,6 +232,18 @@ def _made_blocks(every: int, called: Names) -> str:
     kind = f"{called.block} if {own} else {called.other}"
     kinds = _listed("kinds", kind, "for i in range(layers)")
     return f"{kinds}\n{_listed('self.blocks', f'kind{made}', 'for i, kind in enumerate(kinds)')}"
+
+
+def _cut_blocks(blocks: Sequence[Block], cut: Sequence[Graph]) -> str:
+    """The statements that make the blocks of a model that was cut."""
+    names = {block.graph.hash: block.name for block in blocks}
+    lines = [f"            {names[each.hash]}," for each in cut]
+    test = f"        if layers != len(kinds) or d_model != {blocks[0].width}:"
+    error = '            raise ValueError("width and depth of a model that was cut are fixed")'
+    made = _listed(
+        "self.blocks", 'kind(name=f"block_{i}", dtype=policy)', "for i, kind in enumerate(kinds)"
+    )
+    return "\n".join(["        kinds = [", *lines, "        ]", test, error, made])
 
 
 def _listed(target: str, item: str, loop: str) -> str:
@@ -237,6 +278,9 @@ def _comment(program: str) -> str:
         line.rstrip() if len(line) <= LINE else f"{line}  # noqa: E501" for line in lines
     )
 
+
+_REGISTERED = {1: "both", 2: "all three"}
+"""How many classes a module registers, in words: its layers and the model."""
 
 _WRITE = """\
 print(model.generate("The old house", 50, temperature=0.8, top_p=0.95, sliding=True))"""

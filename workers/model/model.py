@@ -71,7 +71,11 @@ class ModelShape:
 
 def model_shape(graph: Graph, spec: ModelSpec, vocabulary: int) -> ModelShape:
     """`vocabulary` counts the rows of the embedding."""
-    graphs = layer_graphs(graph, spec)
+    return shape_of(layer_graphs(graph, spec), spec, vocabulary)
+
+
+def shape_of(graphs: Sequence[Graph], spec: ModelSpec, vocabulary: int) -> ModelShape:
+    """The shape of a model with a graph of its own for each layer."""
     return ModelShape(spec, vocabulary, tuple(weight_specs(g, spec.d_model) for g in graphs))
 
 
@@ -142,6 +146,11 @@ class Layer(NamedTuple):
 def model_layers(graph: Graph, task: Task, remembering: bool = False) -> tuple[Layer, ...]:
     """The model's blocks; layers with the same program share their functions. They give their
     memories where the task's objective remembers, or if `remembering`."""
+    return layers_of(layer_graphs(graph, task.model), task, remembering)
+
+
+def layers_of(graphs: Sequence[Graph], task: Task, remembering: bool = False) -> tuple[Layer, ...]:
+    """A block for each of these graphs; those with equal ones share their functions."""
     kinds, mixed_precision = accelerators(), mixed(task)
     backend = BACKENDS[task.training.backend]
     fused = backend.fuses or bool(kinds)
@@ -150,7 +159,6 @@ def model_layers(graph: Graph, task: Task, remembering: bool = False) -> tuple[L
     chosen = replace(options, mixed_precision=mixed_precision, fused=fused, flash=flash)
     remembers = OBJECTIVES[task.training.objective].remembers or remembering
     made: dict[str, Layer] = {}
-    graphs = layer_graphs(graph, task.model)
     for each in graphs:
         if each.hash not in made:
             lowered = lower(each, task.model.d_model, chosen, with_memory=remembers)
@@ -280,7 +288,7 @@ def embedding_and_head(spec: ModelSpec) -> EmbeddingAndHead:
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
+class ModelHead:
     """The end of a model for its objective; see `objectives.Head`."""
 
     weights: tuple[Any, Any, Any]
@@ -305,14 +313,15 @@ def logits(
     """Tokens [batch, T] -> logits [batch, T, rows of the embedding]."""
     embedding, *positions, scale, shift = weights[: outer_count(layers, weights)]
     x = outer.embed(tokens, embedding, *positions)
-    x, auxiliary = _through(layers, weights, x, tokens, training, seed)
+    x, auxiliary = through(layers, weights, x, tokens, training, seed)
     return head(x, embedding, scale, shift), auxiliary
 
 
-def _through(
-    layers: Sequence[Layer], weights: Sequence[Any], x: Any, tokens: Any, training: bool, seed: Any
-) -> tuple[Any, Auxiliary]:
-    """x [batch, T, d_model] through every block."""
+def through(
+    layers: Sequence[Layer], weights: Sequence[Any], x: Any, tokens: Any, training: bool, seed: Any,
+    after: list[Any] | None = None,
+) -> tuple[Any, Auxiliary]:  # fmt: skip
+    """x [batch, T, d_model] through every block. What comes out of each is added to `after`."""
     first, auxiliary = outer_count(layers, weights), Auxiliary()
     for number, layer in enumerate(layers):
         own = weights[first : first + len(layer.specs)]
@@ -325,6 +334,8 @@ def _through(
             x, more = apply(x, own, None, None)
         auxiliary = auxiliary._replace(memory=more.memory)
         first += len(layer.specs)
+        if after is not None:
+            after.append(x)
     return x, auxiliary
 
 
@@ -353,22 +364,38 @@ def token_losses(
     random = Seeds(seed, OBJECTIVE_STREAM)
     batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
     x = outer.embed(batch.tokens, embedding, *positions)
-    x, auxiliary = _through(layers, weights, x, batch.tokens, training, seed)
-    end = _Head((embedding, scale, shift), outer, auxiliary.memory)
+    x, auxiliary = through(layers, weights, x, batch.tokens, training, seed)
+    end = ModelHead((embedding, scale, shift), outer, auxiliary.memory)
     losses = objective.losses if training else objective.scoring
     return losses(x, batch, end), batch.counts, auxiliary
 
 
+def remembered(
+    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, outer: EmbeddingAndHead
+) -> tuple[Any, Any, Any, Any]:
+    """Of windows [batch, T + 1], in evaluation: the cross entropy and the logits [batch, T] of the
+    next tokens, what the logits are products of, and what the last layer remembers contexts by
+    [batch, T, d_model]. The layers must be `remembering`."""
+    embedding, *positions, scale, shift = weights[: outer_count(layers, weights)]
+    windows = ops.cast(windows, "int32")
+    tokens, seed = windows[:, :-1], ops.zeros(2, "int32")
+    x = outer.embed(tokens, embedding, *positions)
+    x, auxiliary = through(layers, weights, x, tokens, False, seed)
+    losses, right = outer.scored_of(x, embedding, scale, shift, windows[:, 1:])
+    return losses, right, normed(x, scale, shift), auxiliary.memory
+
+
 def predictions(
-    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any, objective: Objective
-) -> tuple[Any, Any, Any]:
+    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any,
+    objective: Objective, outer: EmbeddingAndHead = EMBEDDING_AND_HEAD,
+) -> tuple[Any, Any, Any]:  # fmt: skip
     """(logits [batch, T, rows of the embedding], targets [batch, T], how much each position counts)
     in evaluation mode."""
     embedding = weights[0]
     vocabulary = embedding.shape[0] - objective.extra_rows
     random = Seeds(seed, OBJECTIVE_STREAM)
     batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
-    made, _ = logits(layers, weights, batch.tokens, False, seed)
+    made, _ = logits(layers, weights, batch.tokens, False, seed, outer)
     return made, batch.targets, batch.counts
 
 
@@ -381,7 +408,7 @@ def training_loss(
     expert is the negative loss of the token, against the batch's mean. A batch in which no position
     counts has a loss of 0."""
     losses, counts, auxiliary = token_losses(layers, weights, windows, True, seed, objective, outer)
-    summed, weight = _weighed(losses, counts)
+    summed, weight = weighed(losses, counts)
     loss = total = summed if counts is None else summed / ops.maximum(weight, EPSILON)
     for extra in auxiliary.losses:
         total = total + extra
@@ -401,10 +428,10 @@ def scoring_loss(
     losses, counts, auxiliary = token_losses(
         layers, weights, windows, False, seed, objective, outer
     )
-    return *_weighed(losses, counts), auxiliary.loads
+    return *weighed(losses, counts), auxiliary.loads
 
 
-def _weighed(losses: Any, counts: Any) -> tuple[Any, Any]:
+def weighed(losses: Any, counts: Any) -> tuple[Any, Any]:
     """The losses' sum by weight, and the sum of weights."""
     if counts is None:
         return ops.mean(losses), ops.ones(())

@@ -1,2 +1,2 @@
-"""What a worker is told and what it answers. Read `task`, `objectives` (what is predicted),
-`outcome`, `metrics`, `pool`, then `fit`."""
+"""What a worker is told and what it answers. Read `task`, `objective` and `objectives` (what is
+predicted; `trime` by memories), `outcome`, `metrics`, `pool`, then `fit`."""

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.cli.commands.memories import (
+    MemoryEntries,
+    MemoryNames,
+    memory_names,
+    memory_records,
+    print_memories,
+    scored_with_memories,
+    weights_file,
+)
 from search.cli.commands.options import Output, Overrides, Storage
 from search.cli.commands.subject import Config, DnaFile, Name, Number, SeedProgram, find
 from search.errors import PrimevoError, UsageError
@@ -25,6 +35,8 @@ def evaluate(
     config: Config = None,
     overrides: Overrides = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs, each with its seed.")] = 3,
+    memory: MemoryNames = None,
+    memory_entries: MemoryEntries = 1 << 17,
     storage: Storage = None,
     output: Output = "table",
 ) -> None:
@@ -32,20 +44,28 @@ def evaluate(
     from search.cli.output import print_fields, print_json, print_records
     from workers.spec.metrics import METRICS
 
+    names = memory_names(memory)
     subject = find(name, id, seed_program, dna, config, overrides, storage)
-    reports = _train(subject, seeds)
+    with TemporaryDirectory() as folder:
+        reports = _train(subject, seeds, Path(folder) if names else None)
+        scored = scored_with_memories(subject, reports, names, memory_entries, Path(folder))
     runs = [_run_record(report) for report in reports]
+    if names:
+        runs = [{**run, "memories": own} for run, own in zip(runs, scored, strict=True)]
     summary = {"program": subject.title, "runs": len(runs), **_statistics(reports)}
     if output == "json":
         print_json({**summary, "runs": runs})
     elif output == "csv":
-        print_records(runs, (), output)
+        print_records(memory_records(runs) if names else runs, (), output)
     else:
         listed = (name for name, row in METRICS.items() if row.listed and row.where != "static")
         columns = ("seed", "outcome", "val_loss", *listed)
         print_records(({**run, "seed": str(run["seed"])} for run in runs), columns, output)
         print()
         print_fields(_readable(summary), output)
+        if names:
+            print()
+            print_memories(scored)
     if not any(report.outcome.status == "completed" for report in reports):
         raise PrimevoError(f"no run of {subject.title} completed: {reports[0].outcome.reason}")
 
@@ -92,8 +112,9 @@ def export(
         print(file)
 
 
-def _train(subject: Subject, seeds: int) -> list[Report]:
-    """Reports in the order of their seeds, which depend on the config's seed alone."""
+def _train(subject: Subject, seeds: int, weights: Path | None = None) -> list[Report]:
+    """Reports in the order of their seeds, which depend on the config's seed alone. Where a folder
+    for weights is given, a run's are kept there under its number."""
     from primitives.language.text import render
     from search.campaign.proposal import derive
     from search.cli.running import started
@@ -105,7 +126,8 @@ def _train(subject: Subject, seeds: int) -> list[Report]:
     with started(subject.config) as pool:
         for index in range(seeds):
             seed = derive(subject.config.seed, "evaluate", index)
-            pool.submit(Job(index, text, budget, seed, test=True))
+            kept = None if weights is None else str(weights_file(weights, index))
+            pool.submit(Job(index, text, budget, seed, test=True, weights=kept))
         while len(reports) < seeds:
             for report in pool.wait(1.0):
                 reports.append(report)

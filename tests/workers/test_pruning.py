@@ -1,0 +1,191 @@
+"""A trained model made smaller: gates, masked model against sliced model, targets, training."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from primitives import Graph, build
+from primitives.lowering.cost import layers_cost
+from primitives.programs.seeds import load_seed
+from workers.model.model import embedding_and_head, initial_model, layers_of, logits, shape_of
+from workers.pruning import gates
+from workers.pruning.distillation import chosen_layers, layer_loss, prediction_loss
+from workers.pruning.failure import TooMuch
+from workers.pruning.plan import Array, Masks, Plan, plan, smaller
+from workers.pruning.pruning import Settings, prune
+from workers.pruning.rounding import magnitudes, rounded
+from workers.pruning.target import Target, speedup
+from workers.pruning.trainer import Model, Trainer, gated
+from workers.spec.fit import lowering_options
+from workers.spec.task import DataSpec, ModelSpec, OptimizerSpec, Task, TrainingSpec
+
+TASK = Task(
+    data=DataSpec(max_documents=40),
+    model=ModelSpec(d_model=16, layers=3, sequence_length=12),
+    optimizer=OptimizerSpec(warmup_steps=5, learning_rate=5e-3),
+    training=TrainingSpec(batch_size=4, eval_batches=2),
+)
+ROWS = 256
+
+
+@cache
+def made(name: str) -> tuple[Plan, tuple[Array, ...]]:
+    """A seed program's plan, and start values of its model with norms that differ."""
+    graph = build(load_seed(name, 16))
+    assert isinstance(graph, Graph)
+    found = plan(graph, TASK, ROWS)
+    shape = shape_of([layer.graph for layer in found.layers], TASK.model, ROWS)
+    rng = np.random.default_rng(3)
+    values = initial_model(shape, 0)
+    return found, tuple(
+        v + np.float32(0.1) * rng.standard_normal(v.shape, np.float32) for v in values
+    )
+
+
+def masks_of(found: Plan, seed: int) -> Masks:
+    rng = np.random.default_rng(seed)
+    kept = found.all_kept()
+    for layer, own in enumerate(kept):
+        for group, mask in zip(found.layers[layer].groups, own[:-1], strict=True):
+            mask[:] = rng.random(group.count) < (0.7 if group.addend else 0.5)
+            if group.dim >= 0:
+                mask[rng.integers(group.count)] = 1
+    kept[1][-1][:] = 0  # the middle layer goes as a whole
+    return kept
+
+
+@pytest.mark.parametrize("log_alpha", [-3.0, -0.5, 0.0, 1.5])
+def test_the_chance_of_a_gate_is_what_draws_say(log_alpha: float) -> None:
+    draws = np.random.default_rng(0).random(200_000, np.float32)
+    drawn = np.asarray(gates.drawn(ops.full(draws.shape, log_alpha), draws))
+    chance = float(gates.chance(ops.convert_to_tensor(log_alpha)))
+    assert abs((drawn > 0).mean() - chance) < 4 * (chance * (1 - chance) / len(draws)) ** 0.5
+    assert drawn.min() == 0 and drawn.max() == 1
+    one = 1 / (1 + np.exp(2 / 3 * np.log(11) - log_alpha))  # where s is past 1.1 of 1.2
+    assert abs((drawn == 1).mean() - one) < 4 * (one * (1 - one) / len(draws)) ** 0.5
+
+
+@pytest.mark.parametrize("name", ["transformer", "primer", "switch", "mixture_of_depths"])
+def test_a_masked_model_equals_the_sliced_one(name: str) -> None:
+    """Whole layers too; `mixture_of_depths` has other blocks in between."""
+    found, values = made(name)
+    kept = masks_of(found, seed=4)
+    scaled = found.masked(values, kept, np.reshape)
+    layers = gated(layers_of([layer.graph for layer in found.layers], TASK))
+    tokens = np.random.default_rng(1).integers(0, 256, (2, 12))
+    seed = tf.zeros(2, tf.int32)
+    whole = np.asarray(logits(layers, [tf.constant(v) for v in scaled], tokens, False, seed)[0])
+    shape = smaller(found, kept)
+    assert 1 not in shape.layers
+    plain, at = list(scaled[:4]), 4
+    for layer in found.layers:
+        count = len(layer.layout.weights)
+        plain, at = plain + scaled[at : at + count], at + count + 1
+    left = [tf.constant(v) for v in shape.weights(found, plain)]
+    sliced = logits(layers_of(shape.graphs, TASK), left, tokens, False, seed)[0]
+    np.testing.assert_allclose(sliced, whole, rtol=1e-5, atol=1e-5)
+    cost = layers_cost(shape.graphs, 16, ROWS, lowering_options(TASK)).parameters
+    assert cost - (ROWS + 12 + 2) * 16 == found.inside("parameters", kept, np.sum)
+
+
+def test_rotary_positions_keep_what_they_turn() -> None:
+    """Pairs of channels are turned by their place; heads may go all the same."""
+    graph = build(load_seed("transformer", 16))
+    assert isinstance(graph, Graph)
+    model = TASK.model.model_copy(update={"positions": "rotary"})
+    task = TASK.model_copy(update={"model": model})
+    found = plan(graph, task, ROWS)
+    assert found.outer == 3
+    kinds = {(group.kind, group.name) for group in found.layers[0].groups}
+    assert ("hidden", "self_attention.query") not in kinds and ("heads", "main.heads") in kinds
+    shape = shape_of([layer.graph for layer in found.layers], task.model, ROWS)
+    values, kept = initial_model(shape, 0), found.all_kept()
+    for own in kept:
+        own[1][1:5] = 0
+    scaled = found.masked(values, kept, np.reshape)
+    outer, seed = embedding_and_head(task.model), tf.zeros(2, tf.int32)
+    tokens = np.random.default_rng(1).integers(0, 256, (2, 12))
+    gates_on = gated(layers_of([layer.graph for layer in found.layers], task))
+    weights = [tf.constant(v) for v in scaled]
+    whole = logits(gates_on, weights, tokens, False, seed, outer)[0]
+    small, plain, at = smaller(found, kept), list(scaled[:3]), 3
+    for layer in found.layers:
+        count = len(layer.layout.weights)
+        plain, at = plain + scaled[at : at + count], at + count + 1
+    left = [tf.constant(v) for v in small.weights(found, plain)]
+    sliced = logits(layers_of(small.graphs, task), left, tokens, False, seed, outer)[0]
+    np.testing.assert_allclose(sliced, whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", [Target("parameters", 0.6), speedup(2.0)])
+def test_rounding_reaches_the_target_and_takes_no_more_than_it_needs(target: Target) -> None:
+    found, values = made("transformer")
+    scores = magnitudes(found, values)
+    kept = rounded(found, scores, target.measure, target.most(found))
+    cost = found.inside(target.measure, kept, np.sum)
+    assert cost <= target.most(found)
+    gone = [
+        (scores[a][b][c], (a, b, c))
+        for a, own in enumerate(kept)
+        for b, mask in enumerate(own)
+        for c in np.flatnonzero(mask == 0)
+    ]
+    a, b, c = max(gone)[1]
+    kept[a][b][c] = 1
+    assert found.inside(target.measure, kept, np.sum) > target.most(found)
+
+
+def test_a_target_out_of_reach_is_refused() -> None:
+    """The output projection alone is more than that."""
+    found, values = made("transformer")
+    with pytest.raises(TooMuch, match="have to stay"):
+        prune(found.graph, TASK, values, Settings(speedup(500.0), 4, 0))
+
+
+def test_distillation_is_zero_of_the_teacher_itself() -> None:
+    rng = np.random.default_rng(0)
+    states = [tf.constant(rng.standard_normal((2, 3, 4)), tf.float32) for _ in range(6)]
+    identity = tf.eye(4)
+    assert float(prediction_loss(states[0], states[0])) == pytest.approx(0, abs=1e-6)
+    assert float(prediction_loss(states[0], states[1])) > 0.1
+    assert float(layer_loss(states, states, identity)) == 0
+    assert float(layer_loss(states[1:2], states[1:2], 2 * identity)) > 0.1
+    assert chosen_layers(6) == (0, 2, 3, 5) and chosen_layers(2) == (0, 1)
+    # A student's layer may be the nearest of several, in any order.
+    chosen = [states[number] for number in chosen_layers(6)]
+    assert float(layer_loss(chosen[::-1], states, identity)) == 0
+
+
+def test_gates_drive_the_expected_share_to_the_target() -> None:
+    found, values = made("transformer")
+    student = Model.of(tuple(layer.graph for layer in found.layers), TASK, values)
+    windows = np.random.default_rng(2).integers(0, 256, (80, 4, 13))
+    trainer = Trainer(student, TASK, 0, student, (found, Target("parameters", 0.6), 80))
+    losses = [trainer.train(each, number) for number, each in enumerate(windows)]
+    assert trainer.share_gone == pytest.approx(0.6, abs=0.15)
+    again = Trainer(student, TASK, 0, student, (found, Target("parameters", 0.6), 80))
+    assert [again.train(each, number) for number, each in enumerate(windows[:3])] == losses[:3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["transformer", "switch"])
+def test_pruning_ends_in_a_smaller_model_that_has_learned(name: str) -> None:
+    found, values = made(name)
+    told: list[tuple[float, float]] = []
+    settings = Settings(Target("parameters", 0.5), 60, seed=1, whole_steps=20)
+    pruned = prune(found.graph, TASK, values, settings, lambda *at: told.append(at))
+    rows = {row.name: row for row in pruned.rows}
+    assert told[-1][0] == told[-1][1] == len(told)
+    assert pruned.share_gone >= 0.5
+    whole, small = rows["whole"].cost.parameters, rows["pruned"].cost.parameters
+    inside = whole - (ROWS + 12 + 2) * 16
+    assert small <= whole - 0.5 * inside
+    assert rows["pruned"].test_bpb < rows["whole"].test_bpb - 1, "the whole model is untrained"
+    assert rows["from scratch"].test_bpb < rows["whole"].test_bpb - 1
+    assert rows["from scratch"].steps == 80
+    assert set(rows) >= {"by magnitude", "distilled from scratch"}

@@ -1,0 +1,103 @@
+"""Which units go: those of the lowest score, as many as the target needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from primitives.cutting.units import Cuttable
+from workers.pruning.failure import TooMuch
+from workers.pruning.plan import Array, Masks, Measure, Plan
+
+
+def rounded(plan: Plan, scores: Masks, measure: Measure, most: float) -> Masks:
+    """Masks of 0 and 1 under which the blocks cost at most so much: the fewest units of the lowest
+    scores go. Each group keeps its best unit, and the model its best layer with one addend; where
+    a layer or an addend goes, what lies in it does not count. A score that is infinite is never
+    cut.
+
+    Raises TooMuch where not even all of that is enough."""
+    order = _order(plan, scores)
+    few, many = 0, len(order)
+    if _cost(plan, order, many, measure) > most:
+        least = _cost(plan, order, many, measure)
+        raise TooMuch(
+            f"the target leaves {most:,.0f} {measure}; at least {least:,.0f} have to stay"
+        )
+    while few < many:
+        middle = (few + many) // 2
+        if _cost(plan, order, middle, measure) <= most:
+            many = middle
+        else:
+            few = middle + 1
+    return _without(plan, order[:many])
+
+
+Unit = tuple[int, int, int]
+"""A layer, a group of it (its last one is the layer itself) and a unit."""
+
+
+def _order(plan: Plan, scores: Masks) -> list[Unit]:
+    """The units that may go, the lowest score first."""
+    found: list[tuple[float, Unit]] = []
+    last = _last(plan, scores)
+    for layer, own in enumerate(scores):
+        for group, values in enumerate(own):
+            whole = group == len(own) - 1 or plan.layers[layer].groups[group].dim < 0
+            best = -1 if whole else int(np.argmax(values))
+            found += [
+                (float(value), (layer, group, unit))
+                for unit, value in enumerate(np.asarray(values))
+                if unit != best and np.isfinite(value) and (layer, group) not in last
+            ]
+    return [unit for _, unit in sorted(found)]
+
+
+def _last(plan: Plan, scores: Masks) -> set[tuple[int, int]]:
+    """What stays so that something does: the best layer, and its best addend if it has any."""
+    layer = max(range(len(scores)), key=lambda number: float(scores[number][-1][0]))
+    own, groups = scores[layer], plan.layers[layer].groups
+    addends = [number for number, group in enumerate(groups) if group.addend]
+    best = sorted(addends, key=lambda number: float(own[number][0]))[-1:]
+    return {(layer, len(own) - 1), *((layer, number) for number in best)}
+
+
+def _without(plan: Plan, gone: Sequence[Unit]) -> Masks:
+    kept = plan.all_kept()
+    for layer, group, unit in gone:
+        kept[layer][group][unit] = 0
+    return kept
+
+
+def _cost(plan: Plan, order: Sequence[Unit], count: int, measure: Measure) -> float:
+    return float(plan.inside(measure, _without(plan, order[:count]), np.sum))
+
+
+def magnitudes(plan: Plan, values: Sequence[Array]) -> Masks:
+    """For each unit the root of the mean square of the weights that its mask scales. Addends rank
+    behind all of them, and layers are never cut: their weights' size says nothing of them."""
+    first, found = plan.outer, list[list[Array]]()
+    for layer in plan.layers:
+        last = first + len(layer.layout.weights)
+        found.append([*_magnitudes(layer, values[first:last]), np.full(1, np.inf)])
+        first = last
+    return found
+
+
+def _magnitudes(layer: Cuttable, weights: Sequence[Array]) -> list[Array]:
+    numbers = {position: number for number, position in enumerate(sorted(layer.layout.weights))}
+    found = []
+    for group in layer.groups:
+        total, count = np.zeros(group.count), 0
+        for node, axis in group.places:
+            squares = np.square(weights[numbers[node]], dtype=np.float64)
+            sizes = [layer.layout.sizes[d] for axes in layer.layout.weights[node] for d in axes]
+            if axis >= 0:
+                rows = np.moveaxis(squares.reshape(sizes), axis, 0).reshape(group.count, -1)
+                total, count = total + rows.sum(1), count + rows.shape[1]
+            else:
+                total, count = total + squares.sum(), count + squares.size
+        behind = 1e6 if group.addend else 0.0
+        found.append(np.sqrt(total / max(count, 1)) + behind)
+    return found
