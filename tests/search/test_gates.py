@@ -130,7 +130,7 @@ def test_limits_themselves_are_allowed() -> None:
 
 def test_limits_are_relative_to_the_first_seed_program() -> None:
     spec = LimitsSpec(parameters_min=0.5, parameters_max=None, flops_max=1.5)
-    limits = Limits.relative_to(Cost(1000, 200, 0, 1000), spec)
+    limits = Limits.relative_to(Cost(1000, 200, 0, 1000, 0), spec)
     assert limits == Limits(120, 500.0, math.inf, 300.0)
 
 
