@@ -26,13 +26,8 @@ from tests.workers.test_generate import greedy, random_tokens, random_weights
 from workers.export.export import ExportError, export, trained_model
 from workers.export.layer import why_not_stepwise
 from workers.export.source import module_source, names
-from workers.model.model import (
-    embedding_and_head,
-    initial_model,
-    logits,
-    model_layers,
-    model_shape,
-)
+from workers.model.ends import embedding_and_head
+from workers.model.model import initial_model, logits, model_layers, model_shape
 from workers.spec.fit import task_cost
 from workers.spec.footprint import footprint
 from workers.spec.identity import ADDED, identity

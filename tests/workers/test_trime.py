@@ -23,11 +23,9 @@ from workers.data.tokens import load_tokens
 from workers.engines.engine import make_engine
 from workers.export.export import export_candidate
 from workers.export.reading import exported_model
+from workers.model.ends import EMBEDDING_AND_HEAD, ModelHead, embedding_and_head
 from workers.model.model import (
-    EMBEDDING_AND_HEAD,
-    ModelHead,
     Seeds,
-    embedding_and_head,
     embedding_rows,
     initial_model,
     model_layers,

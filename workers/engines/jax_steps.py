@@ -20,7 +20,8 @@ from primitives.lowering.layer import Array
 from workers.engines.calibration import SHAPES
 from workers.engines.optimizer import make_optimizer
 from workers.engines.passes import CALL_STEPS, Passes, experts_of, packing_of
-from workers.model.model import embedding_and_head, model_layers
+from workers.model.ends import embedding_and_head
+from workers.model.model import model_layers
 from workers.model.parameters import Packing
 from workers.spec.task import Task
 

@@ -17,8 +17,8 @@ from primitives.lowering.layer import Array
 from workers.engines.calibration import sums
 from workers.engines.engine import Loads, Windows
 from workers.engines.optimizer import elementwise
+from workers.model.ends import EmbeddingAndHead
 from workers.model.model import (
-    EmbeddingAndHead,
     Layer,
     layer_graphs,
     outer_count,

@@ -20,14 +20,8 @@ from workers.engines.engine import Loads, Windows
 from workers.engines.optimizer import make_optimizer
 from workers.engines.passes import CALL_STEPS, Passes, calls, experts_of, packing_of, summed
 from workers.engines.tables import LazyAdamW, Rows, squared_norm, touched
-from workers.model.model import (
-    Apply,
-    EmbeddingAndHead,
-    Layer,
-    embedding_and_head,
-    model_layers,
-    wrapped,
-)
+from workers.model.ends import EmbeddingAndHead, embedding_and_head
+from workers.model.model import Apply, Layer, model_layers, wrapped
 from workers.model.packed import pack_blocks, packed_layers, unpack_blocks
 from workers.spec.task import Task
 

@@ -79,7 +79,8 @@ def _model(graph: Graph, task: Task, values: Sequence[Any]) -> Any:
     import keras
     from keras import ops
 
-    from workers.model.model import embedding_and_head, model_layers, remembered
+    from workers.model.ends import embedding_and_head
+    from workers.model.model import model_layers, remembered
 
     layers = model_layers(graph, task, remembering=True)
     outer = embedding_and_head(task.model)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from workers.model.model import embedding_and_head, logits
+from workers.model.ends import embedding_and_head
+from workers.model.model import logits
 from workers.pruning.trainer import Model
 from workers.spec.task import Task
 

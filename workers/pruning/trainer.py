@@ -19,14 +19,13 @@ from keras import ops
 from primitives.graph.build import Graph
 from primitives.lowering.weights import WeightSpec
 from workers.engines.optimizer import elementwise, make_optimizer
+from workers.model.ends import ModelHead, embedding_and_head
 from workers.model.model import (
     OBJECTIVE_STREAM,
     Apply,
     Auxiliary,
     Layer,
-    ModelHead,
     Seeds,
-    embedding_and_head,
     layers_of,
     outer_count,
     scoring_loss,
