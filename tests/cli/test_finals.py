@@ -28,6 +28,7 @@ def test_calibration_and_transfer_are_shown(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PRIMEVO_STORAGE", raising=False)
+    monkeypatch.setenv("COLUMNS", "140")
     with Store.open("sqlite:///primevo.db") as store:
         campaign = launch(store, "mine", candidates=12, population=4, tournament=2)
         Controller(store, campaign, InstantEvaluator(2, answered)).run()

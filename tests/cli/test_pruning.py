@@ -33,8 +33,12 @@ def test_what_is_wrong_is_said_at_once(
     assert told in refusal(2, "prune", *arguments)
 
 
-def test_without_kept_weights_there_are_no_finalists(campaign: Path) -> None:
-    told = refusal(1, "prune", "small", "--finalists", "--sparsity", 0.5)
+def test_without_kept_weights_there_are_no_finalists(
+    campaign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # weights are looked for here
+    storage = ("--storage", f"sqlite:///{campaign}/primevo.db")
+    told = refusal(1, "prune", "small", "--finalists", "--sparsity", 0.5, *storage)
     assert "no weights of small are kept" in told and "primevo prune small ID" in told
 
 

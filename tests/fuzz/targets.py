@@ -26,6 +26,7 @@ from primitives.language.jsonform import from_json, to_json
 from primitives.language.text import parse, render
 from primitives.programs.seeds import load_seed, seed_names, seed_text
 from search.config import file as config_file
+from search.config import parts as config_parts
 from search.config import programfile
 from search.errors import PrimevoError, UsageError
 
@@ -111,7 +112,7 @@ def config(data: bytes) -> str | None:
 
     first, _, override = _text(data).partition("\n--set ")
     path = _written("config.yaml", first.encode("utf-8", "surrogateescape"))
-    with _replaced(config_file, "load_plugins", refuse):
+    with _replaced(config_parts, "load_plugins", refuse):
         try:
             config_file.load(path, [override.partition("\n")[0]] if override else [])
         except UsageError as refusal:

@@ -157,8 +157,9 @@ def test_centred_and_its_gradient():
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", DENSE_SEEDS)
+@pytest.mark.parametrize("name", [name for name in DENSE_SEEDS if "campaign" not in name])
 def test_seed_programs_have_them(name):
+    """Those that people wrote: what a campaign found may compute its norms in another way."""
     ops = [node.op for node in lowered(build(load_seed(name)))]
     assert (ops.count(ATTENTION), ops.count(OVER_RMS)) == (1, 2)
     assert ops.count(CENTRED) == (0 if name == "transformer_pp" else 2)

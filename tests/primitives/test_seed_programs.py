@@ -171,7 +171,8 @@ def test_headers_say_what_the_files_do() -> None:
     assert pp.dims[2] == 3 * pp.dims[0] == min(allowed, key=lambda dim: abs(dim - 8 * 8 / 3))
     gelu = load_seed("transformer_gelu")
     assert {0.5, math.sqrt(2 / math.pi), 0.044715} < set(gelu.constants)
-    assert sorted(SEEDS) == [name for name in seed_names() if not load_seed(name).counts]
+    dense = [name for name in seed_names() if not load_seed(name).counts]
+    assert sorted(SEEDS) == [name for name in dense if "campaign" not in name]
 
 
 @pytest.mark.parametrize("mask_first", [False, True])

@@ -26,7 +26,7 @@ MISTAKES: dict[str, tuple[str, object, str]] = {
     "a clash of limits": ("search.limits.parameters_min", 5, "parameters_min 5.0 is above"),
     "a clash of the budget": ("search.budget.base", 2.5, "whole number of steps"),
     "a clash with a number": ("search.candidates", 1, "candidates 1 is below the 2 seed programs"),
-    "a clash of options": ("task.data", {"options": {"a": 1}}, "has no options"),
+    "a clash of options": ("task.data", {"options": {"a": 1}}, "unknown option of corpus 'sotu'"),
     "a clash of two parts": ("workers", {"ahead": 2}, "backend tensorflow cannot train what"),
     "a clash of rules": ("search.budget.eta", 3, "a median lets half go on, and eta is 3"),
     "a wrong type": ("seed", "x", "valid integer"),

@@ -94,7 +94,7 @@ def test_lowering_follows_the_row(monkeypatch, tiny_task):
     asked = []
     lower = model.lower
     monkeypatch.setattr(model, "accelerators", lambda: {"gpu"})
-    monkeypatch.setattr(model, "lower", lambda *a: asked.append(a[2]) or lower(*a))
+    monkeypatch.setattr(model, "lower", lambda *a, **k: asked.append(a[2]) or lower(*a, **k))
     training = tiny_task.training.model_copy(update={"precision": "mixed_bfloat16"})
     task = tiny_task.model_copy(update={"training": training})
     for kinds in ({"gpu"}, {"tpu"}):

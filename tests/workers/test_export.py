@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import random
 import subprocess
@@ -260,7 +261,9 @@ def test_a_trained_program_keeps_its_score(tiny_task: Task, tmp_path: Path, opti
     model.load_weights(tmp_path / "out" / "model.weights.h5")
     assert loss_on_validation(model, task) == pytest.approx(run["val_loss"], abs=1e-4)
     assert "2.5000 nats a token, 3.6000 bits a byte after 9 steps" in source
-    assert f"{run['test_bpb']:.4f} bits a byte after 20 steps" in " ".join(source.split())
+    told = " ".join(source.split())
+    assert f"{run['test_bpb']:.4f} bits a byte; expected calibration error" in told
+    assert " after 20 steps" in told
     assert model.count_params() == card["static_cost"]["parameters"]
 
 
@@ -367,13 +370,20 @@ def test_an_untrained_export_has_the_start_values_of_its_seed(
 def test_the_readme_begins_with_what_the_hub_reads(exports: list[Exported]) -> None:
     import yaml
 
+    scored = 0
     for made in exports:
         _, metadata, _ = (made.folder / "README.md").read_text().split("---\n", 2)
         found = yaml.safe_load(metadata)
         assert found["library_name"] == "keras" and found["pipeline_tag"] == "text-generation"
-        (result,) = found["model-index"][0]["results"]
         card = json.loads((made.folder / "card.json").read_text())
-        assert result["metrics"][0]["value"] == round(card["exported"]["test_bpb"], 4)
+        score = card["exported"]["test_bpb"]
+        if not math.isfinite(score):  # nobody is told a score that is none
+            assert "model-index" not in found
+            continue
+        (result,) = found["model-index"][0]["results"]
+        assert result["metrics"][0]["value"] == round(score, 4)
+        scored += 1
+    assert scored >= len(DENSE_SEEDS)
 
 
 def test_a_bpe_goes_along(bpe_export: Exported) -> None:

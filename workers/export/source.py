@@ -7,6 +7,7 @@ in `templates/`.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -173,7 +174,7 @@ def metadata(task: Task, called: Names, card: Mapping[str, Any]) -> str:
     about: dict[str, Any] = {"library_name": "keras", "tags": ["primevo", "keras", kind]}
     if writes or OBJECTIVES[task.training.objective].bidirectional:
         about["pipeline_tag"] = kind
-    if found is not None:
+    if found is not None and math.isfinite(found):
         result = {
             "task": {"type": kind},
             "dataset": {"type": plain(data), "name": plain(data), "split": "test"},
