@@ -170,9 +170,9 @@ class SearchSpec(Spec):
 
     @property
     def compares_behaviour(self) -> bool:
-        """Whether what children do is asked. Where more than the loss counts, it is not: an equal
-        function may be a better program."""
-        return self.behaviour and not self.goals
+        """Whether what children do is asked. Where more than the loss counts, or a budget is in
+        seconds, it is not: an equal function may be a faster program."""
+        return self.behaviour and not self.goals and self.budget.unit != "seconds"
 
     @property
     def final_amount(self) -> float:

@@ -31,7 +31,7 @@ from search.campaign.gates import (
 )
 from search.campaign.history import State
 from search.campaign.proposal import ProgramCache, Proposal, derive, propose
-from search.config.schema import LimitsSpec
+from search.config.schema import BudgetSpec, LimitsSpec
 from search.errors import PrimevoError
 from search.evolution.mutation import DEFAULT_PROBABILITIES, mutate
 from search.storage.events import Proposed
@@ -367,6 +367,8 @@ def test_behaviour_counts_only_where_the_loss_alone_counts_and_the_config_asks()
     assert judge(child, known_by_behaviour(behaviour=False)) is PASSED
     goals = ("val_loss", "step_time_s")
     assert judge(child, known_by_behaviour(objectives=goals)) is PASSED
+    seconds = BudgetSpec(unit="seconds", base=1.0)
+    assert judge(child, known_by_behaviour(budget=seconds)) is PASSED
 
 
 def test_a_copy_is_known_as_its_original_and_is_no_finalist() -> None:
