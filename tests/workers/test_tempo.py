@@ -74,6 +74,26 @@ def test_a_busy_moment_does_not_make_a_program_slow() -> None:
     assert tempo.pace == pytest.approx(0.02) and tempo.objection(1.0) is None
 
 
+def test_short_calls_do_not_make_a_program_slow() -> None:
+    """On a GPU a call takes 3 ms beside its steps: of 1 step at 2.5 ms it is no measure of a step.
+    Budgets in seconds begin with such calls."""
+    tempo = Tempo(Budget("seconds", 8.0, (), StepLimit(0.0025, 2.0)), time.perf_counter())
+    for steps in (1, 3, 1, 2, 11, 30):
+        tempo.took(steps, 0.003 + 0.0025 * steps)
+        assert tempo.objection(1.0) is None, steps
+    assert tempo.pace == pytest.approx(0.0026)
+
+
+def test_slow_steps_are_seen_in_short_calls() -> None:
+    tempo = Tempo(Budget("seconds", 8.0, (), StepLimit(0.0025, 2.0)), time.perf_counter())
+    tempo.took(WARM, 0.2)
+    tempo.took(2, 0.103)
+    assert tempo.objection(1.0) is None
+    tempo.took(2, 0.103)
+    status, reason = tempo.objection(1.0) or ("", "")
+    assert status == "too_slow" and "20.6 times" in reason
+
+
 def test_the_pace_is_judged_against_what_is_left_of_the_time() -> None:
     began = time.perf_counter() - 50
     tempo = Tempo(Budget("steps", 1000, (), None, 100.0), began)

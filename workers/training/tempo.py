@@ -18,6 +18,10 @@ WARM = 4
 PROBE = 16
 """Steps after which the pace is judged for the first time."""
 
+LONG_S = 0.2
+"""Seconds that make up for few steps: shorter calls of fewer than PROBE - WARM steps are judged
+together. What a call takes besides its steps, 3 ms on a GPU, is as long as a step there."""
+
 RESERVE = 0.05
 """The share of a time limit that is kept for the last call and the last score."""
 
@@ -29,13 +33,14 @@ class Tempo:
     """Watches the calls of one run. `began` is when its job began, in seconds of
     time.perf_counter.
 
-    The pace is that of the fastest call so far. Whatever else the machine does makes calls slower
-    and none faster, so a busy machine stops fewer candidates than an idle one, never more.
+    The pace is that of the fastest call so far, or of the fastest short calls together. Whatever
+    else the machine does makes calls slower and none faster, so one quiet moment is enough.
     """
 
     def __init__(self, budget: Budget, began: float) -> None:
         self._budget, self._began = budget, began
         self._steps = 0
+        self._short_steps, self._short_s = 0, 0.0  # of calls that are judged together
         self.pace: float | None = None
         """Seconds a step; None until it was measured."""
 
@@ -59,9 +64,18 @@ class Tempo:
     def took(self, steps: int, seconds: float) -> None:
         """A call has made so many steps in so many seconds."""
         if self._steps >= WARM:
-            pace = seconds / steps
-            self.pace = pace if self.pace is None else min(self.pace, pace)
+            self._judge(steps, seconds)
         self._steps += steps
+
+    def _judge(self, steps: int, seconds: float) -> None:
+        if steps < PROBE - WARM:
+            self._short_steps, self._short_s = self._short_steps + steps, self._short_s + seconds
+            if self._short_s < LONG_S:
+                return
+            steps, seconds = self._short_steps, self._short_s
+            self._short_steps, self._short_s = 0, 0.0
+        pace = seconds / steps
+        self.pace = pace if self.pace is None else min(self.pace, pace)
 
     def objection(self, seconds_left: float) -> tuple[Status, str] | None:
         """Why the run must end here, as the status and the reason of its outcome; None where it may
