@@ -333,7 +333,9 @@ def test_jax_computes_the_same(few, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
-def test_xla_computes_the_same(few, name):
+def test_xla_computes_the_same(few, name, monkeypatch):
+    """Which sequences do without their own memories is drawn otherwise under XLA, so none does."""
+    monkeypatch.setattr(trime, "LOCAL_DROPPED", 0.0)
     windows = np.random.default_rng(0).integers(0, 9, (3, 4, 17))
     made = []
     for jit in ("off", "on"):
