@@ -7,6 +7,7 @@ this order:
 - `campaign`: state, gates, proposals, the controller's loop, and what can be read of a campaign.
 - `report`: curves and a campaign's page, for a person to look at.
 - `study`: programs compared by training them, outside a campaign's search.
+- `ui`: the same page live, and one for each candidate, in a browser.
 - `cli`: the command line.
 - `api`: campaigns, programs and studies from Python, which `primevo` gives names to.
 """

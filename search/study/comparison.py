@@ -106,11 +106,11 @@ def _record(standing: Standing, score: str) -> dict[str, Any]:
         "runs": done,
         "failed": [each.status for each in standing.runs.values() if each.status != "completed"],
         "score": score,
-        **_ends("mean", standing.mean),
-        **_ends("difference", against.difference if against else None),
+        **ends("mean", standing.mean),
+        **ends("difference", against.difference if against else None),
         "verdict": against.word if against else None,
-        **_ends("speedup_flops", speed.flops if speed else None),
-        **_ends("speedup_seconds", speed.seconds if speed else None),
+        **ends("speedup_flops", speed.flops if speed else None),
+        **ends("speedup_seconds", speed.seconds if speed else None),
         "seconds_to_reach": speed.seconds_to_reach if speed else None,
         "reached": f"{speed.reached} of {speed.pairs}" if speed else None,
         **{name: standing.metric(name) for name in _MEANS},
@@ -127,7 +127,8 @@ def _static(standing: Standing, of: Callable[[Outcome], float | None]) -> float 
     return next((of(outcome) for _, outcome in completed(standing.runs)), None)
 
 
-def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
+def ends(name: str, interval: Interval | None) -> dict[str, float | None]:
+    """A record's fields for an interval; its ends are None where they are not finite."""
     if interval is None:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
     finite = abs(interval.high) != float("inf")

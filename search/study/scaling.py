@@ -8,6 +8,7 @@ from typing import Any
 
 from search.config.grid import StudyConfig
 from search.report.verdict import Interval
+from search.study.comparison import ends
 from search.study.frontier import AXES, Axis, Placed, place
 from search.study.grid import Cell, Point, points, run
 from search.study.law import Law, Sample, fit
@@ -273,22 +274,11 @@ def _record(found: Scaled, cell: Cell, best: bool) -> dict[str, Any]:
     for axis in AXES:
         against = own.get(axis.metric)
         difference = against.difference if against else None
-        row |= _ends(f"at_equal_{axis.metric}", difference)
+        row |= ends(f"at_equal_{axis.metric}", difference)
     for name in ("flops", "seconds"):
         factor = getattr(speed, name) if speed and full else None
-        row |= _ends(f"speedup_{name}", factor)
+        row |= ends(f"speedup_{name}", factor)
     return row
-
-
-def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
-    if interval is None:
-        return {name: None, f"{name}_low": None, f"{name}_high": None}
-    finite = abs(interval.high) != float("inf")
-    return {
-        name: interval.centre,
-        f"{name}_low": interval.low if finite else None,
-        f"{name}_high": interval.high if finite else None,
-    }
 
 
 def law_records(found: Scaled) -> list[dict[str, Any]]:
@@ -297,8 +287,8 @@ def law_records(found: Scaled) -> list[dict[str, Any]]:
         {
             "program": each.program,
             "measure": each.measure.name,
-            **_ends("exponent", each.law.exponent),
-            **_ends("floor", each.law.floor),
+            **ends("exponent", each.law.exponent),
+            **ends("floor", each.law.floor),
             "cells": each.law.cells,
             "r_squared": each.law.r_squared,
             "scales": dict(each.law.scales),
