@@ -36,9 +36,9 @@ class Cost:
     Attributes:
         parameters: trainable ones.
         flops_per_token: of the forward pass.
-        activation_bytes: float32 results of all operations on one sequence, which training keeps
-            for the backward pass unless a compiler fuses some away; a step has so many for each
-            sequence of its batch.
+        activation_bytes: float32 results of all operations on one sequence, copies of experts'
+            weights among them, which training keeps for the backward pass unless a compiler fuses
+            some away; a step has so many for each sequence of its batch.
         active_parameters: those that work on one token: all but the weights of experts that it is
             not routed to.
         bytes_per_token: moved by the forward pass, float32: what operations read and write, copies
@@ -128,9 +128,10 @@ def _block_cost(
         parameters += weights
         active += weights * share.weights
         flops += work * (share if share.packed else shares[first]).rows
-        elements += size * (share.most or share.rows)
+        copied = share.copies * weights  # read and written: half of them is held
+        elements += size * (share.most or share.rows) + copied / 2
         read = sum(_size(nodes[child].type, d_model, length) for child in node.inputs)
-        moved += share.rows * (read + size) + share.copies * weights
+        moved += share.rows * (read + size) + copied
     if options.rotary:
         turned = sum(_size(nodes[each].type, d_model, length) for each in rotated_states(nodes))
         flops, elements, moved = flops + FLOPS * turned, elements + turned, moved + 2 * turned

@@ -1,8 +1,9 @@
 """What training really takes of memory: python -m tests.benchmarks.footprint BACKEND [NAME]...
 
-Trains each seed program for two steps at up to three sizes on the CPU, and prints a JSON line for
-each run: the peak of resident memory above what the process held before, in MB, and its ratio to
-`Footprint.total` and to `Footprint.least`. A ratio to `least` under 1 would mean that a program
+Trains each seed program for two steps at up to three sizes, and prints a JSON line for each run:
+the peak of memory in MB, and its ratio to `Footprint.total` and to `Footprint.least`. On a CPU that
+is resident memory above what the process held before, with what the compiler takes; on a GPU, which
+JAX alone tells, what was allocated there. A ratio to `least` under 1 would mean that a program
 which trains could be refused. A run that gives no figure says why: it was too large to try, it did
 not complete, or its process died. The last lines have the least, median and largest ratios.
 
@@ -99,15 +100,27 @@ def measured(
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
     before = resident("VmRSS")
     outcome = evaluate(dna, chosen, Budget("steps", 2), seed=1)
-    peak = resident("VmHWM") - before
+    gpu = allocated(backend)
+    peak = resident("VmHWM") - before if gpu is None else gpu
     return {
-        "program": name, "backend": backend, "d_model": d_model, "layers": layers,
+        "program": name, "backend": backend, "gpu": gpu is not None,
+        "d_model": d_model, "layers": layers,
         "length": length, "batch": batch, "status": outcome.status, "peak_mb": round(peak),
         "total_mb": round(estimate.total / 2**20), "least_mb": round(estimate.least / 2**20),
         "of_total": round(peak * 2**20 / estimate.total, 3),
         "of_least": round(peak * 2**20 / estimate.least, 2),
         "activations": round(estimate.terms[3].bytes / estimate.total, 2),
     }  # fmt: skip
+
+
+def allocated(backend: str) -> float | None:
+    """The most that this process held on a GPU, in MB; None where it has none."""
+    if backend != "jax":
+        return None
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats()
+    return stats["peak_bytes_in_use"] / 2**20 if stats else None
 
 
 def resident(what: str) -> float:

@@ -60,3 +60,13 @@ def test_copies_of_weights_are_moved() -> None:
     text = ROUTED.format(rows=8, scores="pairs(x)")
     copies = cost_of(text, "entries").bytes_per_token - 4 * 2 * 8 * 2 * WIDTH
     assert 0 < copies < cost_of(text, "every").bytes_per_token
+
+
+def test_copies_of_weights_are_held_for_the_backward_pass() -> None:
+    """JAX held them: with PEER at 256 channels, 64 MB for each of two matrices of a block."""
+    text = ROUTED.format(rows=8, scores="pairs(x)")
+    copies = 8 * 2 * WIDTH
+    scores, rows = 8 + 8 + 64 + 8, 8 * (WIDTH + 1 + WIDTH)
+    block = WIDTH + scores + rows + WIDTH + WIDTH  # the input, the experts' sum, the residual
+    expected = 4 * LENGTH * (block + copies + 2 * WIDTH)
+    assert cost_of(text, "entries").activation_bytes == expected
