@@ -157,7 +157,7 @@ class _Smaller:
         """The node with its new sizes, behind those that choose among the experts that are left."""
         made = self.type_of(position, node.type)
         inputs = [self.new[self.source(child)] for child in node.inputs]
-        context = node.context and made.branches
+        context = made.branches[: len(node.context)]
         if node.op in (DISPATCH, COMBINE):
             inputs, context = self.routed(position, inputs), made.branches
             if node.op == COMBINE:

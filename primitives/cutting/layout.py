@@ -145,6 +145,11 @@ class _Finder:
             found.append(same[0] if same else self.dims.branch(abs(size)))
         return tuple(found)
 
+    def branches_of_weight(self, position: int, node: Node) -> tuple[Axis, ...]:
+        """The axes for branches of a node's weight: fewer than its state has where these share
+        it."""
+        return tuple((dim,) for dim in self.branches[position][: len(node.context)])
+
     def joined(self, node: Node) -> Axis:
         """Equal feature axes, or one that spreads over the other."""
         one, other = (self.features[child] for child in node.inputs)
@@ -169,7 +174,7 @@ class _Finder:
         if len(shape) > len(axes):
             self.dims.keep(taps, "taps of a convolution")
             axes = (taps, *axes)
-        self.weights[position] = (*((dim,) for dim in self.branches[position]), *axes)
+        self.weights[position] = (*self.branches_of_weight(position, node), *axes)
         return after
 
     def product(self, position: int, node: Node) -> Axis:
@@ -209,7 +214,7 @@ class _Finder:
             own = tuple(self.dims.new(size) for size in shape)
             for axis in own:
                 self.dims.keep(axis, f"{node.op} ({node.name}) has a state for it")
-            self.weights[position] = (*((dim,) for dim in self.branches[position]), *own)
+            self.weights[position] = (*self.branches_of_weight(position, node), *own)
         if node.type.axis in (KEYS, ENTRIES):
             return ()
         same = self.features[node.inputs[0]]

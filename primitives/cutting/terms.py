@@ -112,7 +112,8 @@ def _work_dims(found: Cuttable, position: int) -> tuple[int, ...]:
     """The dims that the work of a node grows with."""
     layout, node = found.layout, found.graph.nodes[position]
     if position in layout.weights:
-        return tuple(chain(*layout.weights[position]))
+        shared = layout.branches[position][len(node.context) :]
+        return (*shared, *chain(*layout.weights[position]))
     first = node.inputs[0]
     if node.op == "T-MAT MUL":
         return (*layout.branches[position], *layout.features[first])

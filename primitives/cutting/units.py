@@ -168,7 +168,7 @@ def _made_axes(nodes: Sequence[Node], found: Layout, node: int, dim: int) -> lis
     rows = len(flat) - len(made)
     if not rows:
         return [place for place, each in enumerate(flat) if each == dim]
-    branches = len(found.branches[node])
+    branches = len(nodes[node].context)
     return [
         place
         for place, each in enumerate(flat)

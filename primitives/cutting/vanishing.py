@@ -51,7 +51,7 @@ def made_dims(node: Node, position: int, layout: Layout) -> tuple[int, ...]:
     """The dims of a node's weight that its state has as well: all but those of its rows."""
     axes = layout.weights[position]
     if node.op.startswith("CONV"):
-        axes = (*axes[: len(layout.branches[position])], axes[-1])
+        axes = (*axes[: len(node.context)], axes[-1])
     return tuple(dim for axis in axes for dim in axis)
 
 

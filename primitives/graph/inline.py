@@ -10,7 +10,7 @@ from __future__ import annotations
 from primitives.graph.canonical import MASK64, Tag, tag
 from primitives.graph.liveness import TRAITS, Step, Traits, liveness
 from primitives.graph.typing import TypeFault, fitting, typed
-from primitives.language.dna import DNA, INPUTS, ROUTED
+from primitives.language.dna import DNA, INPUTS, ROUTED, SHARED
 from primitives.ops.types import (
     BLOCK,
     ENTRIES,
@@ -19,6 +19,7 @@ from primitives.ops.types import (
     combine,
     concatenation,
     dispatch,
+    shared,
 )
 
 INPUT = "INPUT"
@@ -68,6 +69,7 @@ class Inlined:
         self.supports: dict[int, int] = {}
         self._known: dict[tuple[object, ...], int] = {}
         self._steps = 0
+        self._sharing = False
 
     def call(self, index: int, x: int, y: int, context: Context) -> int:
         """Inlines subroutine `index` on nodes x and y; gives the node of its value."""
@@ -95,6 +97,13 @@ class Inlined:
     def _called(self, step: Step, x: int, y: int, context: Context, place: Place) -> int:
         """A call, or a primitive that runs in branches."""
         op, branch = step[1], step[4]
+        if branch == SHARED and context:
+            return self._shared(step, x, y, context, place)
+        if branch == SHARED:  # no call around is branched
+            branch = 1
+        elif branch != 1 and self._sharing:
+            kind = "a call whose weights are shared cannot branch further"
+            raise TypeFault(Mismatch(kind, "; branch outside of it"))
         if branch == ROUTED:
             return self._routed(op, x, y, context, place)
         inner = context if branch == 1 else (*context, branch)
@@ -106,6 +115,17 @@ class Inlined:
             if node >= made and branch == 1:
                 self.places[node] = place  # the caller's name says more than the callee's
         return node if branch == 1 else self._concatenated(node, len(context), branch, place)
+
+    def _shared(self, step: Step, x: int, y: int, context: Context, place: Place) -> int:
+        """An instruction whose weights lack the innermost branch axis around it."""
+        outside, self._sharing = self._sharing, True
+        inner = shared(context)
+        if isinstance(inner, Mismatch):
+            raise TypeFault(inner)
+        alone: Step = (*step[:4], 1, *step[5:])
+        node = self._called(alone, x, y, inner, place)
+        self._sharing = outside
+        return node
 
     def _primitive(self, step: Step, x: int, y: int, context: Context, place: Place) -> int:
         """The node of a primitive on nodes x and y: one that is there already where it can be."""

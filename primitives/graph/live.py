@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from primitives.graph.liveness import Live, liveness
-from primitives.language.dna import DNA, INPUTS, ROUTED, Instruction, Subroutine
+from primitives.language.dna import DNA, INPUTS, ROUTED, SHARED, Instruction, Subroutine
 from primitives.language.naming import derived, fresh, stale
 from primitives.ops.table import PRIMITIVES
 
@@ -73,6 +73,8 @@ def _rows(dna: DNA, index: int, lives: list[Live]) -> list[Instruction]:
         elif "in1" not in reads:
             in1 = in2
         silent = {name: 0 for name in _FIELDS if name not in reads}
+        if row.branch == SHARED and isinstance(row.op, str) and not PRIMITIVES[row.op].weight:
+            silent["branch"] = 1
         rows.append(row._replace(in1=in1, in2=in2, **silent))
         places[INPUTS + position] = INPUTS + len(rows) - 1
     return rows

@@ -33,15 +33,22 @@ def attention(
     bfloat16: bool = False,
     positions: Tensor = None,
 ) -> Tensor:
-    """softmax(q k^T) v; q and k [..., T, n], v [..., T, m], of equal outer axes. A `causal` one is
-    over the visible keys, those up to the query's position. Products of a `bfloat16` one are
+    """softmax(q k^T) v; q and k [..., T, n], v [..., T, m]. The outer axes of k and v may be the
+    first ones of q's: heads then share keys or values. A `causal` one is over the visible keys,
+    those up to the query's position. Products of a `bfloat16` one are
     computed in bfloat16, and the softmax in float32. Where q holds some rows of sequences alone,
     [batch, heads, C, n], `positions` [batch, C] says which.
 
     The gradient needs no mask: weights are 0 where nothing is visible. Its row sums are taken over
     features instead of keys, as in FlashAttention (Dao et al. 2022)."""
 
+    outer = {name: "bhijk"[: len(x.shape) - 2] for name, x in (("Q", q), ("K", k), ("V", v))}
+    if len({*outer.values()}) == 1:
+        outer = dict.fromkeys(outer, "...")
+
     def product(x: Tensor, y: Tensor, axes: str) -> Tensor:
+        for name, letters in outer.items():
+            axes = axes.replace(name, letters)
         if not bfloat16:
             return ops.einsum(axes, x, y)
         x, y = ops.cast(x, "bfloat16"), ops.cast(y, "bfloat16")
@@ -49,7 +56,7 @@ def attention(
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]
     def attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
-        scores = product(q, k, "...tn,...sn->...ts")
+        scores = product(q, k, "Qtn,Ksn->Qts")
         if causal and positions is not None:
             inner = (1,) * (len(q.shape) - 3)
             last = ops.reshape(positions, (ops.shape(q)[0], *inner, ops.shape(q)[-2], 1))
@@ -58,18 +65,18 @@ def attention(
             weights = ops.softmax(scores, axis=-1)
         else:
             weights = masked_softmax(scores) if causal else ops.softmax(scores, axis=-1)
-        y = product(weights, v, "...ts,...sm->...tm")
+        y = product(weights, v, "Qts,Vsm->Qtm")
 
         def gradient(*arguments: Tensor, upstream: Tensor = None) -> tuple[Tensor, ...]:
             dy = arguments[0] if upstream is None else upstream
-            dweights = product(dy, v, "...tm,...sm->...ts")
+            dweights = product(dy, v, "Qtm,Vsm->Qts")
             # The two sums are equal; rounded weights must see their own gradients' roundings.
             along = weights * dweights if bfloat16 else dy * y
             dscores = weights * (dweights - ops.sum(along, axis=-1, keepdims=True))
             return (
-                product(dscores, k, "...ts,...sn->...tn"),
-                product(dscores, q, "...ts,...tn->...sn"),
-                product(weights, dy, "...ts,...tm->...sm"),
+                product(dscores, k, "Qts,Ksn->Qtn"),
+                product(dscores, q, "Qts,Qtn->Ksn"),
+                product(weights, dy, "Qts,Qtm->Vsm"),
             )
 
         return y, gradient
@@ -87,7 +94,7 @@ def flash_attention(
     heads = [ops.reshape(x, (x.shape[0], -1, *x.shape[-2:])) for x in (q, k, v)]
     rows = [ops.cast(ops.swapaxes(x, 1, 2), "bfloat16") for x in heads]
     y = ops.dot_product_attention(*rows, scale=1.0, is_causal=causal)
-    return ops.cast(ops.reshape(ops.swapaxes(y, 1, 2), v.shape), "float32")
+    return ops.cast(ops.reshape(ops.swapaxes(y, 1, 2), (*q.shape[:-1], v.shape[-1])), "float32")
 
 
 def centred(x: Tensor) -> Tensor:
@@ -150,8 +157,15 @@ def matmul(x: Tensor, kernel: Tensor) -> Tensor:
 
 def project(x: Tensor, kernel: Tensor) -> Tensor:
     """x [batch, *outer branches, T, n] times kernel [*branches, n, m]: [batch, *branches, T, m]. A
-    branch axis of x may have size 1, where branches do not differ."""
+    branch axis of x may have size 1, where branches do not differ. x may also have more branch axes
+    than the kernel, which those share: it works on their positions one after the other."""
     outer, inner = len(kernel.shape) - 2, len(x.shape) - 3
+    if inner > outer:
+        sizes = ops.shape(x)
+        rows = ops.reshape(x, (*sizes[: 1 + outer], -1, x.shape[-1]))
+        made = project(rows, kernel)
+        own = ops.shape(made)[: 1 + outer]
+        return ops.reshape(made, (*own, *sizes[1 + outer : -1], kernel.shape[-1]))
     if outer == 0:
         return matmul(x, kernel)
     if inner == outer and x.shape[-2] == 1:  # a row each: no product of matrices
@@ -171,18 +185,23 @@ def conv(x: Tensor, kernel: Tensor) -> Tensor:
     taps, n, m = kernel.shape[-3:]
     length = ops.shape(x)[-2]
     padded = ops.pad(x, [[0, 0]] * (len(x.shape) - 2) + [[taps - 1, 0], [0, 0]])
-    if len(kernel.shape) == 3:
+    if len(kernel.shape) == 3 == len(x.shape):
         return ops.conv(padded, kernel, padding="valid")
     window = ops.concatenate([padded[..., tap : tap + length, :] for tap in range(taps)], axis=-1)
     return project(window, ops.reshape(kernel, (*kernel.shape[:-3], taps * n, m)))
 
 
 def depthwise_conv(x: Tensor, kernel: Tensor) -> Tensor:
-    """Causal convolution over T, each channel by itself: kernel [*branches, taps, n]. Branches and
-    channels lie side by side for it, which backends compute fastest."""
+    """Causal convolution over T, each channel by itself: kernel [*branches, taps, n], where a
+    branch axis may have size 1, whose branches share it. Branches and channels lie side by side for
+    it, which backends compute fastest."""
     *branches, taps, n = kernel.shape
     batch, length = ops.shape(x)[0], ops.shape(x)[-2]
     if branches:
+        shared = branches
+        branches = [max(sizes) for sizes in zip(branches, x.shape[1:-2], strict=True)]
+        if branches != shared:
+            kernel = ops.broadcast_to(kernel, (*branches, taps, n))
         x = ops.moveaxis(ops.broadcast_to(x, (batch, *branches, length, n)), -2, 1)
     flat = ops.pad(ops.reshape(x, (batch, length, -1)), [[0, 0], [taps - 1, 0], [0, 0]])
     weights = ops.reshape(ops.moveaxis(kernel, -2, 0), (taps, -1, 1))

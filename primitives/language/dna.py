@@ -27,6 +27,9 @@ BRANCHES = (1, 2, 4, 8, 16)
 ROUTED = 0
 """The `branch` of a call whose subroutine runs once for each expert, on the tokens routed there."""
 
+SHARED = -1
+"""The `branch` of an instruction whose weights the branches of the call around it share."""
+
 MIDDLE = 0
 EVERY = (1, 2, 4, MIDDLE)
 """Which blocks of a model run the program: every one, every second or fourth, the middle one."""
@@ -44,8 +47,9 @@ class Instruction(NamedTuple):
     earlier hidden states; `constant`, `dim` and `count` are indices into the banks; `branch` is how
     many times the op runs, with separate weights and the results concatenated on the feature axis,
     or ROUTED: input 1 holds tokens, input 2 gates, and the result is the sum over a token's gate
-    entries (expert i, weight g) of g * callee_i(token). A field that the op does not read stays in
-    the genome and has no effect.
+    entries (expert i, weight g) of g * callee_i(token), or SHARED: it runs once in each branch of
+    the innermost branched call around it, with one weight for all of them. A field that the op does
+    not read stays in the genome and has no effect; nor has SHARED where no call around is branched.
     """
 
     op: str | int
@@ -180,8 +184,8 @@ def _instruction_fault(dna: DNA, index: int, position: int, instruction: Instruc
         return f"the bank has no count n{count}: there is no count bank; add one: counts n0=8"
     if not 0 <= count < max(1, len(dna.counts)):
         return f"the bank has no count n{count}; allowed: n0 to n{len(dna.counts) - 1}"
-    if branch not in (*BRANCHES, ROUTED):
-        allowed = (*map(str, BRANCHES), "routed")
+    if branch not in (*BRANCHES, ROUTED, SHARED):
+        allowed = (*map(str, BRANCHES), "routed", "shared")
         return f"branch {branch} is not allowed; allowed: {', '.join(allowed)}"
     return None
 

@@ -17,10 +17,10 @@
 A `#` starts a comment. A constant is a number, or an expression of dims (see `constant`) that is
 resolved for the width given to `parse`: a DNA holds numbers only. `counts` and `every` (1, 2, 4 or
 middle: which blocks of the model run the program) may be left out, and so may input 2 where it
-equals input 1, and `constant`, `dim`, `count` and `branch` where they are c0, d0, n0 and 1. Later
-subroutines are called by name. Names of states are for readers: they are not compared.
-`parse(render(dna)) == dna` for every well-formed DNA: what `render` writes holds numbers, too, and
-needs no width.
+equals input 1, and `constant`, `dim`, `count` and `branch` where they are c0, d0, n0 and 1. A
+`branch` is a number, `routed` or `shared`. Later subroutines are called by name. Names of states
+are for readers: they are not compared. `parse(render(dna)) == dna` for every well-formed DNA: what
+`render` writes holds numbers, too, and needs no width.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from primitives.language.dna import (
     INPUTS,
     MIDDLE,
     ROUTED,
+    SHARED,
     Instruction,
     Subroutine,
     first_fault,
@@ -53,6 +54,8 @@ _LINE = re.compile(
     r"\s*(?P<fields>.*)\Z"
 )
 _Number = TypeVar("_Number", int, float)
+_LETTERS = {"constant": "c", "dim": "d", "count": "n", "branch": ""}
+_BRANCH_WORDS = {"routed": ROUTED, "shared": SHARED}
 _EVERY = {"middle" if value == MIDDLE else str(value): value for value in EVERY}
 _DIGITS = 9
 """The longest whole number that is read."""
@@ -92,9 +95,10 @@ def _line(dna: DNA, states: tuple[str, ...], position: int, instruction: Instruc
         text += f" dim=d{dim}"
     if "count" in reads or count:
         text += f" count=n{count}"
-    if branch == ROUTED:
-        return f"{text} branch=routed"
-    return text if branch == 1 else f"{text} branch={branch}"
+    if branch == 1:
+        return text
+    word = next((word for word, value in _BRANCH_WORDS.items() if value == branch), branch)
+    return f"{text} branch={word}"
 
 
 def parse(
@@ -236,19 +240,23 @@ class _Parser:
         result: dict[str, int] = {}
         for entry in text.split():
             key, _, value = entry.partition("=")
-            letter = {"constant": "c", "dim": "d", "count": "n", "branch": ""}.get(key)
+            letter = _LETTERS.get(key)
             if letter is None or key in result:
                 raise self.error(f"cannot read field '{entry}'; {_FORM}")
-            if entry == "branch=routed":
-                result[key] = ROUTED
+            if key == "branch":
+                result[key] = self.branch(value)
                 continue
             digits = value.removeprefix(letter)
-            if not digits.isdecimal() or len(digits) > _DIGITS or (letter and digits == value):
+            if not digits.isdecimal() or len(digits) > _DIGITS or digits == value:
                 raise self.error(f"cannot read field '{entry}'; expected {key}={letter}N")
             result[key] = int(digits)
-            if key == "branch" and result[key] not in BRANCHES:
-                raise self.error(unknown(key, value, (*map(str, BRANCHES), "routed")))
         return result
+
+    def branch(self, value: str) -> int:
+        known = {**{str(number): number for number in BRANCHES}, **_BRANCH_WORDS}
+        if value not in known:
+            raise self.error(unknown("branch", value, known))
+        return known[value]
 
     def error(self, fault: str) -> ProgramError:
         return ProgramError(f"{self.source}:{self.number}: {fault}")

@@ -194,8 +194,11 @@ def _visible_mean(x: Array) -> Array:
 
 
 def _project(x: Array, kernel: Array) -> Array:
-    """Of branch axes, x has the first ones that the kernel has, or all."""
+    """Of branch axes, x has the first ones that the kernel has, or all, or, where they share it,
+    more."""
     missing = kernel.ndim - 2 - (x.ndim - 3)
+    if missing < 0:
+        kernel = kernel.reshape(*kernel.shape[:-2], *(1,) * -missing, *kernel.shape[-2:])
     made: Array = x.reshape(*x.shape[:-2], *(1,) * missing, *x.shape[-2:]) @ kernel
     return made
 

@@ -79,8 +79,11 @@ def holes(
             ids = Name((ids_by_node or {})[child.support])
             values[hole] = with_axes(nodes[child.support].type, node.type.branches, ids)
     if weight is not None:
+        row, missing = PRIMITIVES[node.op], len(node.type.branches) - len(node.context)
+        if missing > 0 and row.aligned:  # branches share it
+            weight = Subscript(weight, (*[_ALL] * len(node.context), *[_NEW] * missing))
         values["w"], values["name"] = weight, Literal(weight_name)
-        values["v"] = Subscript(weight, _PER_CHANNEL) if node.context else weight
+        values["v"] = Subscript(weight, _PER_CHANNEL) if node.type.branches else weight
     return values
 
 

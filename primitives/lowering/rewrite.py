@@ -122,11 +122,8 @@ def _with_attention(nodes: Sequence[Node], node: Node, readers: Counter[int]) ->
         return node
     inputs = (*nodes[scores].inputs, node.inputs[1])
     alone = readers[weights] == readers[scores] == 1
-    plain = all(
-        nodes[each].type.axis in (CHANNELS, COUNT)
-        and nodes[each].type.branches == node.type.branches
-        for each in inputs
-    )
+    plain = all(nodes[each].type.axis in (CHANNELS, COUNT) for each in inputs)
+    plain &= nodes[inputs[0]].type.branches == node.type.branches  # others may lack heads
     causal = float(nodes[weights].type.closed)
     return node._replace(op=ATTENTION, inputs=inputs, value=causal) if alone and plain else node
 

@@ -150,7 +150,7 @@ class _StepEmitter(Emitter):
         node = self.nodes[position]
         if node.op == ATTENTION:
             q, k, v = node.inputs
-            so_far = [self.every(k, None), self.every(v, None)]
+            so_far = [self.with_heads(each, node) for each in (k, v)]
             return call("attend_so_far", self.scope.value(q), *so_far, Name(START))
         if node.op == ROTATED:
             return call("rotated", self.scope.value(node.inputs[0]), Name(START))
@@ -158,6 +158,10 @@ class _StepEmitter(Emitter):
             return call("softmax_so_far", self.scope.value(node.inputs[0]), Name(START))
         row = PRIMITIVES.get(node.op)
         return super().value(position) if row is None else self.of_row(position, row)
+
+    def with_heads(self, position: int, node: Node) -> Expression:
+        """Keys or values at every position so far, beside which the node's heads can stand."""
+        return with_axes(self.nodes[position].type, node.type.branches, self.every(position, None))
 
     def of_row(self, position: int, row: Primitive) -> Expression:
         """What the row's rule for a few positions says, of the node's inputs."""

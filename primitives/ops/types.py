@@ -202,12 +202,12 @@ def product(x: StateType, y: StateType, bidirectional: bool = False) -> Inferred
 
 def per_channel(x: StateType, context: tuple[int, ...]) -> Inferred:
     """Ops with one weight a channel keep the feature axis."""
-    return _unweighable(x, context) or StateType(x.axis, x.size, context)
+    return _unweighable(x, context) or StateType(x.axis, x.size, _around(x, context))
 
 
 def projection(axis: str, x: StateType, size: int, context: tuple[int, ...]) -> Inferred:
     """Ops with weights from every channel to `size` units of an axis."""
-    return _unweighable(x, context) or StateType(axis, size, context)
+    return _unweighable(x, context) or StateType(axis, size, _around(x, context))
 
 
 def along(inferred: Inferred) -> Inferred:
@@ -267,6 +267,9 @@ def stateful(x: StateType, k: int, context: tuple[int, ...]) -> Inferred:
     """Scores with a state an expert that keeps k of them busy."""
     if fault := _scores(x) or _unweighable(x, context):
         return fault
+    if len(x.branches) > len(context):
+        kind = "branches that differ cannot share a state that each would move"
+        return Mismatch(kind, f": {x}")
     if k > x.size:
         return _too_few(x, k)
     return StateType(x.axis, x.size, context)
@@ -316,6 +319,13 @@ def combine(y: StateType, experts: tuple[int, ...]) -> Inferred:
     return StateType(y.axis, y.size, experts[:-1])
 
 
+def shared(context: tuple[int, ...]) -> tuple[int, ...] | Mismatch:
+    """The branch axes of weights that the branches of the innermost call around share."""
+    if context and context[-1] < 0:
+        return Mismatch("experts cannot share a weight", "; apply it before the routed call")
+    return context[:-1]
+
+
 def concatenation(x: StateType, depth: int, branch: int) -> Inferred:
     """The results of `branch` runs, side by side on the feature axis; `depth` calls lie outside."""
     if x.axis == KEYS:
@@ -353,7 +363,16 @@ def _unweighable(x: StateType, context: tuple[int, ...]) -> Mismatch | None:
         return Mismatch(kind, f": {x}")
     if buffer(x.branches) != buffer(context):
         return Mismatch("an expert's weights act on its tokens", f", got {x}")
+    if buffer(context) and len(x.branches) > len(context):
+        kind = "branches inside an expert cannot share a weight for states that differ"
+        return Mismatch(kind, f": {x}")
     return _too_deep(len(context)) if len(context) > MAX_BRANCH_AXES else None
+
+
+def _around(x: StateType, context: tuple[int, ...]) -> tuple[int, ...]:
+    """The branch axes of what a weight of this context makes of x: where branches share the weight,
+    x may have axes that it has not."""
+    return context if len(context) >= len(x.branches) else x.branches
 
 
 def _scores(x: StateType) -> Mismatch | None:

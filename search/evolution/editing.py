@@ -5,12 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from primitives.language.dna import DNA, INPUTS, Instruction, Subroutine
+from primitives.language.dna import BRANCHES, DNA, INPUTS, ROUTED, SHARED, Instruction, Subroutine
 from primitives.language.naming import derived, fresh
 from primitives.ops.table import PRIMITIVES
 
 BRANCHED = 0.1
 """How often a new instruction is branched."""
+
+
+def new_branches(dna: DNA) -> tuple[int, ...]:
+    """What the `branch` of a new instruction may be. Only programs that share weights somewhere are
+    given more of that, so that others have the children that they always had."""
+    shares = any(row.branch == SHARED for each in dna.subroutines for row in each.instructions)
+    return (*BRANCHES, SHARED) if shares else BRANCHES
+
+
+def branches(dna: DNA) -> tuple[int, ...]:
+    """What the field may be: routed, too, where a program has counts."""
+    return (*new_branches(dna), ROUTED) if dna.counts else new_branches(dna)
 
 
 def put(dna: DNA, index: int, subroutine: Subroutine) -> DNA:

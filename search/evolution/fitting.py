@@ -14,10 +14,18 @@ from random import Random
 from typing import Any, NamedTuple, TypeVar
 
 from primitives.graph.build import Graph, build
-from primitives.language.dna import BRANCHES, DNA, INPUTS, ROUTED, Instruction
+from primitives.language.dna import DNA, INPUTS, SHARED, Instruction
 from primitives.ops.table import PRIMITIVES
 from primitives.ops.types import StateType
-from search.evolution.editing import BRANCHED, ops_for, put, with_instruction, with_row
+from search.evolution.editing import (
+    BRANCHED,
+    branches,
+    new_branches,
+    ops_for,
+    put,
+    with_instruction,
+    with_row,
+)
 from search.evolution.sites import Run, Sites, sites
 
 _T = TypeVar("_T")
@@ -95,6 +103,37 @@ def field_fitting(dna: DNA, rng: Random) -> DNA:
     return dna
 
 
+def share(dna: DNA, rng: Random) -> DNA:
+    """Has the branches of a call share the weights of one of its instructions, or of what that
+    calls; or gives each branch its own again."""
+    found = sites(dna)
+    if found is None:
+        return dna
+    places = [
+        (index, position)
+        for index in sorted(found.runs)
+        for position, *_ in found.live[index].steps
+        if any(run.context and run.context[-1] > 0 for run in found.runs[index])
+        and _may_share(dna.subroutines[index].instructions[position])
+    ]
+    before = build(dna, found.bidirectional)
+    assert isinstance(before, Graph)  # it has sites
+    for index, position in _shuffled(places, rng):
+        row = dna.subroutines[index].instructions[position]
+        new = row._replace(branch=1 if row.branch == SHARED else SHARED)
+        child = with_row(dna, index, position, new)
+        graph = build(child, found.bidirectional)
+        if isinstance(graph, Graph) and graph.hash != before.hash:
+            return child
+    return dna
+
+
+def _may_share(row: Instruction) -> bool:
+    """Whether it may have weights, and runs once in each branch around it, shared or not."""
+    weighs = not isinstance(row.op, str) or PRIMITIVES[row.op].weight is not None
+    return weighs and row.branch in (1, SHARED)
+
+
 _SIZES = ("dim", "count", "branch")
 
 
@@ -111,7 +150,7 @@ def _values(dna: DNA, index: int, position: int, field: str) -> Sequence[str | i
     if field == "op":
         return ops_for(dna, index)
     if field == "branch":
-        return (*BRANCHES, ROUTED) if dna.counts else BRANCHES
+        return branches(dna)
     if field in ("in1", "in2"):
         return range(INPUTS + position)
     return range(len(getattr(dna, f"{field}s")))
@@ -140,7 +179,7 @@ def _instructions(
 ) -> Iterator[Instruction]:  # fmt: skip
     """Instructions that read `source`, in random order of their operations; for each of these, all
     second inputs and dims, in random order."""
-    branch = rng.choice(BRANCHES) if rng.random() < BRANCHED else 1
+    branch = rng.choice(new_branches(dna)) if rng.random() < BRANCHED else 1
     count = rng.randrange(len(dna.counts)) if dna.counts else 0
     constant, dim, other = (
         rng.randrange(n) for n in (len(dna.constants), len(dna.dims), before)
@@ -163,7 +202,7 @@ def _fits(found: Sites, runs: Sequence[Run], row: Instruction, place: _Place) ->
             continue
         if place.is_value:
             return False
-        changed = Run(run.context, {**run.types, place.state: made})
+        changed = run._replace(types={**run.types, place.state: made})
         for position, reader in place.readers:
             if found.type_of(reader, changed) is not run.types[INPUTS + position]:
                 return False

@@ -15,13 +15,11 @@ from functools import cache
 from typing import Any, TypeVar
 
 from primitives.language.dna import (
-    BRANCHES,
     COUNT_VOCABULARY,
     DIM_VOCABULARY,
     DNA,
     EVERY,
     INPUTS,
-    ROUTED,
     Instruction,
     Subroutine,
 )
@@ -29,13 +27,15 @@ from primitives.ops.table import PRIMITIVES
 from primitives.registry import Registry
 from search.evolution.editing import (
     BRANCHED,
+    branches,
+    new_branches,
     put,
     vocabulary,
     with_instruction,
     with_row,
     without,
 )
-from search.evolution.fitting import field_fitting, insert_fitting
+from search.evolution.fitting import field_fitting, insert_fitting, share
 
 _Number = TypeVar("_Number", int, float)
 
@@ -151,6 +151,7 @@ MUTATIONS: Registry[Mutation] = Registry(
         Mutation("bank", mutate_bank, "a value of a bank, or `every`, drawn again"),
         Mutation("insert_fitting", insert_fitting, "an instruction more, where it runs and fits"),
         Mutation("field_fitting", field_fitting, "a field drawn again that runs, to what fits"),
+        Mutation("share", share, "branches share a weight, or have their own again"),
     ),
 )
 
@@ -181,7 +182,7 @@ def _with_one_more(
         rng.randrange(INPUTS + reader),
         rng.randrange(len(dna.constants)),
         rng.randrange(len(dna.dims)),
-        rng.choice(BRANCHES) if rng.random() < BRANCHED else 1,
+        rng.choice(new_branches(dna)) if rng.random() < BRANCHED else 1,
         rng.randrange(len(dna.counts)) if dna.counts else 0,
     )
     return with_instruction(dna, subroutine, reader, field, new)
@@ -212,7 +213,7 @@ def _draw(dna: DNA, index: int, position: int, field: str, rng: random.Random) -
     if field == "op":
         return _draw_op(dna, index, rng)
     if field == "branch":
-        return rng.choice((*BRANCHES, ROUTED) if dna.counts else BRANCHES)
+        return rng.choice(branches(dna))
     if field == "count":
         return rng.randrange(len(dna.counts))
     if field == "constant":

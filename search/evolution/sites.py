@@ -10,16 +10,18 @@ from typing import NamedTuple
 from primitives.graph.inline import Context, Inlined, Place
 from primitives.graph.liveness import TRAITS, Step
 from primitives.graph.typing import TypeFault, typed
-from primitives.language.dna import DNA, INPUTS, ROUTED, Instruction
-from primitives.ops.types import StateType, concatenation
+from primitives.language.dna import DNA, INPUTS, ROUTED, SHARED, Instruction
+from primitives.ops.types import Mismatch, StateType, concatenation, shared
 
 
 class Run(NamedTuple):
-    """One call of a subroutine: the branch axes around it, and the types of its states that are
-    known, by their indices. Those of dead states are not."""
+    """One call of a subroutine: the branch axes around it, the types of its states that are known,
+    by their indices, and whether a call around it shares weights. Types of dead states are not
+    known."""
 
     context: Context
     types: dict[int, StateType]
+    sharing: bool = False
 
 
 class Sites(Inlined):
@@ -34,7 +36,8 @@ class Sites(Inlined):
     def call(self, index: int, x: int, y: int, context: Context) -> int:
         live = self.live[index]
         read = (state for state, reads in enumerate((live.reads1, live.reads2)) if reads)
-        self.runs[index].append(Run(context, {s: self.types[(x, y)[s]] for s in read}))
+        known = {s: self.types[(x, y)[s]] for s in read}
+        self.runs[index].append(Run(context, known, self._sharing))
         return super().call(index, x, y, context)
 
     def _primitive(self, step: Step, x: int, y: int, context: Context, place: Place) -> int:
@@ -77,12 +80,23 @@ class Sites(Inlined):
         traits, dna = TRAITS[row.op], self.dna
         value = dna.dims[row.dim] if traits.sized else 0
         count = dna.counts[row.count] if traits.counted else 0
-        inner = run.context if row.branch == 1 else (*run.context, row.branch)
+        inner = _weights_context(row, run)
+        if isinstance(inner, Mismatch):
+            return None
         around = inner if traits.weighted else ()
         made, _ = typed(row.op, value, count, around, x, y, self.bidirectional)
-        if isinstance(made, StateType) and row.branch != 1:
+        if isinstance(made, StateType) and row.branch > 1:
             made = concatenation(made, len(run.context), row.branch)
         return made if isinstance(made, StateType) else None
+
+
+def _weights_context(row: Instruction, run: Run) -> Context | Mismatch:
+    """The branch axes of a primitive's weight in a run."""
+    if row.branch == SHARED:
+        return shared(run.context)
+    if row.branch != 1 and run.sharing:
+        return Mismatch("a call whose weights are shared cannot branch further")
+    return run.context if row.branch == 1 else (*run.context, row.branch)
 
 
 @lru_cache(maxsize=8)

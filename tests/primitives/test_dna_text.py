@@ -149,7 +149,7 @@ MALFORMED = [
     (f"{MAIN}  s = MAX(x) constant=c9\n", 4, "the bank has no constant c9", "c0 to c1"),
     (f"{MAIN}  s = ABS(x) branch=3\n", 4, "unknown branch '3'", "1, 2, 4, 8, 16, routed"),
     (f"{MAIN}  s = ABS(x) branch=0\n", 4, "unknown branch '0'", "1, 2, 4, 8, 16, routed"),
-    (f"{MAIN}  s = ABS(x) branch=route\n", 4, "cannot read field 'branch=route'", "branch=N"),
+    (f"{MAIN}  s = ABS(x) branch=route\n", 4, "unknown branch 'route'", "routed"),
     (f"{MAIN}  s = SCORE(x)\n", 4, "SCORE reads a count", "add one: counts n0=8"),
     (f"{MAIN}  s = SCORE(x) count=n0\n", 4, "no count bank", "add one: counts n0=8"),
     (f"{MAIN}  s = ABS(x) count=n1\n", 4, "the bank has no count n1", "add one: counts n0=8"),

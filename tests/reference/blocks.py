@@ -2,7 +2,8 @@
 
 Nothing here knows of programs or their lowering. A block is a function of x [batch, T, d_model] and
 of its weights by name; `*_WEIGHTS` says which there are, in order. There are 8 heads of d_model/8;
-weights of heads have the head as their first axis.
+weights of heads have the head as their first axis; in grouped-query attention the group, then the
+head in it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from keras import activations, layers, ops
 Tensor = Any
 Weights = Mapping[str, Tensor]
 HEADS = 8
+GROUPS = 2
 
 NORM_1, NORM_2 = ("norm1_scale", "norm1_shift"), ("norm2_scale", "norm2_shift")
 QKV = ("query", "key", "value")
@@ -73,6 +75,17 @@ def plain(x: Tensor, w: Weights, name: str, head: int) -> Tensor:
     return x @ w[name][head]
 
 
+def one_for_all(x: Tensor, w: Weights, name: str, head: int) -> Tensor:
+    """Shazeer 2019, section 3: keys and values have no heads."""
+    return x @ (w[name][head] if name == "query" else w[name])
+
+
+def one_for_a_group(x: Tensor, w: Weights, name: str, head: int) -> Tensor:
+    """Ainslie et al. 2023, section 2.2: a key and a value head for each group of query heads."""
+    group, place = divmod(head, HEADS // GROUPS)
+    return x @ (w[name][group][place] if name == "query" else w[name][group])
+
+
 def multi_dconv(x: Tensor, w: Weights, name: str, head: int) -> Tensor:
     """Multi-DConv-head attention: a 3x1 convolution after the head's projection."""
     return past_average(x @ w[name][head], w[f"{name}_taps"][head])
@@ -107,6 +120,14 @@ def transformer_pp(x: Tensor, w: Weights) -> Tensor:
     return x + (activations.silu(normed @ w["gate"]) * (normed @ w["wide"])) @ w["narrow"]
 
 
+def multi_query(x: Tensor, w: Weights) -> Tensor:
+    return pre_norm_block(x, w, activations.relu, one_for_all)
+
+
+def grouped_query(x: Tensor, w: Weights) -> Tensor:
+    return pre_norm_block(x, w, activations.relu, one_for_a_group)
+
+
 def squared_relu(x: Tensor) -> Tensor:
     return activations.relu(x) ** 2
 
@@ -135,6 +156,8 @@ BLOCKS: dict[str, tuple[Callable[[Tensor, Weights], Tensor], tuple[str, ...]]] =
     "transformer": (transformer, TRANSFORMER_WEIGHTS),
     "transformer_gelu": (transformer_gelu, TRANSFORMER_WEIGHTS),
     "transformer_pp": (transformer_pp, TRANSFORMER_PP_WEIGHTS),
+    "multi_query": (multi_query, TRANSFORMER_WEIGHTS),
+    "grouped_query": (grouped_query, TRANSFORMER_WEIGHTS),
     "primer_ez": (primer_ez, PRIMER_EZ_WEIGHTS),
     "primer": (primer, PRIMER_WEIGHTS),
 }

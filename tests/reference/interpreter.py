@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from primitives.language.dna import DNA, INPUTS, ROUTED, Instruction
+from primitives.language.dna import DNA, INPUTS, ROUTED, SHARED, Instruction
 
 Array = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
@@ -88,7 +88,7 @@ class _Call:
             if row.branch == ROUTED:
                 self.made[position] = self.routed(row, position)
             else:
-                runs = [self.run(row, position, head) for head in range(row.branch)]
+                runs = [self.run(row, position, head) for head in range(abs(row.branch))]
                 self.made[position] = _side_by_side(runs)
         return self.made[position]
 
@@ -120,6 +120,8 @@ class _Call:
 
     def run(self, row: Instruction, position: int, head: int) -> State:
         heads = self.heads if row.branch == 1 else (*self.heads, head)
+        if row.branch == SHARED:  # whichever branch this is, it has the weight of all
+            heads = self.heads[:-1]
         place, inputs = f"{self.site}_{position}", [self.input(row.in1), self.input(row.in2)]
         if isinstance(row.op, int):
             return _Call(self.dna, row.op, inputs, place, heads, self.task).value(-1)
