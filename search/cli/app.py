@@ -85,7 +85,7 @@ for verb in (
     config.init, campaign.launch, campaign.resume, campaign.stop, campaign.delete,
     importing.import_campaigns,
     overview.status, overview.list_campaigns, overview.top, ui.ui,
-    candidate.show, candidate.lineage, replay.replay, report.curve, report.report,
+    candidate.show, candidate.lineage, replay.replay, report.curve, report.mutations, report.report,
     tracking.tensorboard, tracking.mlflow, training.export, pruning.prune, writing.generate,
     training.evaluate,
     study.compare, study.explain, study.simplify, grid.study,

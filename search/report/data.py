@@ -136,6 +136,24 @@ def mutation_rows(runs: Sequence[Run]) -> list[MutationRow]:
     return sorted(rows, key=lambda row: (row.gain is None, -(row.gain.centre if row.gain else 0)))
 
 
+def together(campaigns: Iterable[Sequence[Run]]) -> list[Run]:
+    """The runs of several campaigns as if they were one: candidates are numbered on."""
+    found: list[Run] = []
+    for runs in campaigns:
+        start = max((run.id for run in found), default=0)
+        found += [_moved(run, start) for run in runs]
+    return found
+
+
+def _moved(run: Run, by: int) -> Run:
+    def number(id: int | None) -> int | None:
+        return None if id is None else id + by
+
+    return run._replace(
+        id=run.id + by, parent_id=number(run.parent_id), duplicate_of=number(run.duplicate_of)
+    )
+
+
 def _mutation_row(name: str, children: list[Run], by_id: dict[int, Run]) -> MutationRow:
     distinct = [run for run in children if run.duplicate_of is None]
     gains = [

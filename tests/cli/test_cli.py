@@ -33,8 +33,8 @@ from tests.cli.instant import InstantPool
 
 VERBS = (
     "init", "launch", "resume", "stop", "delete", "import", "status", "list", "top", "ui", "show",
-    "lineage", "replay", "curve", "report", "tensorboard", "mlflow", "export", "prune", "generate",
-    "evaluate", "compare", "explain", "simplify", "study", "check", "validate", "seeds",
+    "lineage", "replay", "curve", "mutations", "report", "tensorboard", "mlflow", "export", "prune",
+    "generate", "evaluate", "compare", "explain", "simplify", "study", "check", "validate", "seeds",
     "primitives", "doctor", "studies", "db",
 )  # fmt: skip
 

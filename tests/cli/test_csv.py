@@ -16,6 +16,7 @@ from tests.cli.command import data, primevo
 
 RECORDS = (
     ("list",), ("top", "small"), ("lineage", "small", 30), ("curve", "small", 1), ("seeds",),
+    ("mutations", "small", "small"),
     ("primitives",), ("check", "--finalists", "small"),
 )  # fmt: skip
 RECORD = (

@@ -30,8 +30,9 @@ RECORDS: list[dict[str, Any]] = [
 
 TABLES = (
     ("status", "small"), ("list",), ("top", "small"), ("top", "small", "--by", "setup_seconds"),
-    ("lineage", "small", 30), ("curve", "small", "-o", "table"), ("check", "--finalists", "small"),
-    ("check", "--seed-program", "peer"), ("show", "small", 30), ("seeds",), ("primitives",),
+    ("lineage", "small", 30), ("curve", "small", "-o", "table"), ("mutations", "small"),
+    ("check", "--finalists", "small"), ("check", "--seed-program", "peer"), ("show", "small", 30),
+    ("seeds",), ("primitives",),
 )  # fmt: skip
 
 

@@ -82,6 +82,15 @@ class TestMutations:
         assert [row.mutation for row in rows] == ["insert", "field"]
         assert rows[1].gain is None and rows[1].share is None
 
+    def test_campaigns_together_count_as_one_without_mixing_their_candidates(self) -> None:
+        one = [run(1), child(3, 1, 1.5), child(2, 1, 1.9), child(4, 3, 1.5, duplicate_of=3)]
+        other = [run(1, losses=(3.0, 1.0)), child(2, 1, 1.3), child(3, 2, 1.2, "swap")]
+        insert, swap = sorted(data.mutation_rows(data.together([one, other])))
+        assert insert[:6] == ("insert", 4, 1, 3, 3, 2)
+        assert insert.gain is not None and swap.gain is not None
+        assert insert.gain.centre == pytest.approx(fmean([0.5, 0.1, -0.3]))
+        assert swap.gain.centre == pytest.approx(0.1)
+
 
 class TestSearch:
     def test_the_best_so_far_only_falls(self) -> None:

@@ -6,15 +6,16 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from search.cli.commands.opening import reading
-from search.cli.commands.options import Campaign, Storage
+from search.cli.commands.options import Campaign, Output, Storage
 from search.errors import PrimevoError
 
 if TYPE_CHECKING:
+    from search.report.data import MutationRow, Quality
     from search.report.queries import Curve
     from search.storage.store import Store
 
@@ -54,6 +55,41 @@ def curve(
         _plot(curves, x)
     else:
         _print_points(curves, output, final)
+
+
+def mutations(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Campaigns.")],
+    storage: Storage = None,
+    output: Output = "table",
+) -> None:
+    """Tell which mutations paid. How far children are under their parent at equal training, with
+    95% intervals, in one campaign or in several together."""
+    from search.cli.output import print_records
+    from search.report import data, queries
+
+    with reading(storage) as store:
+        runs = data.together(queries.runs(store, name) for name in names)
+    score = data.quality(runs)
+    records = [_mutation(row, score) for row in data.mutation_rows(runs)]
+    columns = ("mutation", *_COUNTS, "gain", "gain_low", "gain_high", "best_gain")
+    print_records(records, columns, output, f"Gains in {score.unit}")
+
+
+_COUNTS = ("children", "duplicates", "trained", "compared", "better")
+
+
+def _mutation(row: MutationRow, score: Quality) -> dict[str, Any]:
+    gain = row.gain and row.gain.times(score.factor)
+    return {
+        "mutation": row.mutation,
+        **{name: getattr(row, name) for name in _COUNTS},
+        "share_better": row.share,
+        "gain": gain and gain.centre,
+        "gain_low": gain and gain.low,
+        "gain_high": gain and gain.high,
+        "best_gain": score.of(row.best),
+        "unit": score.unit,
+    }
 
 
 def report(
