@@ -209,12 +209,14 @@ class Campaign:
         or empty folder; returns the files. It is trained once more unless its weights were kept."""
         from search.api.programs import write_export
         from search.campaign.origin import origin_of
+        from search.report.told import told
 
         chosen = self.best if id is None else self.candidate(id)
         if chosen is None:
             raise UsageError(f"campaign '{self.name}' has no scored candidate to export yet")
         record = dict(chosen.record)
-        origin = origin_of(self.config, chosen.program.name, self.name, record)
+        about = told(self._store, self.name, chosen.id)
+        origin = origin_of(self.config, chosen.program.name, self.name, record, about)
         return write_export(chosen.program, to, origin)
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 from rich import box
@@ -131,6 +132,12 @@ def print_fields(record: Mapping[str, Any], output: str) -> None:
     for key, value in record.items():
         table.add_row(Text(key, style="bold"), Text(cell(value)))
     _print_table(table, columns_of_stdout())
+
+
+def print_wrapped(text: str, mark: str = "") -> None:
+    """A paragraph in the width of stdout, after a mark such as `- `."""
+    width = columns_of_stdout()
+    print(fill(text, width, initial_indent=mark, subsequent_indent=" " * len(mark)))
 
 
 def _short(column: str, value: Any) -> str:

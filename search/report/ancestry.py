@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from search.campaign import queries as campaign_queries
 from search.campaign.queries import Record
-from search.report import data, difference, queries
+from search.report import data, difference, queries, words
 from search.report.data import Quality
 from search.report.queries import Run
 from search.report.view import View
@@ -26,11 +26,13 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Beside:
     """A candidate beside the seed program that it comes from, or beside the first one where it is a
-    seed program itself: both texts, their lines in two columns, and in one for narrow screens."""
+    seed program itself: both texts, what changed in words, the texts' lines in two columns, and in
+    one for narrow screens."""
 
     seed: int
     before: str
     after: str
+    changes: Sequence[str]
     pairs: Sequence[difference.Pair]
     lines: Sequence[difference.Line]
 
@@ -69,6 +71,7 @@ def beside(seed: int, before: str, after: str) -> Beside:
         seed,
         before,
         after,
+        words.changes_of_texts(after, before),
         tuple(difference.side_by_side(before, after)),
         tuple(line for line in difference.difference(before, after, whole) if line.sign != "@"),
     )

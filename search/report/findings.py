@@ -39,6 +39,11 @@ class Findings:
     word: str
     sentence: str
 
+    @property
+    def verdict(self) -> str:
+        """`better: Candidate 31 is ...`, the same everywhere."""
+        return f"{self.word}: {self.sentence}"
+
 
 def findings(summary: Summary) -> Findings:
     unit, scores = _scores(summary.final)
@@ -59,6 +64,15 @@ def findings(summary: Summary) -> Findings:
     word = comparison.word if comparison else "cannot tell"
     sentence = _sentence(summary, chosen, comparison, unit) + _others(summary)
     return Findings(unit, finalists, chosen, word, sentence)
+
+
+def verdict_on(summary: Summary, id: int) -> str | None:
+    """The verdict on any finalist; None for other candidates and for the seed program."""
+    found = findings(summary)
+    own = next((each for each in found.finalists if each.row.id == id), None)
+    if own is None or own.against_seed is None:
+        return None
+    return f"{own.against_seed.word}: {_sentence(summary, id, own.against_seed, found.unit)}"
 
 
 def _scores(rows: Sequence[FinalRow]) -> tuple[str, dict[int, tuple[float, ...]]]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean, variance
 from typing import Literal
-
-import numpy as np
 
 LEVEL = 0.95
 """How often the interval of a difference covers the true one."""
@@ -87,7 +86,24 @@ def _welch_half_width(first: Sequence[float], second: Sequence[float], level: fl
     return t_quantile((1 + level) / 2, freedom) * math.sqrt(total)
 
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
+@cache
+def _gauss(count: int) -> tuple[tuple[float, float], ...]:
+    """Nodes and weights of Gauss and Legendre's rule on [-1, 1]: the roots of Legendre's polynomial
+    of that degree, by Newton's method. Written here since verbs that only look import no numpy."""
+    made = []
+    for index in range(count):
+        x, slope = math.cos(math.pi * (index + 0.75) / (count + 0.5)), 1.0
+        for _ in range(100):
+            before, value = 1.0, x
+            for degree in range(2, count + 1):
+                step = (2 * degree - 1) * x * value - (degree - 1) * before
+                before, value = value, step / degree
+            slope = count * (x * value - before) / (x * x - 1)
+            x -= value / slope
+            if abs(value / slope) < 1e-15:
+                break
+        made.append((x, 2 / ((1 - x * x) * slope * slope)))
+    return tuple(made)
 
 
 def t_cdf(value: float, freedom: float) -> float:
@@ -96,8 +112,8 @@ def t_cdf(value: float, freedom: float) -> float:
     With t = sqrt(freedom) * tan(angle) its density becomes cos(angle)^(freedom - 1) times a
     constant, which Gauss and Legendre's rule integrates to about ten digits."""
     end = math.atan(value / math.sqrt(freedom))
-    angles = (_NODES + 1) * end / 2
-    area = float(np.sum(_WEIGHTS * np.cos(angles) ** (freedom - 1))) * end / 2
+    values = [w * math.cos((x + 1) * end / 2) ** (freedom - 1) for x, w in _gauss(64)]
+    area = math.fsum(values) * end / 2
     scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)
     return 0.5 + math.exp(scale) / math.sqrt(math.pi) * area
 

@@ -284,7 +284,18 @@ class TestExport:
         primevo_command("export", "small", best.id, "--to", "out")
         ours, theirs = exported
         assert ours == theirs
-        assert ours[2]["card"]["candidate"]["id"] == best.id
+        card = ours[2]["card"]
+        assert card["candidate"]["id"] == best.id and card["seed_program"] == 1
+        shown = json.loads(primevo_command("show", "small", best.id, "-o", "json").stdout)
+        assert card["changes"] == shown["changes"]
+        status = finished.status()
+        assert card["verdict"] == f"{status.verdict}: {status.finding}"
+
+    def test_a_seed_program_has_nothing_to_be_compared_with(
+        self, finished: Campaign, exported: list[tuple[DNA, Path, dict[str, Any]]]
+    ) -> None:
+        finished.export("out", 1)
+        assert not {"verdict", "changes"} & exported[0][2]["card"].keys()
 
     def test_a_program_without_a_campaign(
         self, exported: list[tuple[DNA, Path, dict[str, Any]]]

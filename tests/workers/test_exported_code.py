@@ -221,6 +221,7 @@ def test_facts_of_a_card(title: str, hash: str, trained: str) -> None:
     card: dict[str, Any] = {
         "program": title, "hash": hash, "static_cost": cost, "trained_in": trained,
         "exported": {"precision": "float32", "val_loss": 1.0, "val_bpb": 1.0},
+        "verdict": title, "changes": [hash, trained],
     }  # fmt: skip
     dna, task = load_seed("transformer", 64), Task()
     graph = task_graph(dna, task)

@@ -95,9 +95,10 @@ def export(
     `weights` are named as in `workers.model.model` (or are the .npz file of them that `evaluate`
     keeps).
     `card` says where the program comes from: `program`, a short title that names the module, and
-    what else is known: `candidate` (its record), `budget`, `weights` (the training run of these
-    weights). It goes into card.json with hash, static cost, task, versions and the DNA added; with
-    `trained_in`, the precision of the training run ("unknown" where neither file nor task says it);
+    what else is known: `candidate` (its record), `verdict` and `changes` against the seed program
+    in words, `budget`, `weights` (the training run of these weights). It goes into card.json with
+    hash, static cost, task, versions and the DNA added; with `trained_in`, the precision of the
+    training run ("unknown" where neither file nor task says it);
     and with `exported`, the scores of the exported model and the precision of its products.
 
     Raises ExportError where the folder is not new or empty or cannot be written, where the program
@@ -346,6 +347,10 @@ def _facts(card: Mapping[str, Any]) -> dict[str, str]:
     for label, key in (("In the search", "candidate"), ("These weights", "weights")):
         if scores := _scores(card.get(key) or {}):
             facts[label] = scores
+    if verdict := card.get("verdict"):
+        facts["Against the seed program"] = plain(str(verdict))
+    if changes := card.get("changes"):
+        facts["Changed since the seed program"] = plain("; ".join(map(str, changes)))
     if pruned := card.get("pruned"):
         facts["Pruned"] = plain(str(pruned["said"]))
     facts["As exported"] = _as_exported(card["exported"], card["trained_in"])

@@ -203,7 +203,7 @@ def print_ending(summary: Summary, name: str, storage: str | None, output: str) 
     """The last words of a campaign: the table, the verdict, and what to do next."""
     from search.cli.commands.overview import status_record
     from search.cli.final import print_final
-    from search.cli.output import print_json
+    from search.cli.output import print_json, print_wrapped
     from search.report.findings import findings
 
     found = findings(summary)
@@ -211,17 +211,16 @@ def print_ending(summary: Summary, name: str, storage: str | None, output: str) 
     id, what = (1, "the seed program") if lost else (found.chosen, f"candidate {found.chosen}")
     command = f"primevo export {name} {id} --to {name}-{id}{option(storage)}"
     if output == "json":
-        verdict = {"verdict": found.word, "finding": found.sentence, "chosen": found.chosen}
-        print_json({**status_record(summary), **verdict, "export_command": command})
+        print_json({**status_record(summary), "export_command": command})
         return
     if output == "csv":
         print_final(summary.final, output)
-        print(f"{found.word}: {found.sentence}", file=sys.stderr)
+        print(found.verdict, file=sys.stderr)
         return
     if summary.final:
         print_final(summary.final, output)
         print()
-    print(f"{found.word}: {found.sentence}")
+    print_wrapped(found.verdict)
     if lost:
         print("more candidates (search.candidates) or another search.seeds may find a better one")
     print(f"export {what}: {command}")

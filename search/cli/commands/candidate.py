@@ -35,10 +35,12 @@ def show(
         typer.Option("--output", "-o", help="How it is printed; dna: as a program file."),
     ] = "text",
 ) -> None:
-    """Print a candidate. Its record, static cost, ancestry and live program. A drawing (dot, svg)
-    with --diff has what is new in green, what changed in yellow, what is gone in red."""
+    """Print a candidate. Its record, what it costs, its ancestors, what changed since the seed
+    program, and the program that runs. In a drawing (dot, svg) with --diff, what is new is green,
+    what changed is yellow, and what is gone is red."""
     from search.campaign import queries
     from search.cli.output import print_fields, print_json
+    from search.report.words import changes
 
     with reading(storage) as store:
         record = queries.candidate(store, name, id)
@@ -47,6 +49,8 @@ def show(
         size = size_of(dna, stored_config(store, name).task)
         other = _other(name, ancestry, diff) if diff else None
         before = candidate_program(store, name, other) if other else None
+        seed = int(ancestry[0]["id"] or 0)
+        said = changes(dna, candidate_program(store, name, seed)) if seed != id else []
     if diff and output in ("csv", "dna"):
         raise UsageError(f"--diff has no {output} form; use -o text, json, dot or svg")
     change = _diff(before, dna, (other, id), genome) if before else None
@@ -56,23 +60,29 @@ def show(
         draw = drawing.dot if output == "dot" else drawing.svg
         print(draw(dna, f"{name}: candidate {id}", before))
     elif output == "dna":
-        print(_program_file(name, record, ancestry, _text(dna, genome)), end="")
+        print(_program_file(name, record, ancestry, said, _text(dna, genome)), end="")
     elif output == "json":
         from primitives.language.jsonform import to_json
 
         whole: dict[str, Any] = {**record, "static_cost": size, "ancestry": ancestry}
+        whole["changes"] = said
         whole |= {"program": _text(dna, genome), "dna": to_json(dna)}
         print_json({**whole, "diff": change} if diff else whole)
     elif output == "csv":
-        print_fields({**record, **size, "program": _text(dna, genome)}, output)
+        told = {"changes": "; ".join(said), "program": _text(dna, genome)}
+        print_fields({**record, **size, **told}, output)
     elif change is not None:
         _print_diff(change)
     else:
-        _print_candidate(name, record, ancestry, size, _text(dna, genome))
+        _print_candidate(name, record, ancestry, size)
+        _print_changes(seed, said)
+        print(_text(dna, genome))
 
 
-def _program_file(name: str, record: Record, ancestry: list[Record], text: str) -> str:
-    """The program with a header that says where it comes from."""
+def _program_file(
+    name: str, record: Record, ancestry: list[Record], said: list[str], text: str
+) -> str:
+    """The program with a header that says where it comes from, and what changed on the way."""
     seed, *mutations = ancestry
     loss, steps = record["val_bpb"], record["steps"]
     lines = [f"Candidate {record['id']} of campaign {name}, hash {record['hash']}."]
@@ -80,6 +90,8 @@ def _program_file(name: str, record: Record, ancestry: list[Record], text: str) 
     lines.append(f"From candidate {seed['id']}, a seed program{f', by {made}' if made else ''}.")
     if isinstance(loss, float):
         lines.append(f"Validation: {loss:.4f} bits per byte after {steps} steps of the search.")
+    if said:
+        lines += ["Changed since the seed program:", *(f"- {change}" for change in said)]
     return "".join(f"# {line}\n" for line in lines) + text.rstrip("\n") + "\n"
 
 
@@ -96,7 +108,7 @@ def lineage(
 
 
 def _print_candidate(
-    name: str, record: Record, ancestry: list[Record], size: dict[str, int | str], program: str
+    name: str, record: Record, ancestry: list[Record], size: dict[str, int | str]
 ) -> None:
     from search.cli.output import print_fields
 
@@ -105,7 +117,18 @@ def _print_candidate(
     known = {key: value for key, value in record.items() if value not in (None, "")}
     print_fields({"campaign": name, **known, **static, "ancestry": " > ".join(steps)}, "table")
     print()
-    print(program)
+
+
+def _print_changes(seed: int, said: list[str]) -> None:
+    """What changed since the seed program, a paragraph for each change."""
+    from search.cli.output import print_wrapped
+
+    if not said:
+        return
+    print(f"changed since seed program {seed}:")
+    for change in said:
+        print_wrapped(change, "- ")
+    print()
 
 
 def _text(dna: DNA, genome: bool) -> str:

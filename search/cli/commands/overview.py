@@ -54,6 +54,7 @@ def status(
     if summary.final:
         print()
         print_final(summary.final, output)
+    _print_verdict(summary)
 
 
 def list_campaigns(wide: Wide = False, storage: Storage = None, output: Output = "table") -> None:
@@ -90,6 +91,7 @@ def top(
     from search.cli.output import print_records
     from workers.spec.metrics import METRICS
 
+    summary = None
     with reading(storage) as store:
         stored_config(store, name)  # its plug-ins' metrics can be ranked by from here on
         if pareto:
@@ -97,18 +99,34 @@ def top(
         else:
             by = by or "fitness"
             goals, records = (by,), queries.top(store, name, count or 10, by)
+        if output == "table":
+            summary = queries.summary(store, name)
     metrics = {name: row for name, row in METRICS.items() if row.where != "test"}
     listed = [name for name, row in metrics.items() if wide or row.listed]
     shown = ["id", "mutation", "fitness", *goals, *listed, "hash"]
     if wide:
         shown[1:1] = ["parent_id"]
     print_records(records[:count], tuple(dict.fromkeys(shown)), output, wide=wide)
+    if summary is not None:
+        _print_verdict(summary)
+
+
+def _print_verdict(summary: Summary) -> None:
+    """What fresh runs say of the candidate that the campaign offers, once there are any."""
+    from search.cli.output import print_wrapped
+    from search.report.findings import findings
+
+    if summary.progress.phase == "done" or any(row.test_losses for row in summary.final):
+        print()
+        print_wrapped(findings(summary).verdict)
 
 
 def status_record(summary: Summary) -> dict[str, Any]:
     """`status -o json` and `-o csv`. Budget amounts are in `unit`, bits per byte those of the
     validation split, except in `final` (test split)."""
-    progress, beat = summary.progress, summary.heartbeat
+    from search.report.findings import findings
+
+    progress, beat, found = summary.progress, summary.heartbeat, findings(summary)
     live = beat if summary.line.state in ("running", "draining") else None
     return {
         **_line_record(summary.line),
@@ -143,6 +161,9 @@ def status_record(summary: Summary) -> dict[str, Any]:
              "bpb": row.bpb, "bpb_sd": row.bpb_deviation}
             for row in summary.final
         ],
+        "verdict": found.word,
+        "finding": found.sentence,
+        "chosen": found.chosen,
     }  # fmt: skip
 
 

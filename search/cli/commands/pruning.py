@@ -140,7 +140,9 @@ def _pruned(
     from workers.export.export import export_cut
     from workers.machine.quiet import load_framework
 
-    origin = origin_of(subject.config, subject.title, subject.campaign, subject.record)
+    origin = origin_of(
+        subject.config, subject.title, subject.campaign, subject.record, subject.told
+    )
     load_framework("tensorflow")
     from workers.pruning.card import about, records
     from workers.pruning.pruning import prune as prune_model

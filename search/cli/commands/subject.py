@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,13 +35,15 @@ Config = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A program with the config it is trained under; a candidate has its campaign and record."""
+    """A program with the config it is trained under; a candidate has its campaign, its record, and
+    what a card tells of it besides."""
 
     title: str
     dna: DNA
     config: CampaignConfig
     campaign: str | None = None
     record: Record | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find(
@@ -80,10 +83,12 @@ def _candidate(
 ) -> Subject:
     from search.campaign import queries
     from search.config.file import load
+    from search.report.told import told
 
     checked = load(config, overrides or ()) if config else None
     with reading(storage) as store:
         record = queries.candidate(store, name, id)
         dna = candidate_program(store, name, id)
         checked = checked or stored_config(store, name)
-    return Subject(f"{name}-{id}", dna, checked, name, record)
+        about = told(store, name, id)
+    return Subject(f"{name}-{id}", dna, checked, name, record, about)

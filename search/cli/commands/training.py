@@ -99,7 +99,9 @@ def export(
         check_free(folder)
     except ExportError as error:
         raise UsageError(f"--to: {error}") from None
-    origin = origin_of(subject.config, subject.title, subject.campaign, subject.record)
+    origin = origin_of(
+        subject.config, subject.title, subject.campaign, subject.record, subject.told
+    )
     if origin["weights"] is None and not untrained:
         print(f"training {subject.title} for its weights", file=sys.stderr)
     try:
