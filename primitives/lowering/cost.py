@@ -56,21 +56,30 @@ class Cost:
 def static_cost(
     graph: Graph, d_model: int, layers: int, sequence_length: int, vocabulary: int,
     options: LoweringOptions | None = None, other: Graph | None = None,
-    learned_positions: bool = True,
+    learned_positions: bool = True, share_layers: bool = False,
 ) -> Cost:  # fmt: skip
     """Cost of `layers` blocks with the model around them: tied token embedding, positions if they
     are learned, final layer norm. Blocks that do not run the program run `other`. Routed calls and
-    rotary positions count as they are lowered for `options`. Training a token takes about three
-    times its forward FLOPs."""
+    rotary positions count as they are lowered for `options`. Where layers share weights, those of a
+    program count once. Training a token takes about three times its forward FLOPs."""
     options = options or LoweringOptions()
     if options.sequence_length != sequence_length:
         options = replace(options, sequence_length=sequence_length)
     own = len(program_layers(graph.every, layers))
-    sums = [own * part for part in _block_cost(graph, d_model, options)]
+    sums = _times(own, _block_cost(graph, d_model, options), share_layers)
     if other is not None and own < layers:
-        rest = _block_cost(other, d_model, options)
-        sums = [total + (layers - own) * part for total, part in zip(sums, rest, strict=True)]
+        rest = _times(layers - own, _block_cost(other, d_model, options), share_layers)
+        sums = [total + part for total, part in zip(sums, rest, strict=True)]
     return _with_ends(sums, d_model, vocabulary, learned_positions, options)
+
+
+def _times(layers: int, sums: Sequence[float], share_layers: bool) -> list[float]:
+    """The sums of a block (see `_block_cost`) for so many layers of it."""
+    parameters, flops, elements, active, moved = sums
+    sets = min(1, layers) if share_layers else layers
+    return [
+        sets * parameters, layers * flops, layers * elements, sets * active, layers * moved,
+    ]  # fmt: skip
 
 
 def layers_cost(

@@ -25,6 +25,7 @@ from workers.model.model import (
     predictions,
     scoring_loss,
     training_loss,
+    with_weights,
 )
 from workers.model.parameters import Kind, Packing
 from workers.spec.fit import window_length
@@ -104,8 +105,9 @@ def packing_of(
     are trained, and of which a step can touch but a part, are tables, where the optimiser has a
     lazy form."""
     outer = outer_count(layers, values)
-    trainable = [True] * outer + [w.trainable for layer in layers for w in layer.specs]
-    gathered = [False] * outer + [flag for layer in layers for flag in layer.gathered]
+    owners = with_weights(layers)
+    trainable = [True] * outer + [w.trainable for layer in owners for w in layer.specs]
+    gathered = [False] * outer + [flag for layer in owners for flag in layer.gathered]
     together = elementwise(task.optimizer) and not compiled
     tokens = task.training.batch_size * task.model.sequence_length
     kinds: list[Kind] = []

@@ -283,6 +283,8 @@ def _model(source: str, called: Names, weights: Weights, folder: Path = Path()) 
     around = [model.embedding.embeddings, *positions, *model.norm.weights]
     named = dict(zip(list(weights)[: len(around)], around, strict=True))
     for number, block in enumerate(model.blocks):
+        if any(block is earlier for earlier in model.blocks[:number]):
+            continue  # it has the weights of that one
         named |= {f"blocks/{number}/{variable.name}": variable for variable in block.weights}
     if named.keys() != weights.keys():
         raise ValueError(f"the layer's weights differ: {sorted(named.keys() ^ weights.keys())}")

@@ -105,7 +105,8 @@ def module_source(
         + f"from typing import {typing}",
         definitions="\n\n\n".join(source.rstrip() for source in [*sources, *layers]),
         model=paragraph(" ".join(_about_model(graph.every, task, called, cut))),
-        blocks=_cut_blocks(blocks, cut) if cut else _made_blocks(graph.every, called),
+        blocks=_cut_blocks(blocks, cut) if cut else _made_blocks(graph.every, called, task),
+        each="dict.fromkeys(self.blocks)" if task.model.share_layers else "self.blocks",
         inputs=inputs,
         passed=passed,
         vocabulary=vocabulary,
@@ -210,6 +211,8 @@ def _about_model(every: int, task: Task, called: Names, cut: Cut) -> list[str]:
     positions = POSITIONS[task.model.positions].about
     text = [f"Token embedding (also the output projection), {positions}, the block `layers` "
             "times with weights of its own, a final layer norm."]  # fmt: skip
+    if task.model.share_layers:
+        text = [text[0].replace("with weights of its own", "with the same weights")]
     if cut:
         text = [f"Token embedding (also the output projection), {positions}, blocks that were "
                 "cut to sizes of their own, a final layer norm. Width and depth are "
@@ -219,20 +222,42 @@ def _about_model(every: int, task: Task, called: Names, cut: Cut) -> list[str]:
         text = [f"Token embedding (also the output projection), {positions}, `layers` blocks,"
                 f" a final layer norm. Of the blocks {which} a {called.block}, the others are each "
                 f"an {called.other}."]  # fmt: skip
+        if task.model.share_layers:
+            text.append("Those of one class have the same weights.")
     if about := OBJECTIVES[task.training.objective].about_model:
         text.append(about)
     return [*text, "The defaults are the sizes that it was trained with."]
 
 
-def _made_blocks(every: int, called: Names) -> str:
+def _made_blocks(every: int, called: Names, task: Task) -> str:
     """The statements that make the model's blocks."""
     made = '(name=f"block_{i}", dtype=policy)'
+    if task.model.share_layers:
+        return _shared_blocks(every, called)
     if every == 1:
         return _listed("self.blocks", f"{called.block}{made}", "for i in range(layers)")
-    own = "i == layers // 2" if every == MIDDLE else f"i % {every} == {every - 1}"
-    kind = f"{called.block} if {own} else {called.other}"
+    kind = f"{called.block} if {_own(every)} else {called.other}"
     kinds = _listed("kinds", kind, "for i in range(layers)")
     return f"{kinds}\n{_listed('self.blocks', f'kind{made}', 'for i, kind in enumerate(kinds)')}"
+
+
+def _shared_blocks(every: int, called: Names) -> str:
+    """The same where blocks of one class are one block."""
+    made = '(name="block", dtype=policy)'
+    if every == 1:
+        return f"        self.blocks = [{called.block}{made}] * layers"
+    other = '(name="other", dtype=policy)'
+    lines = [
+        f"        block = {called.block}{made}",
+        f"        other = {called.other}{other}",
+        _listed("self.blocks", f"block if {_own(every)} else other", "for i in range(layers)"),
+    ]
+    return "\n".join(lines)
+
+
+def _own(every: int) -> str:
+    """Whether block i runs the program, as Python."""
+    return "i == layers // 2" if every == MIDDLE else f"i % {every} == {every - 1}"
 
 
 def _cut_blocks(blocks: Sequence[Block], cut: Sequence[Graph]) -> str:

@@ -1,5 +1,5 @@
 """The model around a block: tied token embedding, positions (`spec.positions`), the blocks with
-weights of their own, a final layer norm, logits.
+weights of their own or one set for all, a final layer norm, logits.
 
 Everything is a pure function of tokens and weights, written in keras.ops for any backend. Weights
 are one flat list: those around the blocks, then each block's own, layer after layer. States, which
@@ -8,6 +8,7 @@ no gradient trains, stand among them.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -44,7 +45,8 @@ the first number, so nothing that an objective hides follows from what a block d
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Names and shapes of a model's weights, in order; `blocks` holds those of each layer."""
+    """Names and shapes of a model's weights, in order; `blocks` holds those of each layer, none for
+    a layer that has those of an earlier one."""
 
     spec: ModelSpec
     vocabulary: int
@@ -80,7 +82,21 @@ def model_shape(graph: Graph, spec: ModelSpec, vocabulary: int) -> ModelShape:
 
 def shape_of(graphs: Sequence[Graph], spec: ModelSpec, vocabulary: int) -> ModelShape:
     """The shape of a model with a graph of its own for each layer."""
-    return ModelShape(spec, vocabulary, tuple(weight_specs(g, spec.d_model) for g in graphs))
+    owners = weight_owners(graphs, spec)
+    own = (
+        weight_specs(graph, spec.d_model) if owner == layer else ()
+        for layer, (graph, owner) in enumerate(zip(graphs, owners, strict=True))
+    )
+    return ModelShape(spec, vocabulary, tuple(own))
+
+
+def weight_owners(graphs: Sequence[Graph], spec: ModelSpec) -> tuple[int, ...]:
+    """For each layer the number of the one whose weights it has: its own, or, where layers share,
+    that of the first one of the same program."""
+    if not spec.share_layers:
+        return tuple(range(len(graphs)))
+    first: dict[str, int] = {}
+    return tuple(first.setdefault(graph.hash, layer) for layer, graph in enumerate(graphs))
 
 
 def layer_graphs(graph: Graph, spec: ModelSpec) -> tuple[Graph, ...]:
@@ -138,6 +154,7 @@ class Layer(NamedTuple):
         specs: its weights, in the order in which the functions take them.
         uses_run: whether it reads tokens or seeds, or gives auxiliary outputs.
         gathered: for each weight, whether a pass reads no more than some of its rows.
+        again: the number of the earlier layer whose weights it has; None where they are its own.
     """
 
     train: Apply
@@ -145,6 +162,7 @@ class Layer(NamedTuple):
     specs: tuple[WeightSpec, ...]
     uses_run: bool
     gathered: tuple[bool, ...]
+    again: int | None = None
 
 
 def model_layers(graph: Graph, task: Task, remembering: bool = False) -> tuple[Layer, ...]:
@@ -171,7 +189,11 @@ def layers_of(graphs: Sequence[Graph], task: Task, remembering: bool = False) ->
             specs = weight_specs(each, task.model.d_model)
             gathered = tuple(spec.name in lowered.gathered for spec in specs)
             made[each.hash] = Layer(train, score, specs, lowered.runs, gathered)
-    return tuple(made[each.hash] for each in graphs)
+    owners = weight_owners(graphs, task.model)
+    return tuple(
+        made[each.hash]._replace(again=None if owner == layer else owner)
+        for layer, (each, owner) in enumerate(zip(graphs, owners, strict=True))
+    )
 
 
 def mixed(task: Task) -> bool:
@@ -217,7 +239,12 @@ class Seeds(keras.random.SeedGenerator):  # type: ignore[misc]  # Keras has no t
 
 def outer_count(layers: Sequence[Layer], weights: Sequence[Any]) -> int:
     """How many of a model's weights, the first ones, are around its blocks."""
-    return len(weights) - sum(len(layer.specs) for layer in layers)
+    return len(weights) - sum(len(layer.specs) for layer in with_weights(layers))
+
+
+def with_weights(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers that have weights of their own."""
+    return [layer for layer in layers if layer.again is None]
 
 
 def logits(
@@ -236,32 +263,37 @@ def through(
     after: list[Any] | None = None,
 ) -> tuple[Any, Auxiliary]:  # fmt: skip
     """x [batch, T, d_model] through every block. What comes out of each is added to `after`."""
-    first, auxiliary = outer_count(layers, weights), Auxiliary()
+    next_one, auxiliary = outer_count(layers, weights), Auxiliary()
+    starts: list[int] = []
+    moved: defaultdict[int, list[Any]] = defaultdict(list)
     for number, layer in enumerate(layers):
+        first = next_one if layer.again is None else starts[layer.again]
+        starts.append(first)
+        next_one = max(next_one, first + len(layer.specs))
         own = weights[first : first + len(layer.specs)]
         apply = layer.train if training else layer.score
         if layer.uses_run:
             own_seed = seed + ops.convert_to_tensor([number << 24, 0], seed.dtype)
             x, more = apply(x, own, tokens, own_seed)
-            auxiliary = _joined(auxiliary, more, layer.specs, first)
+            auxiliary = _joined(auxiliary, more)
+            for place, spec in enumerate(layer.specs, first):
+                if spec.name in more.updates:
+                    moved[place].append(more.updates[spec.name])
         else:
             x, more = apply(x, own, None, None)
         auxiliary = auxiliary._replace(memory=more.memory)
-        first += len(layer.specs)
         if after is not None:
             after.append(x)
-    return x, auxiliary
+    # Layers that share a state each move it from where it was: it goes to the mean.
+    updates = {place: sum(each[1:], each[0]) / len(each) for place, each in moved.items()}
+    return x, auxiliary._replace(updates=updates)
 
 
-def _joined(
-    model: Auxiliary, block: Auxiliary, specs: Sequence[WeightSpec], first: int
-) -> Auxiliary:
-    """The model's outputs so far with those of the block whose weights start at `first`."""
-    places = {spec.name: first + index for index, spec in enumerate(specs)}
-    updates = {places[name]: value for name, value in block.updates.items()}
+def _joined(model: Auxiliary, block: Auxiliary) -> Auxiliary:
+    """The model's outputs so far with those of a block, but for new values of states."""
     return Auxiliary(
         model.losses + tuple(block.losses),
-        {**model.updates, **updates},
+        {},
         model.policies + tuple(block.policies),
         model.loads + tuple(block.loads),
     )

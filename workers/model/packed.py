@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from primitives.lowering.layer import Array
 from primitives.lowering.weights import WeightSpec
-from workers.model.model import Apply, Auxiliary, Layer, outer_count
+from workers.model.model import Apply, Auxiliary, Layer, outer_count, with_weights
 
 Specs = Sequence[WeightSpec]
 
@@ -25,14 +25,14 @@ def packed_layers(layers: Sequence[Layer], wrap: Callable[[Apply], Apply]) -> tu
     for layer in layers:
         if id(layer.train) not in known:
             known[id(layer.train)] = _packed_layer(layer, wrap)
-    return tuple(known[id(layer.train)] for layer in layers)
+    return tuple(known[id(layer.train)]._replace(again=layer.again) for layer in layers)
 
 
 def pack_blocks(layers: Sequence[Layer], values: Sequence[Array]) -> list[Array]:
     """Values of a model's weights as those of its packed layers."""
     first = outer_count(layers, values)
     made, rest = list(values[:first]), iter(values[first:])
-    for layer in layers:
+    for layer in with_weights(layers):
         trained, states = _parted(layer.specs, [next(rest) for _ in layer.specs])
         if trained:
             made.append(np.concatenate([value.ravel() for value in trained]))
@@ -42,10 +42,11 @@ def pack_blocks(layers: Sequence[Layer], values: Sequence[Array]) -> list[Array]
 
 def unpack_blocks(layers: Sequence[Layer], values: Sequence[Array]) -> list[Array]:
     """And back; `layers` are the unpacked ones."""
-    pairs = [_parted(layer.specs, layer.specs) for layer in layers]
+    owners = with_weights(layers)
+    pairs = [_parted(layer.specs, layer.specs) for layer in owners]
     first = len(values) - sum(bool(trained) + len(states) for trained, states in pairs)
     made, rest = list(values[:first]), iter(values[first:])
-    for layer, (trained, states) in zip(layers, pairs, strict=True):
+    for layer, (trained, states) in zip(owners, pairs, strict=True):
         vector = [next(rest)] if trained else []
         own = [*vector, *(next(rest) for _ in states)]
         made += [np.asarray(value) for value in _apart(layer.specs, own)]

@@ -102,6 +102,11 @@ class _Run:
                 f"a model of objective {task.training.objective} remembers, which pruning cannot "
                 "teach a smaller one; train it for next_token"
             )
+        if task.model.share_layers:
+            raise PruningError(
+                "layers of this model share their weights, and pruning gives each layer a size of "
+                "its own; train it with model.share_layers: false"
+            )
         self.task = _on_tensorflow(task)
         self.settings, self.tell = settings, tell
         self.tokens: TokenSplits = load_tokens(task.data)

@@ -60,6 +60,7 @@ def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
         lowering_options(task),
         other,
         POSITIONS[model.positions].bounded,
+        model.share_layers,
     )
 
 

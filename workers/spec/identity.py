@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-ADDED: dict[tuple[str, str], Any] = {("model", "positions"): "learned"}
+ADDED: dict[tuple[str, str], Any] = {
+    ("model", "positions"): "learned",
+    ("model", "share_layers"): False,
+}
 """What was done before a key of a task existed."""
 
 

@@ -99,6 +99,10 @@ class ModelSpec(Spec):
         description="learned: a vector for each position of sequence_length; sinusoidal: waves; "
         "rotary: products of two sequences see distances; none. All but learned go on for ever",
     )
+    share_layers: bool = Field(
+        False,
+        description="layers that run the same program have the same weights (ALBERT)",
+    )
     other: str = Field(
         "transformer",
         description="blocks that a candidate's `every` leaves out: a seed program, or its text",
