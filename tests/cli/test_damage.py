@@ -23,6 +23,8 @@ VERBS = (
     ("lineage", "first", "3"),
     ("curve", "first", "2"),
     ("check", "--finalists", "first"),
+    ("replay", "first"),
+    ("studies", "list"),
 )
 
 

@@ -106,18 +106,18 @@ def constant(data: bytes) -> str | None:
 def config(data: bytes) -> str | None:
     """A config file. Plug-ins that it names are not imported here: to import them is what they are
     named for."""
-
-    def refuse(names: Sequence[str]) -> None:
-        raise UsageError(f"no plug-in {names}")
-
     first, _, override = _text(data).partition("\n--set ")
     path = _written("config.yaml", first.encode("utf-8", "surrogateescape"))
-    with _replaced(config_parts, "load_plugins", refuse):
+    with _replaced(config_parts, "load_plugins", _no_plugin):
         try:
             config_file.load(path, [override.partition("\n")[0]] if override else [])
         except UsageError as refusal:
             return str(refusal)
     return None
+
+
+def _no_plugin(names: Sequence[str]) -> None:
+    raise UsageError(f"no plug-in {names}")
 
 
 def _configs() -> list[bytes]:
@@ -126,6 +126,31 @@ def _configs() -> list[bytes]:
     examples = [text(name).encode() for name in names()]
     keys = (b"search.budget.base=5", b"task.model.positions=rotary")
     return [*examples, *(one + b"\n--set " + key for one in examples for key in keys)]
+
+
+def study_config(data: bytes) -> str | None:
+    """A file that `primevo study` reads: a grid of programs, sizes, texts and budgets."""
+    from search.config import gridfile
+
+    first, _, override = _text(data).partition("\n--set ")
+    path = _written("study.yaml", first.encode("utf-8", "surrogateescape"))
+    with _replaced(config_parts, "load_plugins", _no_plugin):
+        try:
+            gridfile.load_study(path, [override.partition("\n")[0]] if override else [])
+        except UsageError as refusal:
+            return str(refusal)
+    return None
+
+
+def _study_configs() -> list[bytes]:
+    from search.config.examples import folder as examples
+
+    texts = [path.read_bytes() for path in sorted((examples() / "studies").glob("*.yaml"))]
+    small = b"programs: {transformer: {}}\nbudget: {unit: steps, amounts: [1, 2]}\n"
+    grid = b"grid: {d_model: [16, 32], layers: [1], data: [{source: sotu}]}\n"
+    varied = b"programs: {switch: {vary: {n0: [2, 4]}}}\nbudget: {unit: flops, amounts: [1e9]}\n"
+    keys = (b"budget.amounts=[5]", b"grid.d_model=[8]")
+    return [*texts, small, small + grid, varied, *(small + b"\n--set " + key for key in keys)]
 
 
 def weights(data: bytes) -> str | None:
@@ -200,16 +225,43 @@ def _token_files() -> list[bytes]:
     return [*map(_npy, arrays), json.dumps(meta).encode()]
 
 
+def similar(data: bytes) -> str | None:
+    """The file in which groups of similar text are kept beside a split."""
+    from workers.data.corpora import DataError
+    from workers.data.similar import similar_segments
+
+    _written("split.npy", _npy(np.arange(100, dtype=np.uint8)))
+    _written("split-similar-8-2.npy", data)
+    split = np.load(folder() / "split.npy", mmap_mode="r")
+    try:
+        found = similar_segments(split, 8, 2)
+    except DataError as refusal:
+        return str(refusal).partition(" are damaged ")[2]
+    assert all(len(split[start : start + 9]) == 9 for start in found.flat)
+    return None
+
+
+def _similar_files() -> list[bytes]:
+    sound = np.arange(0, 80, 8).reshape(-1, 2)
+    return [_npy(each) for each in (sound, sound + 50, sound.astype(float), sound[0])]
+
+
 @cache
 def _database() -> bytes:
     from search.campaign.controller import Controller
     from search.storage.store import Store
+    from search.study.study import Subject
     from tests.search.instant import InstantEvaluator, launch
+    from tests.study.known import SEED, SQUARED, study
 
     path = folder() / "sound.db"
     with Store.open(f"sqlite:///{path}") as store:
         campaign = launch(store, "first", candidates=12, seeds=("transformer", "switch"))
         Controller(store, campaign, InstantEvaluator(2)).run()
+        made, _ = study(store)
+        made.run(
+            [Subject.of("a", parse(text, d_model=64), made.setting) for text in (SEED, SQUARED)]
+        )
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
     return path.read_bytes()
@@ -221,13 +273,14 @@ def database_row(data: bytes) -> str | None:
     from search.campaign.replay import replay
     from search.report.page import render as page
     from search.storage.store import Store
+    from search.study import kept
 
     place, _, value = data.partition(b"|")
     rng = random.Random(place)
     path = _written("row.db", _database())
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA foreign_keys=OFF")
-        table = rng.choice(("campaigns", "candidates", "evaluations"))
+        table = rng.choice(TABLES)
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
         stored: object = value
         if rng.random() < 0.7:
@@ -239,7 +292,8 @@ def database_row(data: bytes) -> str | None:
     looks: list[Callable[[Store], object]] = [
         queries.campaigns, lambda store: queries.summary(store, "first"),
         lambda store: queries.top(store, "first"), lambda store: replay(store, "first"),
-        lambda store: queries.lineage(store, "first", 9),
+        lambda store: queries.lineage(store, "first", 9), _known_runs,
+        lambda store: [kept.runs(store, each.study) for each in kept.studies(store)],
         lambda store: [queries.stored_program(store, store.campaign("first"), id)
                        for id in range(1, 13)],
     ]  # fmt: skip
@@ -254,10 +308,24 @@ def database_row(data: bytes) -> str | None:
     return told[0] if told else None
 
 
+def _known_runs(store: Any) -> None:
+    """The runs that a study asks for, as it asks."""
+    from search.study.runs import known
+    from search.study.setting import setting
+    from tests.study.known import SEED, SQUARED, graph_of, small_config
+
+    made = setting(small_config(), 3)
+    hashes = [graph_of(parse(text, d_model=64)).hash for text in (SEED, SQUARED)]
+    known(store, made, [(each, seed) for each in hashes for seed in made.seeds])
+
+
+TABLES = ("campaigns", "candidates", "evaluations", "study_runs")
+
+
 def _row_values() -> list[bytes]:
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.deserialize(_database())
-        values = [value for table in ("campaigns", "candidates", "evaluations")
+        values = [value for table in TABLES
                   for row in connection.execute(f"SELECT * FROM {table} LIMIT 3")
                   for value in row if isinstance(value, str)]  # fmt: skip
     return [f"{number}|{value}".encode() for number, value in enumerate(dict.fromkeys(values))]
@@ -327,8 +395,10 @@ TARGETS: dict[str, Target] = {
         Target("program file", _program_files, program_file),
         Target("constant", lambda: [b"rsqrt(d1)*d0/3.5", b"1e3*d2", b"sqrt(d0)"], constant),
         Target("config", _configs, config),
+        Target("study config", _study_configs, study_config),
         Target("weights", _weights, weights),
         Target("tokens", _token_files, tokens),
+        Target("similar text", _similar_files, similar),
         Target("database row", _row_values, database_row, slow=True),
         Target("database file", _row_values, database_file, slow=True),
         Target("export", _words, exported, slow=True),

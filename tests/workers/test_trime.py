@@ -271,6 +271,23 @@ def test_words_of_bytes_are_grouped_once_and_kept_beside_the_tokens(tmp_path, mo
     np.testing.assert_array_equal(similar_segments(tokens, 16, 4), starts)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x93NUMPY", np.zeros((2, 2), np.int64), np.zeros(4, np.int64), np.zeros((2, 4)),
+     np.full((2, 4), 900), np.full((2, 4), -1), np.array([[{}] * 4], object)],
+)  # fmt: skip
+def test_damaged_groups_of_similar_text_are_told(tmp_path, content):
+    """Pickled ones, too: nothing is unpickled."""
+    np.save(tmp_path / "train.npy", np.zeros(900, np.uint16))
+    tokens = np.load(tmp_path / "train.npy", mmap_mode="r")
+    if isinstance(content, bytes):
+        (tmp_path / "train-similar-16-4.npy").write_bytes(content)
+    else:
+        np.save(tmp_path / "train-similar-16-4.npy", content, allow_pickle=True)
+    with pytest.raises(DataError, match=r"train-similar-16-4.npy are damaged .*: delete the file"):
+        similar_segments(tokens, 16, 4)
+
+
 def test_where_bm25_is_missing_it_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "bm25s", None)
     with pytest.raises(DataError, match="'bm25s' is not installed: pip install 'primevo"):

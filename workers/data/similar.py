@@ -47,9 +47,25 @@ def similar_segments(tokens: Tokens, length: int, size: int) -> Starts:
                 draft = file.with_suffix(".draft.npy")
                 np.save(draft, _grouped(tokens, length, size))
                 draft.replace(file)
-            found: Starts = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot keep groups of similar segments in {file}: {error}") from error
+    return _open(file, len(tokens) - length, size)
+
+
+def _open(file: Path, end: int, size: int) -> Starts:
+    """The groups in a file, whose segments begin before `end`."""
+    try:
+        found: Starts = np.load(file, mmap_mode="r", allow_pickle=False)
+        if found.ndim != 2 or found.shape[1] != size or found.dtype != np.int64:
+            raise ValueError(f"it holds {found.dtype} of shape {found.shape}")
+        if found.size and not (found.min() >= 0 and found.max() < end):
+            raise ValueError(f"it names segments from {found.min()} to {found.max()}")
+    except Exception as error:  # of damaged files, numpy makes any kind
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(
+            f"the groups of similar segments in {file} are damaged ({reason}): delete the file, "
+            "and it is made again"
+        ) from error
     return found
 
 
