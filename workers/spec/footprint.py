@@ -24,7 +24,7 @@ SLOTS = {"adamw": 2, "adafactor": 0}
 KEPT = 0.02
 """The share of a program's activations that training holds at once at the least. Compilers fuse
 elementwise operations, and a fused attention never holds its scores. Measured on CPU, 11 seed
-programs on TensorFlow and all 28 on JAX took 0.43 to 2.15 of the whole estimate, and a chain of 90
+programs on TensorFlow and all 28 on JAX took 0.44 to 1.71 of the whole estimate, and a chain of 90
 elementwise operations over attention scores 0.53 (tests/benchmarks/footprint.py): this share is
 less than a twentieth of that."""
 
