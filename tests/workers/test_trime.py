@@ -23,6 +23,7 @@ from workers.data.tokens import load_tokens
 from workers.engines.engine import make_engine
 from workers.export.export import export_candidate
 from workers.export.reading import exported_model
+from workers.machine.devices import Layout
 from workers.model.ends import EMBEDDING_AND_HEAD, ModelHead, embedding_and_head
 from workers.model.model import (
     Seeds,
@@ -32,6 +33,7 @@ from workers.model.model import (
     model_shape,
     token_losses,
 )
+from workers.pool import worker
 from workers.spec import trime
 from workers.spec.fit import needed_tokens, window_length
 from workers.spec.objectives import OBJECTIVES, Batch
@@ -212,6 +214,14 @@ def test_a_candidate_trains(few, name):
     task = changed(few, name)
     short, long = (evaluate(SEED, task, Budget("steps", n), seed=1) for n in (2, 60))
     assert long.status == "completed" and long.val_loss < short.val_loss - 0.4
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_worker_starts(few, name, monkeypatch):
+    """What it trains first has a batch that the objective can group."""
+    task = changed(few, name)
+    monkeypatch.setattr(worker, "_bind", lambda setup: None)  # this process is bound already
+    worker.warm_up(worker.Setup(task, Layout(1, 1, 0.0), None, "unused", "unused"))
 
 
 @pytest.mark.slow

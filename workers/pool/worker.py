@@ -14,6 +14,7 @@ from workers import plugins
 from workers.machine.devices import Layout
 from workers.machine.memory import resident_mb
 from workers.pool.line import Line
+from workers.spec.objectives import OBJECTIVES
 from workers.spec.outcome import Budget, Compiled, Job, Outcome
 from workers.spec.task import ModelSpec, Task
 
@@ -164,9 +165,11 @@ def _first_job(task: Task) -> Job:
 
 def _small(task: Task) -> Task:
     """The task with a model that takes no time, and with a batch from which any objective that the
-    task's own batch serves can make a loss."""
-    size = {"batch_size": min(task.training.batch_size, 2), "eval_batches": 1}
+    task's own batch serves can make a loss: two sequences, or one group of them. Groups keep their
+    length, because similar texts are searched once for each length, which takes long."""
+    group = OBJECTIVES[task.training.objective].group
+    size = {"batch_size": min(task.training.batch_size, max(2, group)), "eval_batches": 1}
     training = task.training.model_copy(update=size)
-    length = min(task.model.sequence_length, 8)
+    length = task.model.sequence_length if group > 1 else min(task.model.sequence_length, 8)
     model = ModelSpec(d_model=8, layers=1, sequence_length=length)
     return task.model_copy(update={"model": model, "training": training})
