@@ -23,7 +23,8 @@ class Run:
     of random numbers (what keras.random calls a seed); it is left with auxiliary `losses` (scalars,
     times their coefficients), `updates` (new values of states, by name), `policies` (logarithms of
     the probabilities of sampled experts [batch, T], times coefficients) and, where they are
-    measured, `loads` (the tokens that each expert got, and the share that found no place)."""
+    measured, `loads` (the tokens that each expert got, and the share that found no place), or
+    `choices` (which experts each token went to, and its gates)."""
 
     def __init__(self, training: Any = False, tokens: Tensor = None, seed: Any = None) -> None:
         self.training, self.tokens, self.seed = bool(training), tokens, seed
@@ -31,6 +32,7 @@ class Run:
         self.updates: dict[str, Tensor] = {}
         self.policies: list[Tensor] = []
         self.loads: list[tuple[Tensor, Tensor]] = []
+        self.choices: list[tuple[Tensor, Tensor]] = []
 
 
 def noise(x: Tensor, run: Run) -> Tensor:

@@ -19,6 +19,9 @@ from primitives.ops.types import CHANNELS, KEYS, UNITS_PER_WIDTH, StateType
 
 Kind = Literal["every", "blocks", "entries", "runs", "rows"]
 
+Recorded = Literal["nothing", "loads", "choices"]
+"""What a pass leaves of each routed call: how many tokens each expert got, or which ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoweringOptions:

@@ -14,7 +14,14 @@ from typing import Any
 
 from primitives.graph.build import COMBINE, CONCAT, DISPATCH, INPUT, KEEP, Graph, Node
 from primitives.kernels import kernels
-from primitives.lowering.dispatch import LoweringOptions, Strategy, inside_of, regions, strategies
+from primitives.lowering.dispatch import (
+    LoweringOptions,
+    Recorded,
+    Strategy,
+    inside_of,
+    regions,
+    strategies,
+)
 from primitives.lowering.expression import (
     Assignment,
     Call,
@@ -40,7 +47,7 @@ from primitives.lowering.rewrite import (
     lowered,
     scores_of_top_k,
 )
-from primitives.lowering.routed import Scope, capacity, combined, dispatched, load
+from primitives.lowering.routed import Scope, capacity, choices, combined, dispatched, load
 from primitives.lowering.weights import WeightSpec, has_weight, weight_specs
 from primitives.ops.table import PRIMITIVES
 from primitives.ops.types import ENTRIES
@@ -86,19 +93,19 @@ def emit(
     d_model: int,
     owner: str = "",
     options: LoweringOptions | None = None,
-    record_loads: bool = False,
+    record: Recorded = "nothing",
 ) -> Body:
     """The block's code at this width. `owner` stands before the names of weights, `self.` in a
-    layer; `options` are what the block is lowered for; with `record_loads` the code leaves the
-    loads of experts in `run.loads`."""
+    layer; `options` are what the block is lowered for; `record` is what the code leaves in `run` of
+    each routed call."""
     options = options or LoweringOptions()
     nodes, specs = lowered(graph, options.rotary), weight_specs(graph, d_model)
     own = row_functions(nodes)
     emitter = Emitter(nodes, strategies(nodes, d_model, options), specs, own, owner, options)
     for position in in_order(nodes, emitter.strategies):
         emitter.add(position)
-        if record_loads and nodes[position].op == COMBINE:
-            emitter.add_load(position)
+        if nodes[position].op == COMBINE:
+            emitter.add_record(position, record)
     return Body(
         tuple(emitter.statements),
         emitter.scope.variables[-1],
@@ -327,11 +334,16 @@ class Emitter:
         self.statements.append(Assignment((slots, route), made, (position,)))
         return slots
 
-    def add_load(self, position: int) -> None:
-        """`run.loads.append(...)` for a COMBINE."""
+    def add_record(self, position: int, record: Recorded) -> None:
+        """`run.loads.append(...)` for a COMBINE, or `run.choices.append(...)`: of a call inside
+        another one no choices are left, since its tokens lie in slots."""
         node = self.nodes[position]
-        made = load(self.scope, node, self.strategies[self.regions[node.inputs[0]]])
-        self.statements.append(Assignment(None, call("run.loads.append", made)))
+        if record == "loads":
+            made = load(self.scope, node, self.strategies[self.regions[node.inputs[0]]])
+            self.statements.append(Assignment(None, call("run.loads.append", made)))
+        elif record == "choices" and all(size > 0 for size in node.context[:-1]):
+            made = choices(self.scope, node)
+            self.statements.append(Assignment(None, call("run.choices.append", made)))
 
     def joint_name(self, position: int) -> str:
         """What a projection of several that are computed as one is called; the first one that is

@@ -16,7 +16,7 @@ from keras import ops
 
 from primitives.graph.build import Graph
 from primitives.kernels import kernels
-from primitives.lowering.dispatch import LoweringOptions
+from primitives.lowering.dispatch import LoweringOptions, Recorded
 from primitives.lowering.emit import Body, emit
 from primitives.lowering.expression import Tuple
 from primitives.lowering.render import source
@@ -53,20 +53,20 @@ def lower(
     graph: Graph,
     d_model: int,
     options: LoweringOptions,
-    record_loads: bool = True,
+    record: Recorded = "loads",
     with_memory: bool = False,
 ) -> Lowered:
     """The block as a pure function of its input and weights, but for what it leaves in `run`:
-    with the loads of its experts, if `record_loads`. It gives (output, remembered state)
+    with what it is to `record` of its routed calls. It gives (output, remembered state)
     `with_memory`, see `lowering.memory`."""
-    body = emit(graph, d_model, options=options, record_loads=record_loads)
+    body = emit(graph, d_model, options=options, record=record)
     function = _compiled(function_source(body, with_memory), "block", f"<block {graph.hash}>", body)
     return Lowered(function, body.runs, body.gathered)
 
 
 def block_function(graph: Graph, d_model: int, options: LoweringOptions | None = None) -> Block:
     """The block's function alone, which records no loads."""
-    return lower(graph, d_model, options or LoweringOptions(), record_loads=False).function
+    return lower(graph, d_model, options or LoweringOptions(), record="nothing").function
 
 
 def step_source(step: Step) -> str:

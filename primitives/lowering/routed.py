@@ -110,3 +110,12 @@ def load(scope: Scope, node: Node, strategy: Strategy) -> Expression:
         return call("gate_load", value)
     ids = scope.indices(gates, gates.type.branches)
     return call("expert_load", value, ids, gates.type.domain, strategy.capacity_factor)
+
+
+def choices(scope: Scope, node: Node) -> Expression:
+    """Which experts of a COMBINE each token went to, and by what gates."""
+    heads, n = node.context[:-1], -node.context[-1]
+    gates, value = scope.nodes[node.inputs[1]], scope.with_heads(node.inputs[1], node.context[:-1])
+    if gates.type.axis == COUNT:
+        return call("gate_choices", value, heads)
+    return call("entry_choices", value, scope.indices(gates, heads), n, heads)

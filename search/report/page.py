@@ -19,6 +19,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from search.campaign.experts import rows, told
 from search.campaign.finals import titles
 from search.report import charts, drawing
 from search.report.ancestry import beside_seed, lineage
@@ -67,6 +68,10 @@ def content(store: Store, view: View) -> dict[str, Any]:
         "beside": compared,
         "picture": picture,
         "routed": view.routed[:_TOP],
+        "calls": [
+            {"told": told(call), "rows": rows(call, _TOP)}
+            for call in (view.experts.calls if view.experts else ())
+        ],
         "refused": sorted(view.summary.progress.rejected.items(), key=lambda item: -item[1]),
     }
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from search.report import charts, data
+from search.report import charts, data, expertcharts
 from search.report.queries import Run
 from search.report.view import ROUTED, View
 
@@ -128,10 +128,20 @@ def _curves(view: View) -> list[Chart]:
 
 
 def _experts(view: View) -> list[Chart]:
-    if not view.routed:
-        return []
-    caption = f"Of the best {ROUTED} candidates, those with a routed call."
-    return [Chart("experts", "Use of experts", caption, charts.experts(view.routed, view.quality))]
+    made = []
+    if view.routed:
+        caption = f"Of the best {ROUTED} candidates, those with a routed call."
+        figure = charts.experts(view.routed, view.quality)
+        made.append(Chart("experts", "Use of experts", caption, figure))
+    if view.experts is not None:
+        title = f"The experts of candidate {view.experts.id}"
+        caption = (
+            "A final run on validation text. Each cell names the tokens that an expert gets most "
+            "often, and those that it gets more often than by chance. Agreement says how far "
+            "a call's choices follow from those of the call before: 0 by chance, 1 wholly."
+        )
+        made.append(Chart("loads", title, caption, expertcharts.loads(view.experts.calls)))
+    return made
 
 
 SECTIONS: dict[str, Callable[[View], list[Chart]]] = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from search.campaign import queries as campaign_queries
+from search.campaign.experts import Experts, experts
 from search.campaign.queries import Record, Summary
 from search.config.plugins import stored_config
 from search.config.schema import BudgetSpec
@@ -26,7 +27,8 @@ _CURVES = 6
 class View:
     """A campaign's rows and what was found. `runs` are in the order in which they ended, `top` are
     the best distinct candidates. `curves` are those of the seed program, the chosen candidate and
-    some of the best; of the first two, the final runs' as well."""
+    some of the best; of the first two, the final runs' as well. `experts` are those of the chosen
+    candidate, or else of the first finalist that has a routed call."""
 
     summary: Summary
     budget: BudgetSpec
@@ -35,6 +37,7 @@ class View:
     found: Findings
     top: Sequence[Record]
     curves: Sequence[Curve]
+    experts: Experts | None = None
 
     @property
     def name(self) -> str:
@@ -68,4 +71,7 @@ def read(store: Store, name: str) -> View:
     best = [int(row["id"] or 0) for row in top]
     drawn = list(dict.fromkeys([*first, *best]))[:_CURVES]
     curves = queries.curves(store, name, drawn) + queries.curves(store, name, first, ("final",))
-    return View(summary, config.search.budget, runs, quality(runs), found, top, curves)
+    finalists = list(dict.fromkeys([*reversed(first), *(row.id for row in summary.final)]))
+    known = experts(store, name, finalists)
+    seen = next((known[id] for id in finalists if id in known), None)
+    return View(summary, config.search.budget, runs, quality(runs), found, top, curves, seen)

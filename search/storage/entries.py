@@ -113,6 +113,7 @@ def evaluation_values(campaign_id: int, entry: NewEvaluation, now: float) -> dic
             ]
         ),
         "metrics": json.dumps({name: finite(value) for name, value in outcome.metrics.items()}),
+        "experts": json.dumps(outcome.experts) if outcome.experts else None,
         "worker": storable(entry.worker)[:200],
         "finished_at": now,
     }

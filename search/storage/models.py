@@ -109,7 +109,9 @@ class Evaluation(Base):
     population. `kind` is search or final. `hurdles` holds [at, threshold] pairs as they were given,
     `curve` [steps, tokens, train_seconds, val_loss] for each point that was scored, `metrics` the
     values by name of those metrics (workers.spec.metrics) that have no column of their own; it is
-    null in rows of the first versions, which had none.
+    null in rows of the first versions, which had none. `experts` says what the experts of a final
+    run are for (workers.training.specialties); null where no call is routed, and in rows of earlier
+    versions.
     """
 
     __tablename__ = "evaluations"
@@ -146,6 +148,7 @@ class Evaluation(Base):
     setup_seconds: Mapped[float] = mapped_column(Float)
     curve: Mapped[list[list[float | None]]] = mapped_column(JSON)
     metrics: Mapped[dict[str, float | None] | None] = mapped_column(JSON(none_as_null=True))
+    experts: Mapped[list[dict[str, object]] | None] = mapped_column(JSON(none_as_null=True))
     worker: Mapped[str | None] = mapped_column(String(200))
     finished_at: Mapped[float] = mapped_column(Float)
 

@@ -95,7 +95,8 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
 
 
 def _outcome(result: Mapping[str, Any]) -> Outcome:
-    values = {field.name: result[field.name] for field in fields(Outcome)}
+    values = {field.name: result[field.name] for field in fields(Outcome) if field.name in result}
+    values["experts"] = tuple(result.get("experts") or ())  # earlier versions had none
     values["curve"] = _curve(result["curve"])
     values["metrics"] = _measured(result["metrics"])
     return Outcome(**values)
@@ -152,8 +153,9 @@ def _finals(store: Store, setting: Setting, trials: Iterable[Trial]) -> dict[Tri
 
 def _evaluated(row: Any) -> Outcome:
     """The outcome that a row of evaluations holds."""
-    names = {field.name for field in fields(Outcome)} - {"status", "curve", "metrics"}
+    names = {field.name for field in fields(Outcome)} - {"status", "curve", "metrics", "experts"}
     values = {name: getattr(row, name) for name in names}
     return Outcome(
-        row.outcome, curve=_curve(row.curve), metrics=_measured(row.metrics), **values
+        row.outcome, curve=_curve(row.curve), metrics=_measured(row.metrics),
+        experts=tuple(row.experts or ()), **values,
     )  # fmt: skip

@@ -327,7 +327,7 @@ def test_no_state_can_take_a_kernels_name() -> None:
         for kind in ("every", "blocks", "entries", "runs"):
             factor = 1.0 if kind == "blocks" else None
             options = LoweringOptions(capacity_factor=factor, kind=kind, dynamic=True)
-            called |= emit(graph, 16, options=options, record_loads=True).mentioned.functions
+            called |= emit(graph, 16, options=options, record="loads").mentioned.functions
     assert called <= set(kernels_by_name())
     assert len(called) > 30
     graph = build(

@@ -52,7 +52,7 @@ def test_every_row_is_still_there_and_can_be_read(path: Path) -> None:
     )
     with Store.open(f"sqlite:///{path}") as store:
         assert raw(path, RUNS) == before and len(before) == 15
-        assert raw(path, "SELECT version_num FROM alembic_version") == [("0006",)]
+        assert raw(path, "SELECT version_num FROM alembic_version") == [("0007",)]
         records = [queries.candidate(store, "first", id) for id in range(1, 16)]
         for record in records:
             parse(queries.program(store, "first", int(record["id"] or 0)))

@@ -20,6 +20,7 @@ from keras import ops
 from primitives.graph.build import Graph
 from primitives.kernels.balancing import Run
 from primitives.lowering.cost import program_layers
+from primitives.lowering.dispatch import Recorded
 from primitives.lowering.layer import Array, Lowered, initial_weights, lower
 from primitives.lowering.weights import WeightSpec, weight_specs
 from primitives.programs.seeds import other_graph
@@ -131,7 +132,8 @@ class Auxiliary(NamedTuple):
     """What a pass gives beside its value (see `balancing.Run`). That of one block has `updates` by
     the weight's name in the block, that of the model by its position among all weights. `memory` is
     the state [batch, T, d_model] by which a block's contexts are remembered, of a model that of the
-    last block; None where the objective does not remember."""
+    last block; None where the objective does not remember. `loads` holds a pair for each routed
+    call: what the layers were made to record of it."""
 
     losses: tuple[Any, ...] = ()
     updates: dict[Any, Any] = {}  # noqa: RUF012  # never changed
@@ -171,7 +173,9 @@ def model_layers(graph: Graph, task: Task, remembering: bool = False) -> tuple[L
     return layers_of(layer_graphs(graph, task.model), task, remembering)
 
 
-def layers_of(graphs: Sequence[Graph], task: Task, remembering: bool = False) -> tuple[Layer, ...]:
+def layers_of(
+    graphs: Sequence[Graph], task: Task, remembering: bool = False, record: Recorded = "loads"
+) -> tuple[Layer, ...]:
     """A block for each of these graphs; those with equal ones share their functions."""
     kinds, mixed_precision = accelerators(), mixed(task)
     backend = BACKENDS[task.training.backend]
@@ -183,7 +187,7 @@ def layers_of(graphs: Sequence[Graph], task: Task, remembering: bool = False) ->
     made: dict[str, Layer] = {}
     for each in graphs:
         if each.hash not in made:
-            lowered = lower(each, task.model.d_model, chosen, with_memory=remembers)
+            lowered = lower(each, task.model.d_model, chosen, record, with_memory=remembers)
             score = _pure(lowered, False, remembers)
             train = _pure(lowered, True, remembers) if lowered.runs else score
             specs = weight_specs(each, task.model.d_model)
@@ -219,7 +223,7 @@ def _pure(lowered: Lowered, training: bool, remembers: bool) -> Apply:
         run = Run(training, tokens, Seeds(seed))
         made = lowered.function(x, weights, run)
         y, memory = made if remembers else (made, None)
-        loads = () if training else tuple(run.loads)
+        loads = () if training else (*run.loads, *run.choices)
         return y, Auxiliary(tuple(run.losses), run.updates, tuple(run.policies), loads, memory)
 
     return apply
@@ -343,6 +347,20 @@ def predictions(
     batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
     made, _ = logits(layers, weights, batch.tokens, False, seed, outer)
     return made, batch.targets, batch.counts
+
+
+def token_choices(
+    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, objective: Objective,
+    outer: EmbeddingAndHead = EMBEDDING_AND_HEAD,
+) -> list[Any]:  # fmt: skip
+    """The tokens [batch, T] that the model reads in windows [batch, length], and the experts and
+    gates [batch, T, entries] of each routed call, in evaluation mode. The layers must record
+    choices."""
+    seed, vocabulary = ops.zeros(2, "int32"), weights[0].shape[0] - objective.extra_rows
+    random = Seeds(seed, OBJECTIVE_STREAM)
+    batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
+    _, auxiliary = logits(layers, weights, batch.tokens, False, seed, outer)
+    return [batch.tokens, *(part for pair in auxiliary.loads for part in pair)]
 
 
 def training_loss(

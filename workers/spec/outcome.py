@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from workers.spec.task import Task
 
@@ -75,7 +75,8 @@ class Outcome:
     The curve of a run that was stopped for its pace ends in a point that is no hurdle.
     `train_seconds` is device time without compilation; `setup_seconds` is everything else.
     `metrics` holds what else was measured, by name. `workers.spec.metrics` says what each number
-    means, these fields' among them.
+    means, these fields' among them. `experts` says of final runs what the experts of each routed
+    call are for, as JSON (`workers.training.specialties`).
     """
 
     status: Status
@@ -95,6 +96,7 @@ class Outcome:
     hurdles_passed: int = 0
     curve: tuple[Measurement, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    experts: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def fitness(self) -> float | None:

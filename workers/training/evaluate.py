@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # they import Keras
     from primitives.lowering.layer import Array
     from workers.engines.engine import Ahead
     from workers.model.model import ModelShape
+    from workers.training.specialties import Specialty
 
 Device = AbstractContextManager[Any]
 """What is entered to have the device to oneself."""
@@ -115,6 +116,7 @@ def evaluate(
             status, reason = run.train(start if device is None else taken)
             if status == "completed" and test:
                 run.test()
+                run.look_at_experts()
             if status == "completed" and weights is not None:
                 run.save(Path(weights))
     except Exception as fault:
@@ -161,6 +163,7 @@ class _Run:
     hurdles_passed: int = 0
     curve: list[Measurement] = field(default_factory=list)
     usage: Mapping[str, float] = field(default_factory=dict)
+    experts: tuple[Specialty, ...] = ()
     precision: str = "float32"
     tempo: Tempo = field(init=False)
 
@@ -309,6 +312,24 @@ class _Run:
             bits = loss / math.log(2) / other.bytes_per_token["test"]
             self.tested |= {"transfer_loss": loss, "transfer_bpb": bits}
 
+    def look_at_experts(self) -> None:
+        """Finds what each expert is for, on the validation slice. Where memory does not suffice for
+        that, the run is as good without."""
+        from workers.data.spelling import spelling
+        from workers.training.choices import choices_of
+        from workers.training.specialties import specialties
+
+        if not self.engine.loads:
+            return
+        windows = self._slice(self.tokens.validation)
+        try:
+            read, calls = choices_of(self.graph, self._settled, self.engine.weights(), windows)
+        except Exception as fault:
+            if not _out_of_memory(fault):
+                raise
+            return
+        self.experts = specialties(read, calls, spelling(self.task.data, self.tokens))
+
     def _slice(self, tokens: Any) -> Any:
         """The fixed windows of a split that scores are taken on."""
         training = self.task.training
@@ -345,6 +366,7 @@ class _Run:
             hurdles_passed=self.hurdles_passed,
             curve=tuple(self.curve),
             metrics=measured(self),
+            experts=self.experts,
         )
 
     def _bits_per_byte(self, loss: float | None, split: str) -> float | None:

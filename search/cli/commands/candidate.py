@@ -12,7 +12,11 @@ from search.errors import UsageError
 
 if TYPE_CHECKING:
     from primitives.language.dna import DNA
+    from search.campaign.experts import Experts
     from search.campaign.queries import Record
+
+_EXPERTS = 8
+"""How many experts of a routed call are shown as text; JSON and the report have more."""
 
 _LINEAGE_COLUMNS = ("id", "mutation", "outcome", "fitness", "val_bpb", "params", "hash")
 
@@ -39,6 +43,7 @@ def show(
     program, and the program that runs. In a drawing (dot, svg) with --diff, what is new is green,
     what changed is yellow, and what is gone is red."""
     from search.campaign import queries
+    from search.campaign.experts import experts
     from search.cli.output import print_fields, print_json
     from search.report.words import changes
 
@@ -47,6 +52,7 @@ def show(
         ancestry = queries.lineage(store, name, id)
         dna = candidate_program(store, name, id)
         size = size_of(dna, stored_config(store, name).task)
+        seen = experts(store, name, [id]).get(id)
         other = _other(name, ancestry, diff) if diff else None
         before = candidate_program(store, name, other) if other else None
         seed = int(ancestry[0]["id"] or 0)
@@ -67,6 +73,7 @@ def show(
         whole: dict[str, Any] = {**record, "static_cost": size, "ancestry": ancestry}
         whole["changes"] = said
         whole |= {"program": _text(dna, genome), "dna": to_json(dna)}
+        whole["experts"] = None if seen is None else {"seed": seen.seed, "calls": seen.calls}
         print_json({**whole, "diff": change} if diff else whole)
     elif output == "csv":
         told = {"changes": "; ".join(said), "program": _text(dna, genome)}
@@ -77,6 +84,8 @@ def show(
         _print_candidate(name, record, ancestry, size)
         _print_changes(seed, said)
         print(_text(dna, genome))
+        if seen is not None:
+            _print_experts(seen)
 
 
 def _program_file(
@@ -129,6 +138,20 @@ def _print_changes(seed: int, said: list[str]) -> None:
     for change in said:
         print_wrapped(change, "- ")
     print()
+
+
+def _print_experts(seen: Experts) -> None:
+    from search.campaign.experts import rows, told
+    from search.cli.output import print_records
+
+    print(f"\nExperts, on validation text, in the final run with seed {seen.seed}:")
+    for call in seen.calls:
+        shown = rows(call, _EXPERTS)
+        print()
+        columns = ("expert", "load", "most often", "more than by chance")
+        print_records(shown, columns, "table", told(call), flexible="more than by chance", cut=True)
+        if len(shown) < call["experts"] - call["dead"]:
+            print(f"and {call['experts'] - call['dead'] - len(shown):,} more with smaller loads")
 
 
 def _text(dna: DNA, genome: bool) -> str:
