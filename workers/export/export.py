@@ -64,20 +64,25 @@ def export_candidate(
     weights: Path | None = None,
     tell: Tell = silent,
     untrained: bool = False,
+    start: Path | None = None,
 ) -> list[Path]:
     """`export` with the weights of a file that `evaluate` kept, or, where `weights` is None, with
     those of a training run made for it now; its scores then stand in the card under `weights`.
     `tell` counts the budget that the run has used. An `untrained` one has the start values of this
-    seed, to be trained elsewhere."""
+    seed, to be trained elsewhere. `start` is a file of a dense model's weights that a run or start
+    values begin with, see `workers.model.upcycling`."""
     check_free(directory)
     if untrained:
-        fresh = _start_values(dna, task, seed)
+        fresh = _start_values(dna, task, seed, start)
         return export(dna, directory, task=task, weights=fresh, card={**card, "trained": False})
-    if weights is not None:
+    if weights is not None and start is None:
         return export(dna, directory, task=task, weights=weights, card=card)
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder, "weights.npz")
-        outcome = evaluate(dna, task, budget, seed, test=True, weights=str(kept), tell=tell)
+        outcome = evaluate(
+            dna, task, budget, seed, test=True, weights=str(kept), tell=tell,
+            start=None if start is None else str(start),
+        )  # fmt: skip
         if outcome.status != "completed":
             raise ExportError(
                 f"there are no weights to export: training ended as {outcome.status} "
@@ -141,15 +146,26 @@ def export_cut(
     return sorted(directory.iterdir())
 
 
-def _start_values(dna: DNA, task: Task, seed: int) -> Weights:
+def _start_values(dna: DNA, task: Task, seed: int, start: Path | None) -> Weights:
     """What the model's weights are before the first step; ExportError where it has none."""
-    from workers.model.model import embedding_rows, initial_model, model_shape
+    from workers.model.model import embedding_rows, initial_model, layer_graphs, model_shape
+    from workers.model.upcycling import NotUpcyclable, upcycled
 
     graph = _checked_graph(dna, task)
     rows = embedding_rows(task, load_tokens(task.data).vocabulary)
     shape = model_shape(graph, task.model, rows)
-    values = dict(zip(shape.names, initial_model(shape, seed), strict=True))
-    return {**values, PRECISION: np.array(NOT_TRAINED)}
+    made = initial_model(shape, seed)
+    if start is not None:
+        try:
+            made = upcycled(layer_graphs(graph, task.model), shape, made, dense_weights(start))
+        except NotUpcyclable as error:
+            raise ExportError(f"{start}: {error}") from error
+    return {**dict(zip(shape.names, made, strict=True)), PRECISION: np.array(NOT_TRAINED)}
+
+
+def dense_weights(path: Path) -> Weights:
+    """The weights of a file that `evaluate` kept, by name. Raises ExportError as `export` does."""
+    return {name: array for name, array in _loaded(path).items() if name != PRECISION}
 
 
 def trained_weights(dna: DNA, task: Task, weights: Path) -> tuple[Graph, list[npt.NDArray[Any]]]:
@@ -279,18 +295,25 @@ def _model(source: str, called: Names, weights: Weights, folder: Path = Path()) 
     module.__file__ = str(folder / f"{called.module}.py")
     exec(compile(source, f"{called.module}.py", "exec"), module.__dict__)
     model = module.build_model(name=called.module)
-    positions = [model.positions.embeddings] if "positions" in weights else []
-    around = [model.embedding.embeddings, *positions, *model.norm.weights]
-    named = dict(zip(list(weights)[: len(around)], around, strict=True))
-    for number, block in enumerate(model.blocks):
-        if any(block is earlier for earlier in model.blocks[:number]):
-            continue  # it has the weights of that one
-        named |= {f"blocks/{number}/{variable.name}": variable for variable in block.weights}
+    named = variables_of(model)
     if named.keys() != weights.keys():
         raise ValueError(f"the layer's weights differ: {sorted(named.keys() ^ weights.keys())}")
     for name, array in weights.items():
         named[name].assign(array)
     return model
+
+
+def variables_of(model: Any) -> dict[str, Any]:
+    """The variables of an exported model, named as `workers.model.model` names weights."""
+    named = {"embedding": model.embedding.embeddings}
+    if hasattr(model, "positions"):
+        named["positions"] = model.positions.embeddings
+    named |= dict(zip(("norm_scale", "norm_shift"), model.norm.weights, strict=True))
+    for number, block in enumerate(model.blocks):
+        if any(block is earlier for earlier in model.blocks[:number]):
+            continue  # it has the weights of that one
+        named |= {f"blocks/{number}/{variable.name}": variable for variable in block.weights}
+    return named
 
 
 def _loaded(path: Path) -> Weights:

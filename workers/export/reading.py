@@ -6,7 +6,9 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from workers.export.export import ExportError
+import numpy as np
+
+from workers.export.export import ExportError, dense_weights, variables_of
 
 MODEL = "model.keras"
 
@@ -38,6 +40,18 @@ def exported_model(folder: Path) -> Any:
         raise ExportError(
             f"cannot load {folder}: {reason}; write it again by primevo export"
         ) from error
+
+
+def dense_file(source: Path, folder: Path) -> Path:
+    """The weights file of a trained model that another one can start from: `source` itself, or, of
+    an exported folder, a file that is written into `folder`. ExportError where it is neither."""
+    if not source.is_dir():
+        dense_weights(source)
+        return source
+    named = variables_of(exported_model(source))
+    path = folder / "dense.npz"
+    np.savez(path, **{name: np.asarray(variable.value) for name, variable in named.items()})
+    return path
 
 
 def trained_length(model: Any) -> tuple[int, bool]:

@@ -117,7 +117,8 @@ def perplexity(loss: float) -> float:
 class Job:
     """One training run to be done by a worker. `dna` is the program's text form; `test` asks for
     the score on the test split too (final phase only: selection never sees it); `weights` is a
-    file where the trained weights are to be kept; `task` is what it trains on where that is not
+    file where the trained weights are to be kept; `start` one of a dense model's weights that the
+    run begins with (`workers.model.upcycling`); `task` is what it trains on where that is not
     the worker's own task, which then has the same backend."""
 
     id: int
@@ -127,6 +128,7 @@ class Job:
     test: bool = False
     weights: str | None = None
     task: Task | None = field(default=None, hash=False)
+    start: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,9 @@ def run_job(
     except ProgramError as fault:
         return Outcome("invalid", str(fault))
     return evaluate(
-        dna, task, job.budget, job.seed, job.test, job.weights, compiled=compiled, device=device
-    )
+        dna, task, job.budget, job.seed, job.test, job.weights, compiled=compiled, device=device,
+        start=job.start,
+    )  # fmt: skip
 
 
 def compile_job(job: Job, task: Task) -> Compiled | Outcome:
@@ -94,6 +95,7 @@ def evaluate(
     compiled: Compiled | None = None,
     device: Device | None = None,
     tell: Tell = silent,
+    start: str | None = None,
 ) -> Outcome:
     """Trains `dna` for `budget`, scores it on the fixed validation slice at each hurdle and at the
     end, and on the test split if `test`. The same seed, task and step budget on the same machine
@@ -101,19 +103,22 @@ def evaluate(
 
     `compiled` is what `compile_job` made of the same program, task and budget. `device` is entered
     for as long as the device is used; the time that entering takes is counted nowhere, and a time
-    limit runs from then on. `tell` counts the budget that is used, in its unit."""
-    start = time.perf_counter()
+    limit runs from then on. `tell` counts the budget that is used, in its unit. `start` names an
+    .npz file of a dense model's weights to begin with, see `workers.model.upcycling`."""
+    began = time.perf_counter()
     run = _begun(dna, task, budget, seed)
     if isinstance(run, Outcome):
         return run
     run.tell = tell
     try:
         run.get_ready(compiled)
+        if start is not None and (reason := run.upcycle(Path(start))):
+            return run.outcome("invalid", reason, time.perf_counter() - began)
         asked = time.perf_counter()
         with device or nullcontext():
             taken = time.perf_counter()
-            start += taken - asked
-            status, reason = run.train(start if device is None else taken)
+            began += taken - asked
+            status, reason = run.train(began if device is None else taken)
             if status == "completed" and test:
                 run.test()
                 run.look_at_experts()
@@ -124,7 +129,7 @@ def evaluate(
             raise
         status, reason = "out_of_memory", str(fault).splitlines()[0]
     before = compiled.seconds if compiled else 0.0
-    return run.outcome(status, reason, before + time.perf_counter() - start)
+    return run.outcome(status, reason, before + time.perf_counter() - began)
 
 
 def _begun(dna: DNA, task: Task, budget: Budget, seed: int) -> _Run | Outcome:
@@ -180,6 +185,22 @@ class _Run:
         if compiled is not None:
             ahead: type[Ahead] = BACKENDS[self.task.training.backend].load_engine()
             self.steps_ready = ahead.load(compiled.steps)
+
+    def upcycle(self, path: Path) -> str:
+        """Takes over the weights of a dense model; why that cannot be, or an empty text."""
+        from workers.model.model import layer_graphs
+        from workers.model.upcycling import NotUpcyclable, upcycled
+
+        graphs = layer_graphs(self.graph, self.task.model)
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                dense = {name: kept[name] for name in kept.files if kept[name].dtype.kind == "f"}
+            self.values = upcycled(graphs, self._shape, self.values, dense)
+        except OSError as fault:
+            return f"cannot read the weights {path}: {fault.strerror or fault}"
+        except NotUpcyclable as fault:
+            return str(fault)
+        return ""
 
     @cached_property
     def _shape(self) -> ModelShape:

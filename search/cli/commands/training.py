@@ -22,6 +22,15 @@ from search.cli.commands.options import Output, Overrides, Storage
 from search.cli.commands.subject import Config, DnaFile, Name, Number, SeedProgram, find
 from search.errors import PrimevoError, UsageError
 
+Start = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", metavar="DENSE",
+        help="Start from a trained dense model, a weights file or an exported folder: experts are "
+        "copies of its weights.",
+    ),
+]  # fmt: skip
+
 if TYPE_CHECKING:
     from search.cli.commands.subject import Subject
     from workers.spec.outcome import Report
@@ -35,6 +44,7 @@ def evaluate(
     config: Config = None,
     overrides: Overrides = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs, each with its seed.")] = 3,
+    start: Start = None,
     memory: MemoryNames = None,
     memory_entries: MemoryEntries = 1 << 17,
     storage: Storage = None,
@@ -47,7 +57,8 @@ def evaluate(
     names = memory_names(memory)
     subject = find(name, id, seed_program, dna, config, overrides, storage)
     with TemporaryDirectory() as folder:
-        reports = _train(subject, seeds, Path(folder) if names else None)
+        dense = _dense(start, subject, Path(folder))
+        reports = _train(subject, seeds, Path(folder) if names else None, dense)
         scored = scored_with_memories(subject, reports, names, memory_entries, Path(folder))
     runs = [_run_record(report) for report in reports]
     if names:
@@ -84,6 +95,7 @@ def export(
     dna: DnaFile = None,
     config: Config = None,
     overrides: Overrides = None,
+    start: Start = None,
     storage: Storage = None,
 ) -> None:
     """Write a program as a Keras layer. Unless its weights were kept, it is trained once more."""
@@ -102,21 +114,42 @@ def export(
     origin = origin_of(
         subject.config, subject.title, subject.campaign, subject.record, subject.told
     )
-    if origin["weights"] is None and not untrained:
+    if (origin["weights"] is None or start is not None) and not untrained:
         print(f"training {subject.title} for its weights", file=sys.stderr)
     try:
-        with waiting(f"exporting {subject.title}") as tell:
+        with TemporaryDirectory() as kept, waiting(f"exporting {subject.title}") as tell:
             load_framework(subject.config.task.training.backend)
-            files = export_candidate(subject.dna, folder, **origin, tell=tell, untrained=untrained)
+            dense = _dense(start, subject, Path(kept))
+            files = export_candidate(
+                subject.dna, folder, **origin, tell=tell, untrained=untrained, start=dense
+            )
     except (ExportError, DataError) as error:
         raise PrimevoError(str(error)) from None
     for file in files:
         print(file)
 
 
-def _train(subject: Subject, seeds: int, weights: Path | None = None) -> list[Report]:
+def _dense(start: Path | None, subject: Subject, folder: Path) -> Path | None:
+    """The file of the weights that `--from` names; an exported model's is written to the folder."""
+    if start is None:
+        return None
+    from workers.export.export import ExportError
+    from workers.export.reading import dense_file
+    from workers.machine.quiet import load_framework
+
+    try:
+        if start.is_dir():
+            load_framework(subject.config.task.training.backend)
+        return dense_file(start, folder)
+    except ExportError as error:
+        raise UsageError(f"--from: {error}") from None
+
+
+def _train(
+    subject: Subject, seeds: int, weights: Path | None = None, dense: Path | None = None
+) -> list[Report]:
     """Reports in the order of their seeds, which depend on the config's seed alone. Where a folder
-    for weights is given, a run's are kept there under its number."""
+    for weights is given, a run's are kept there under its number. All start from `dense`."""
     from primitives.language.text import render
     from search.campaign.proposal import derive
     from search.cli.running import started
@@ -129,7 +162,8 @@ def _train(subject: Subject, seeds: int, weights: Path | None = None) -> list[Re
         for index in range(seeds):
             seed = derive(subject.config.seed, "evaluate", index)
             kept = None if weights is None else str(weights_file(weights, index))
-            pool.submit(Job(index, text, budget, seed, test=True, weights=kept))
+            begin = None if dense is None else str(dense.resolve())
+            pool.submit(Job(index, text, budget, seed, test=True, weights=kept, start=begin))
         while len(reports) < seeds:
             for report in pool.wait(1.0):
                 reports.append(report)
