@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from inspect import getsource
+from itertools import product
 from typing import Any
 
 import keras
@@ -256,18 +257,19 @@ class _Blank(ast.NodeTransformer):
 def _models(kind: Kind) -> frozenset[str]:
     """The dumps of every LanguageModel with positions of this kind that the template makes,
     blank."""
-    from workers.export.source import Names, _made_blocks
+    from workers.export.source import Names, _each, _made_blocks
 
     made = set()
     called = Names("a_block", "ABlock")
-    for every in (0, 1, 2, 4):
+    for every, shared in product((0, 1, 2, 4), (False, True)):
         for tokens in ("", ", tokens=tokens"):
             for training in (False, True):
                 for writing in _writing(kind):
                     source = template("block.py").substitute(
                         **position_parts(kind), **writing, module="a_block", block="ABlock",
                         sizes="", title="", facts="", tokens="", imports="", definitions="",
-                        model="", blocks=_made_blocks(every, called), registered="", program="",
+                        model="", blocks=_made_blocks(every, called, shared), each=_each(shared),
+                        registered="", program="",
                         inputs=", training: bool = False" * training,
                         passed=tokens + ", training=training" * training,
                         vocabulary=256, d_model=8, layers=1, sequence_length=2,

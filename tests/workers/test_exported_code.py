@@ -108,6 +108,12 @@ def test_every_kind_of_positions(name: str, kind: Kind) -> None:
     assert module_faults(load_seed(name, 64), task, name, {}) == []
 
 
+@pytest.mark.parametrize("every", [1, 2, 0])
+def test_layers_that_share_their_weights(every: int) -> None:
+    task = Task(model=ModelSpec(d_model=64, share_layers=True))
+    assert module_faults(replace(load_seed("switch", 64), every=every), task, "it", {}) == []
+
+
 @cache
 def random_programs() -> list[DNA]:
     return programs(60, seed=7) + routed_programs(40, seed=7)

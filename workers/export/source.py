@@ -85,6 +85,7 @@ def module_source(
     inputs = ", training: bool = False" * runs
     passed = ", tokens=tokens" * tokens + ", training=training" * runs
     own_inputs = ", tokens: Tensor = None" * tokens + inputs
+    shared = task.model.share_layers
     layers = [layer_source(block, called.module, own_inputs, task) for block in blocks]
     typing = ", ".join(sorted({"Any", *needed} - {"math"}))
     bpe = task.data.tokenizer == "bpe"
@@ -105,8 +106,8 @@ def module_source(
         + f"from typing import {typing}",
         definitions="\n\n\n".join(source.rstrip() for source in [*sources, *layers]),
         model=paragraph(" ".join(_about_model(graph.every, task, called, cut))),
-        blocks=_cut_blocks(blocks, cut) if cut else _made_blocks(graph.every, called, task),
-        each="dict.fromkeys(self.blocks)" if task.model.share_layers else "self.blocks",
+        blocks=_cut_blocks(blocks, cut) if cut else _made_blocks(graph.every, called, shared),
+        each=_each(shared),
         inputs=inputs,
         passed=passed,
         vocabulary=vocabulary,
@@ -229,10 +230,15 @@ def _about_model(every: int, task: Task, called: Names, cut: Cut) -> list[str]:
     return [*text, "The defaults are the sizes that it was trained with."]
 
 
-def _made_blocks(every: int, called: Names, task: Task) -> str:
-    """The statements that make the model's blocks."""
+def _each(shared: bool) -> str:
+    """The blocks that have weights, as Python."""
+    return "dict.fromkeys(self.blocks)" if shared else "self.blocks"
+
+
+def _made_blocks(every: int, called: Names, shared: bool) -> str:
+    """The statements that make the model's blocks, which may be `shared`: one of each class."""
     made = '(name=f"block_{i}", dtype=policy)'
-    if task.model.share_layers:
+    if shared:
         return _shared_blocks(every, called)
     if every == 1:
         return _listed("self.blocks", f"{called.block}{made}", "for i in range(layers)")
@@ -242,7 +248,7 @@ def _made_blocks(every: int, called: Names, task: Task) -> str:
 
 
 def _shared_blocks(every: int, called: Names) -> str:
-    """The same where blocks of one class are one block."""
+    """The statements that make one block of each class."""
     made = '(name="block", dtype=policy)'
     if every == 1:
         return f"        self.blocks = [{called.block}{made}] * layers"
