@@ -283,9 +283,9 @@ def _price(strategy: Strategy, call: _Call) -> float:
 
 def _block_size(tokens: float) -> int:
     """Rows of a block for experts that get so many tokens on average: a power of 2, at most a
-    quarter of them and from 4 to 128. An expert's last block is half empty on average, so padding
+    quarter of them and from 4 to 512. An expert's last block is half empty on average, so padding
     is about an eighth."""
-    return int(2 ** max(2, min(7, math.floor(math.log2(max(tokens, 1))) - 2)))
+    return int(2 ** max(2, min(9, math.floor(math.log2(max(tokens, 1))) - 2)))
 
 
 def _expert_weights(
