@@ -18,10 +18,11 @@ from workers.pruning import gates
 from workers.pruning.distillation import chosen_layers, layer_loss, prediction_loss
 from workers.pruning.failure import TooMuch
 from workers.pruning.plan import Array, Masks, Plan, plan, smaller
-from workers.pruning.pruning import Settings, prune
-from workers.pruning.rounding import magnitudes, rounded
+from workers.pruning.pruning import Progress, Settings, prune
+from workers.pruning.rounding import magnitudes, rounded, usages
+from workers.pruning.student import Model, gated, score
 from workers.pruning.target import Target, speedup
-from workers.pruning.trainer import Model, Trainer, gated
+from workers.pruning.trainer import Gates, Trainer
 from workers.spec.fit import lowering_options
 from workers.spec.task import DataSpec, ModelSpec, OptimizerSpec, Task, TrainingSpec
 
@@ -141,6 +142,28 @@ def test_rounding_reaches_the_target_and_takes_no_more_than_it_needs(target: Tar
     assert found.inside(target.measure, kept, np.sum) > target.most(found)
 
 
+def test_the_least_used_experts_go_first() -> None:
+    """Their use is counted by hand, from the layer's own gates."""
+    found, values = made("switch")
+    model = Model.of(tuple(layer.graph for layer in found.layers), TASK, values)
+    windows = np.random.default_rng(5).integers(0, 256, (2, 4, 13))
+    _, loads = score(model, TASK, windows)
+    scores = usages(found, values, loads)
+    at = [group.kind for group in found.layers[0].groups].index("experts")
+    for own, (load, _) in zip(scores, loads, strict=True):
+        assert load.sum() > 0 and len(set(load.tolist())) > 1
+        np.testing.assert_allclose(own[at], load / load.sum(), rtol=1e-6)
+    kept = rounded(found, scores, "parameters", Target("parameters", 0.4).most(found))
+    for own, layer in zip(kept, found.layers, strict=True):
+        for group, mask in zip(layer.groups, own, strict=False):
+            assert group.kind == "experts" or mask.all(), "experts are enough"
+    gone = [scores[n][at][~own[at].astype(bool)] for n, own in enumerate(kept)]
+    left = [scores[n][at][own[at].astype(bool)] for n, own in enumerate(kept)]
+    assert max(map(float, np.concatenate(gone))) <= min(
+        float(np.sort(each)[0]) for each in left if len(each) > 1
+    )
+
+
 def test_a_target_out_of_reach_is_refused() -> None:
     """The output projection alone is more than that."""
     found, values = made("transformer")
@@ -166,22 +189,35 @@ def test_gates_drive_the_expected_share_to_the_target() -> None:
     found, values = made("transformer")
     student = Model.of(tuple(layer.graph for layer in found.layers), TASK, values)
     windows = np.random.default_rng(2).integers(0, 256, (80, 4, 13))
-    trainer = Trainer(student, TASK, 0, student, (found, Target("parameters", 0.6), 80))
-    losses = [trainer.train(each, number) for number, each in enumerate(windows)]
+    pruned = Gates(found, Target("parameters", 0.6), 80)
+    trainer = Trainer(student, TASK, 0, student, pruned)
+    losses = [trainer.train(windows[at : at + 1], at) for at in range(3)]
+    early = trainer.kept()
+    trainer.train(windows[3:], 3)
     assert trainer.share_gone == pytest.approx(0.6, abs=0.15)
-    again = Trainer(student, TASK, 0, student, (found, Target("parameters", 0.6), 80))
-    assert [again.train(each, number) for number, each in enumerate(windows[:3])] == losses[:3]
+    again = Trainer(student, TASK, 0, student, pruned)
+    assert [again.train(windows[at : at + 1], at) for at in range(3)] == losses
+    later = Trainer(student, TASK, 0, student, pruned)
+    later.restore(early)
+    later.train(windows[3:], 3)
+    for one, other in zip(later.kept(), trainer.kept(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["transformer", "switch"])
 def test_pruning_ends_in_a_smaller_model_that_has_learned(name: str) -> None:
     found, values = made(name)
-    told: list[tuple[float, float]] = []
+    told: list[Progress] = []
     settings = Settings(Target("parameters", 0.5), 60, seed=1, whole_steps=20)
-    pruned = prune(found.graph, TASK, values, settings, lambda *at: told.append(at))
+    pruned = prune(found.graph, TASK, values, settings, watch=told.append)
     rows = {row.name: row for row in pruned.rows}
-    assert told[-1][0] == told[-1][1] == len(told)
+    assert (
+        told[-1].done
+        == told[-1].total
+        == sum(row.steps for row in pruned.rows if row.name != "whole")
+    )
+    assert [each.done for each in told] == sorted(each.done for each in told)
     assert pruned.share_gone >= 0.5
     whole, small = rows["whole"].cost.parameters, rows["pruned"].cost.parameters
     inside = whole - (ROWS + 12 + 2) * 16
@@ -190,3 +226,4 @@ def test_pruning_ends_in_a_smaller_model_that_has_learned(name: str) -> None:
     assert rows["from scratch"].test_bpb < rows["whole"].test_bpb - 1
     assert rows["from scratch"].steps == 80
     assert set(rows) >= {"by magnitude", "distilled from scratch"}
+    assert ("least used experts" in rows) == (name == "switch")

@@ -46,6 +46,8 @@ class Backend:
             share of the machine and its limit of GPU memory in megabytes (None: as much as is
             needed). It sets threads, devices, memory and caches, and may import the framework.
         engine: `module:Class` of an `engines.engine.Engine`, imported when a candidate is trained.
+        learner: `module:Class` of an `engines.learner.Learner`, with which models are pruned; or
+            nothing.
         fuses: whether it fuses elementwise operations on every kind of device. (On accelerators
             every backend does.)
         dynamic: whether, without XLA, sizes of its arrays may follow from values.
@@ -62,6 +64,7 @@ class Backend:
     keras: str
     configure: Callable[[Layout, int | None], None]
     engine: str
+    learner: str = ""
     fuses: bool = False
     dynamic: bool = False
     flash: frozenset[str] = frozenset()
@@ -73,6 +76,10 @@ class Backend:
     def load_engine(self) -> Any:
         """The engine's class: (graph, values, task, seed) -> Engine."""
         return pkgutil.resolve_name(self.engine)
+
+    def load_learner(self) -> Any:
+        """The learner's class: (function, groups, states, fixed) -> Learner."""
+        return pkgutil.resolve_name(self.learner)
 
     def versions(self) -> dict[str, str]:
         """The version of each of its packages that is installed."""
@@ -171,6 +178,7 @@ TENSORFLOW = Backend(
     keras="tensorflow",
     configure=_configure_tensorflow,
     engine="workers.engines.tensorflow_engine:TensorFlowEngine",
+    learner="workers.engines.tensorflow_learner:TensorFlowLearner",
     dynamic=True,
     packages=("keras", "tensorflow"),
 )
@@ -180,6 +188,7 @@ JAX = Backend(
     keras="jax",
     configure=_configure_jax,
     engine="workers.engines.jax_engine:JaxEngine",
+    learner="workers.engines.jax_learner:JaxLearner",
     fuses=True,
     flash=frozenset({"gpu"}),
     bfloat16=frozenset({"gpu"}),

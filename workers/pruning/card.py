@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from workers.pruning.pruning import Pruned, Row, Settings
+from workers.pruning.pruning import Pruned, Settings
 from workers.pruning.speed import BATCHES
+from workers.pruning.table import Row
 
 
 def about(pruned: Pruned, settings: Settings) -> dict[str, Any]:

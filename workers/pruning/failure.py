@@ -13,3 +13,7 @@ class TooMuch(PruningError):
 
 class Diverged(PruningError):
     """A loss that is not finite."""
+
+
+class Interrupted(PruningError):
+    """Asked to stop; what there is was kept."""

@@ -1,35 +1,38 @@
 """From a trained model to a smaller one: gates are learned, units go, and what is left trains on.
 
-Beside it stand models of other origins: the same units cut by the size of their weights, and the
-smaller shape trained from scratch, with and without a teacher.
+Beside it stand models of other origins: the same units cut by the size of their weights or the use
+of experts, and the smaller shape trained from scratch, with and without a teacher.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from primitives.graph.build import Graph
-from primitives.lowering.cost import Cost, layers_cost
 from workers.data.tokens import TokenSplits, load_tokens
-from workers.machine.progress import Tell, silent
+from workers.engines.learner import learner_of
 from workers.model.model import initial_model, shape_of
-from workers.pruning.failure import PruningError, TooMuch
+from workers.pruning import gates
+from workers.pruning.checkpoint import Checkpoint
+from workers.pruning.failure import Interrupted, PruningError, TooMuch
 from workers.pruning.plan import Array, Masks, Plan, Shape, plan, smaller
-from workers.pruning.rounding import magnitudes, rounded
-from workers.pruning.speed import BATCHES, tokens_per_second
+from workers.pruning.rounding import magnitudes, rounded, usages
+from workers.pruning.student import Model, score
+from workers.pruning.table import Row, as_json, from_json, table
 from workers.pruning.target import Target
-from workers.pruning.trainer import Distillation, Model, Trainer, score
-from workers.spec.fit import lowering_options, window_length
+from workers.pruning.trainer import Distillation, Gates, Trainer
+from workers.spec.fit import window_length
 from workers.spec.objectives import OBJECTIVES
-from workers.spec.positions import POSITIONS
 from workers.spec.task import Task
 
-CHUNK = 64
-"""Steps whose windows are drawn at once."""
+CHUNK = 32
+"""Steps whose windows are drawn at once. After each chunk a run can be kept, told of and ended."""
+
+USAGE_BATCHES = 16
+"""Batches of the training split on which the use of experts is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +58,6 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A model of the table: its name, cost, steps of training, losses in bits a byte, and tokens a
-    second of a forward pass with one sequence and with many (see `speed.BATCHES`)."""
-
-    name: str
-    layers: int
-    cost: Cost
-    steps: int
-    val_bpb: float
-    test_bpb: float
-    speed: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Pruned:
     """What came out: the smaller shape with its weights in order, and the table. `share_gone` is
     the share of the target's measure that went."""
@@ -81,22 +70,59 @@ class Pruned:
     share_gone: float
 
 
-def prune(
-    graph: Graph, task: Task, values: Sequence[Array], settings: Settings, tell: Tell = silent
-) -> Pruned:
-    """A smaller model from the weights of a trained one, in the model's order. `tell` counts steps.
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a pruning is: the model in training, steps of all models, the last loss on tokens in
+    nats, and under gates the share of the measure that is expected to be gone."""
 
-    Raises PruningError where the objective remembers, TooMuch where the target cannot be reached,
-    before anything is trained, and Diverged where a loss is not finite."""
-    return _Run(graph, task, values, settings, tell).pruned()
+    phase: str
+    done: int
+    total: int
+    loss: float | None = None
+    share_gone: float | None = None
+
+
+Watch = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How one model of the table comes about: from this start, in so many steps."""
+
+    name: str
+    start: Model
+    steps: int
+    stream: int
+    seed: int
+    taught: bool = True
+
+
+def prune(
+    graph: Graph,
+    task: Task,
+    values: Sequence[Array],
+    settings: Settings,
+    checkpoint: Checkpoint | None = None,
+    watch: Watch = lambda progress: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Pruned:
+    """A smaller model from the weights of a trained one, in the model's order. It goes on from what
+    `checkpoint` has of an earlier call with the same arguments, to the same weights.
+
+    Raises PruningError where the objective remembers or the backend has no learner, TooMuch where
+    the target cannot be reached, before anything is trained; Diverged where a loss is not finite;
+    Interrupted, with all kept, soon after `stopped` says so."""
+    kept = checkpoint or Checkpoint()
+    return _Run(graph, task, values, settings, kept, watch, stopped).pruned()
 
 
 class _Run:
     """One pruning under way."""
 
     def __init__(
-        self, graph: Graph, task: Task, values: Sequence[Array], settings: Settings, tell: Tell
-    ) -> None:
+        self, graph: Graph, task: Task, values: Sequence[Array], settings: Settings,
+        checkpoint: Checkpoint, watch: Watch, stopped: Callable[[], bool],
+    ) -> None:  # fmt: skip
         if OBJECTIVES[task.training.objective].remembers:
             raise PruningError(
                 f"a model of objective {task.training.objective} remembers, which pruning cannot "
@@ -107,69 +133,101 @@ class _Run:
                 "layers of this model share their weights, and pruning gives each layer a size of "
                 "its own; train it with model.share_layers: false"
             )
-        self.task = _on_tensorflow(task)
-        self.settings, self.tell = settings, tell
+        try:
+            learner_of(task.training.backend)
+        except ValueError as error:
+            raise PruningError(str(error)) from None
+        self.task = _in_float32(task)
+        self.settings, self.checkpoint = settings, checkpoint
+        self.watch, self.stopped = watch, stopped
         self.tokens: TokenSplits = load_tokens(task.data)
         self.plan = plan(graph, self.task, len(values[0]))
         graphs = tuple(layer.graph for layer in self.plan.layers)
         self.teacher = Model.of(graphs, self.task, values)
+        nothing = [[np.zeros(size) for size in sizes] for sizes in self.plan.sizes]
+        self._rounded(nothing)  # can it be reached?
+        self.cuts = dict(self._other_cuts()) if settings.baselines else {}
         self.done, self.total = 0, settings.steps
         if settings.baselines:
-            self.total = 4 * settings.steps + settings.whole_steps
-        most = settings.target.most(self.plan)
-        rounded(self.plan, self._least(), settings.target.measure, most)  # can it be reached?
+            self.total += (len(self.cuts) + 2) * settings.steps + settings.whole_steps
 
-    def _least(self) -> Masks:
-        return [[np.zeros(size) for size in sizes] for sizes in self.plan.sizes]
+    def _rounded(self, scores: Masks) -> Masks:
+        target = self.settings.target
+        return rounded(self.plan, scores, target.measure, target.most(self.plan))
+
+    def _other_cuts(self) -> Iterator[tuple[str, Masks]]:
+        """What the simple rules cut, where the target can be reached with all layers left."""
+        rules = {"by magnitude": magnitudes(self.plan, self.teacher.values)}
+        if any(group.kind == "experts" for layer in self.plan.layers for group in layer.groups):
+            rng = np.random.default_rng([self.settings.seed, 7])
+            _, loads = score(self.teacher, self.task, self._windows(USAGE_BATCHES, rng))
+            rules["least used experts"] = usages(self.plan, self.teacher.values, loads)
+        for name, scores in rules.items():
+            try:
+                yield name, self._rounded(scores)
+            except TooMuch:
+                continue
 
     def pruned(self) -> Pruned:
         settings, target = self.settings, self.settings.target
         first = settings.steps // 2
-        trainer = Trainer(
-            self.teacher, self.task, settings.seed, self.teacher, (self.plan, target, first),
-            settings.distillation,
-        )  # fmt: skip
-        self._train(trainer, first, stream=1)
-        kept = rounded(self.plan, trainer.log_alphas(), target.measure, target.most(self.plan))
+        *values, log_alphas = self._under_gates(first)
+        pruned = Gates(self.plan, target, first)
+        kept = self._rounded(pruned.on_host(log_alphas))
+        settled = pruned.on_host(gates.settled(log_alphas))
         soft = [
             [mask * stays for mask, stays in zip(own, keeps, strict=True)]
-            for own, keeps in zip(trainer.settled(), kept, strict=True)
+            for own, keeps in zip(settled, kept, strict=True)
         ]
         shape = smaller(self.plan, kept)
-        start = self._cut(shape, trainer.values(), soft)
-        model = self._further(start, settings.steps - first, stream=2, seed=settings.seed)
-        models = {"whole": self.teacher, "pruned": model}
-        steps = {"whole": settings.whole_steps, "pruned": settings.steps}
+        start = self._cut(shape, values, soft)
+        ways = [Way("pruned", start, settings.steps - first, 2, settings.seed)]
         if settings.baselines:
-            self._add_baselines(models, steps, shape)
-        rows = self._rows(models, steps)
+            ways += self._baselines(shape)
+        models = {"whole": self.teacher}
+        for way in ways:
+            models[way.name] = way.start._replace(values=self._along(way))
         left = float(self.plan.inside(target.measure, kept, np.sum))
         whole = target.whole(self.plan)
         share_gone = 1 - (left + self.plan.outside(target.measure)) / whole
-        return Pruned(self.plan, kept, shape, list(model.values), rows, share_gone)
+        rows = self._rows(models, ways)
+        return Pruned(self.plan, kept, shape, list(models["pruned"].values), rows, share_gone)
 
-    def _add_baselines(self, models: dict[str, Model], steps: dict[str, int], shape: Shape) -> None:
+    def _under_gates(self, steps: int) -> list[Array]:
+        """The whole model's weights after training under gates, and the gates."""
+
+        def make() -> Trainer:
+            pruned = Gates(self.plan, self.settings.target, steps)
+            return Trainer(
+                self.teacher, self.task, self.settings.seed, self.teacher, pruned,
+                self.settings.distillation,
+            )  # fmt: skip
+
+        return self._part("gates", make, steps, stream=1)
+
+    def _along(self, way: Way) -> list[Array]:
+        """The weights of a model at the end of its way."""
+
+        def make() -> Trainer:
+            teacher = self.teacher if way.taught else None
+            return Trainer(
+                way.start, self.task, way.seed, teacher, distillation=self.settings.distillation
+            )
+
+        return self._part(way.name, make, way.steps, way.stream)
+
+    def _baselines(self, shape: Shape) -> list[Way]:
         """Other ways to a model of this size, each with as many steps in all."""
-        settings, target = self.settings, self.settings.target
-        scores = magnitudes(self.plan, self.teacher.values)
-        try:
-            kept = rounded(self.plan, scores, target.measure, target.most(self.plan))
-        except TooMuch:  # with all layers left, there is too much
-            self.done += settings.steps
-        else:
-            start = self._cut(smaller(self.plan, kept), self.teacher.values, kept)
-            models["by magnitude"] = self._further(start, settings.steps, 3, settings.seed + 1)
-            steps["by magnitude"] = settings.steps
-        fresh = self._fresh(shape)
-        models["distilled from scratch"] = self._further(
-            fresh, settings.steps, 4, settings.seed + 2
-        )
-        steps["distilled from scratch"] = settings.steps
-        trainer = Trainer(fresh, self.task, settings.seed + 3)
-        whole = settings.steps + settings.whole_steps
-        self._train(trainer, whole, stream=5)
-        models["from scratch"] = fresh._replace(values=trainer.values())
-        steps["from scratch"] = whole
+        seed, steps = self.settings.seed, self.settings.steps
+        streams = {"by magnitude": 3, "least used experts": 6}
+        ways = [
+            Way(name, self._cut(smaller(self.plan, kept), self.teacher.values, kept), steps,
+                streams[name], seed + streams[name] - 2)
+            for name, kept in self.cuts.items()
+        ]  # fmt: skip
+        fresh, whole = self._fresh(shape), steps + self.settings.whole_steps
+        ways.append(Way("distilled from scratch", fresh, steps, 4, seed + 2))
+        return [*ways, Way("from scratch", fresh, whole, 5, seed + 3, taught=False)]
 
     def _cut(self, shape: Shape, values: Sequence[Array], masks: Masks) -> Model:
         """The smaller model with what is left of these weights, which masks scale."""
@@ -187,61 +245,57 @@ class _Run:
         sizes = shape_of(shape.graphs, self.task.model, len(self.teacher.values[0]))
         values, at = initial_model(sizes, self.settings.seed + 4), self.plan.outer
         for each in shape.cuts:
-            for number, table in each.tables.items():
-                values[at + number] = table
+            for number, places in each.tables.items():
+                values[at + number] = places
             at += len(each.sources)
         return Model.of(shape.graphs, self.task, values)
 
-    def _further(self, model: Model, steps: int, stream: int, seed: int) -> Model:
-        """The model after so many steps with the whole one as its teacher."""
-        trainer = Trainer(
-            model, self.task, seed, self.teacher, distillation=self.settings.distillation
-        )
-        self._train(trainer, steps, stream)
-        return model._replace(values=trainer.values())
+    def _part(self, name: str, make: Callable[[], Trainer], steps: int, stream: int) -> list[Array]:
+        """What a trainer has after so many steps: weights, and gates if it has them."""
+        found = self.checkpoint.part(name)
+        if found is None:
+            found = self._trained(name, make(), steps, stream)
+            self.checkpoint.finish(name, found)
+        self.done += steps
+        return found
 
-    def _train(self, trainer: Trainer, steps: int, stream: int) -> None:
-        rng = np.random.default_rng([self.settings.seed, stream])
-        objective, batch = OBJECTIVES[self.task.training.objective], self.task.training.batch_size
-        for start in range(0, steps, CHUNK):
-            shape = (min(CHUNK, steps - start), batch)
-            drawn = objective.draw(self.tokens.train, window_length(self.task), shape, rng)
-            for number, windows in enumerate(drawn, start):
-                trainer.train(windows, number)
-                self.done += 1
-                self.tell(self.done, self.total)
+    def _trained(self, name: str, trainer: Trainer, steps: int, stream: int) -> list[Array]:
+        start, under_gates = 0, name == "gates"
+        if (before := self.checkpoint.running(name)) is not None:
+            start = before[0]
+            trainer.restore(before[1])
+        self.watch(Progress(name, self.done + start, self.total))
+        for at in range(start, steps, CHUNK):
+            rng = np.random.default_rng([self.settings.seed, stream, at])
+            count = min(CHUNK, steps - at)
+            loss = trainer.train(self._windows(count, rng), at)
+            share = trainer.share_gone if under_gates else None
+            self.watch(Progress(name, self.done + at + count, self.total, loss, share))
+            if self.stopped():
+                self.checkpoint.keep_now(name, at + count, trainer.kept)
+                raise Interrupted(f"after {self.done + at + count} of {self.total} steps")
+            self.checkpoint.keep(name, at + count, trainer.kept)
+        return trainer.values() + ([trainer.log_alphas()] if under_gates else [])
 
-    def _rows(self, models: dict[str, Model], steps: dict[str, int]) -> tuple[Row, ...]:
-        timed = [tokens_per_second(models, self.task, batch) for batch in BATCHES]
-        return tuple(
-            Row(
-                name,
-                len(model.layers),
-                self._cost(model),
-                steps[name],
-                self._bits(model, "validation"),
-                self._bits(model, "test"),
-                tuple(each[name] for each in timed),
-            )
-            for name, model in models.items()
-        )
+    def _windows(self, count: int, rng: np.random.Generator) -> Array:
+        """Windows [count, batch, length] of the training split."""
+        objective = OBJECTIVES[self.task.training.objective]
+        shape = (count, self.task.training.batch_size)
+        return objective.draw(self.tokens.train, window_length(self.task), shape, rng)
 
-    def _cost(self, model: Model) -> Cost:
-        rows, width = len(model.values[0]), self.task.model.d_model
-        learned = POSITIONS[self.task.model.positions].bounded
-        return layers_cost(model.graphs, width, rows, lowering_options(self.task), learned)
-
-    def _bits(self, model: Model, split: str) -> float:
-        """Bits a byte on a split's fixed slice, as candidates are scored."""
-        training, length = self.task.training, window_length(self.task)
-        objective = OBJECTIVES[training.objective]
-        shape = (training.eval_batches, training.batch_size)
-        windows = objective.fixed(getattr(self.tokens, split), length, shape)
-        loss = score(model, self.task, windows)
-        return loss / math.log(2) / self.tokens.bytes_per_token[split]
+    def _rows(self, models: dict[str, Model], ways: Sequence[Way]) -> tuple[Row, ...]:
+        """The table, which is measured once."""
+        if (said := self.checkpoint.said()) is not None:
+            return from_json(said)
+        self.watch(Progress("scores", self.total, self.total))
+        steps = {way.name: way.steps for way in ways}
+        steps |= {"whole": self.settings.whole_steps, "pruned": self.settings.steps}
+        rows = table(models, steps, self.task, self.tokens)
+        self.checkpoint.say(as_json(rows))
+        return rows
 
 
-def _on_tensorflow(task: Task) -> Task:
-    """The task as it is trained here: on TensorFlow, in float32."""
-    training = task.training.model_copy(update={"backend": "tensorflow", "precision": "float32"})
+def _in_float32(task: Task) -> Task:
+    """The task as it is trained here, whatever the whole model's products were computed in."""
+    training = task.training.model_copy(update={"precision": "float32"})
     return task.model_copy(update={"training": training})

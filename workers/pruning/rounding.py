@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from primitives.cutting.units import Cuttable
+from primitives.graph.build import COMBINE
+from workers.engines.engine import Loads
 from workers.pruning.failure import TooMuch
 from workers.pruning.plan import Array, Masks, Measure, Plan
 
@@ -100,4 +102,20 @@ def _magnitudes(layer: Cuttable, weights: Sequence[Array]) -> list[Array]:
                 total, count = total + squares.sum(), count + squares.size
         behind = 1e6 if group.addend else 0.0
         found.append(np.sqrt(total / max(count, 1)) + behind)
+    return found
+
+
+def usages(plan: Plan, values: Sequence[Array], loads: Loads) -> Masks:
+    """For each expert the share of its call's tokens that went to it, from a model's `loads`. All
+    other units rank behind, by `magnitudes`: they go where experts are not enough."""
+    found, calls = magnitudes(plan, values), iter(loads)
+    for layer, own in zip(plan.layers, found, strict=True):
+        shares: dict[int, Array] = {}
+        for node in layer.graph.nodes:
+            if node.op == COMBINE:
+                load, dim = next(calls)[0], layer.layout.branches[node.inputs[0]][-1]
+                shares[dim] = shares.get(dim, 0.0) + load / max(float(load.sum()), 1.0)
+        for number, group in enumerate(layer.groups):
+            experts = group.kind == "experts"
+            own[number] = shares[group.dim] if experts else own[number] + 1e3
     return found

@@ -143,7 +143,7 @@ def _pruned(
     origin = origin_of(
         subject.config, subject.title, subject.campaign, subject.record, subject.told
     )
-    load_framework("tensorflow")
+    load_framework(subject.config.task.training.backend)
     from workers.pruning.card import about, records
     from workers.pruning.pruning import prune as prune_model
     from workers.pruning.target import Target
@@ -153,7 +153,10 @@ def _pruned(
     target = Target(share[0], share[1])  # type: ignore[arg-type]  # one of the two measures
     settings = _settings(target, asked, int(origin["seed"]), baselines, trained)
     with waiting(f"pruning {subject.title}") as tell:
-        made = prune_model(graph, subject.config.task, values, settings, tell)
+        made = prune_model(
+            graph, subject.config.task, values, settings,
+            watch=lambda progress: tell(progress.done, progress.total),
+        )  # fmt: skip
     told = about(made, settings)
     card = {**origin["card"], "program": f"{subject.title} pruned", "pruned": told}
     export_cut(
@@ -188,15 +191,10 @@ def _weights(subject: Subject, origin: dict[str, Any]) -> tuple[Any, list[Any], 
             values,
             int(budget.amount if budget.unit == "steps" else kept.get("steps") or 0),
         )
-    on_tensorflow = task.model_copy(
-        update={"training": task.training.model_copy(update={"backend": "tensorflow"})}
-    )
     print(f"training {subject.title} for its weights", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder, waiting(f"training {subject.title}") as tell:
         file = Path(folder, "weights.npz")
-        outcome = evaluate(
-            subject.dna, on_tensorflow, budget, origin["seed"], weights=str(file), tell=tell
-        )
+        outcome = evaluate(subject.dna, task, budget, origin["seed"], weights=str(file), tell=tell)
         if outcome.status != "completed":
             raise ExportError(f"training ended as {outcome.status} ({outcome.reason})")
         graph, values = trained_weights(subject.dna, task, file)

@@ -1,0 +1,107 @@
+"""What a pruning has come to, in a folder of its own, so that a killed one goes on.
+
+Each part of the work, such as training under gates, leaves a file when it ends. The part under way
+leaves all that its next steps depend on now and then. A file is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from primitives.lowering.layer import Array
+
+INTERVAL_S = 5.0
+"""Seconds between two files of the part under way."""
+
+_RUNNING = "under way"
+
+
+class Checkpoint:
+    """The files of one pruning; without a folder nothing is kept, and nothing found."""
+
+    def __init__(self, folder: Path | None = None, interval_s: float = INTERVAL_S) -> None:
+        self._folder, self._interval_s = folder, interval_s
+        self._next = time.monotonic() + interval_s
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def part(self, name: str) -> list[Array] | None:
+        """What a part has left at its end; None where it has not ended."""
+        found = self._read(name)
+        return None if found is None else found[1]
+
+    def finish(self, name: str, arrays: Sequence[Array]) -> None:
+        """The part has ended, with this."""
+        self._write(name, {"part": name}, arrays)
+        self._remove(_RUNNING)
+
+    def running(self, name: str) -> tuple[int, list[Array]] | None:
+        """Steps of this part, and what the next ones depend on; None where nothing was kept."""
+        found = self._read(_RUNNING)
+        if found is None or found[0]["part"] != name:
+            return None
+        return int(found[0]["steps"]), found[1]
+
+    def keep(self, name: str, steps: int, arrays: Callable[[], Sequence[Array]]) -> None:
+        """Keeps what the part's next steps depend on, unless that was done a moment ago."""
+        if time.monotonic() >= self._next:
+            self.keep_now(name, steps, arrays)
+
+    def keep_now(self, name: str, steps: int, arrays: Callable[[], Sequence[Array]]) -> None:
+        """Keeps it however long ago that was done."""
+        if self._folder is not None:
+            self._write(_RUNNING, {"part": name, "steps": steps}, arrays())
+        self._next = time.monotonic() + self._interval_s
+
+    def said(self) -> Any:
+        """What `say` was given, as JSON data; None before."""
+        if self._folder is None or not (file := self._folder / "result.json").is_file():
+            return None
+        return json.loads(file.read_text(encoding="utf-8"))
+
+    def say(self, result: Any) -> None:
+        """Keeps the result of the end, JSON data."""
+        if self._folder is not None:
+            text = json.dumps(result)
+            _replace(self._folder / "result.json", lambda file: file.write(text.encode()))
+
+    def _read(self, name: str) -> tuple[dict[str, Any], list[Array]] | None:
+        if self._folder is None or not (file := self._path(name)).is_file():
+            return None
+        with np.load(file) as found:
+            about = json.loads(str(found["about"]))
+            return about, [found[f"array_{number}"] for number in range(about["count"])]
+
+    def _write(self, name: str, about: dict[str, Any], arrays: Sequence[Array]) -> None:
+        if self._folder is None:
+            return
+        named: dict[str, Any] = {f"array_{number}": each for number, each in enumerate(arrays)}
+        named["about"] = json.dumps({**about, "count": len(arrays)})
+        _replace(self._path(name), lambda file: np.savez(file, **named))
+
+    def _remove(self, name: str) -> None:
+        if self._folder is not None:
+            with suppress(FileNotFoundError):
+                self._path(name).unlink()
+
+    def _path(self, name: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{name.replace(' ', '-')}.npz"
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Writes a file that is there whole or not at all, even where the power fails."""
+    draft = path.with_suffix(".draft")
+    with draft.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

@@ -1,0 +1,64 @@
+"""A model that is trained, or teaches: its graphs, functions and weights, and how it scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from primitives.graph.build import Graph
+from primitives.lowering.weights import WeightSpec
+from workers.engines.engine import Loads
+from workers.engines.learner import learner_of
+from workers.engines.passes import Passes, summed
+from workers.model.ends import embedding_and_head
+from workers.model.model import Apply, Auxiliary, Layer, layers_of, outer_count, wrapped
+from workers.pruning.plan import Array
+from workers.spec.task import Task
+
+
+class Model(NamedTuple):
+    """The graph of each layer, the layers' functions, and the values of all weights of the model
+    in its order."""
+
+    graphs: tuple[Graph, ...]
+    layers: tuple[Layer, ...]
+    values: Sequence[Array]
+
+    @staticmethod
+    def of(graphs: tuple[Graph, ...], task: Task, values: Sequence[Array]) -> Model:
+        return Model(graphs, layers_of(graphs, task), values)
+
+    @property
+    def trainable(self) -> list[bool]:
+        own = [spec.trainable for layer in self.layers for spec in layer.specs]
+        return [True] * outer_count(self.layers, self.values) + own
+
+
+def gated(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The layers with a mask z of the whole layer as their last weight: x + z (block(x) - x)."""
+
+    def with_gate(apply: Apply) -> Apply:
+        def masked(x: Any, own: Sequence[Any], tokens: Any, seed: Any) -> tuple[Any, Auxiliary]:
+            y, auxiliary = apply(x, own[:-1], tokens, seed)
+            return x + own[-1] * (y - x), auxiliary
+
+        return masked
+
+    gate = WeightSpec("layer_mask", (), "ones", 1)
+    return tuple(
+        layer._replace(specs=(*layer.specs, gate), gathered=(*layer.gathered, False))
+        for layer in wrapped(layers, with_gate)
+    )
+
+
+def score(model: Model, task: Task, windows: Any) -> tuple[float, Loads]:
+    """The mean loss, in nats a token, over windows [batches, batch, length], in evaluation mode,
+    and the loads of each routed call."""
+    learner = learner_of(task.training.backend)
+    passes = Passes(model.layers, task, (), learner.integer, embedding_and_head(task.model))
+    weights = [ops.convert_to_tensor(value) for value in model.values]
+    scored = learner.compiled(passes.score)
+    made = [scored(weights, ops.convert_to_tensor(batch, "int32")) for batch in windows]
+    return summed(made, len(windows))
