@@ -22,6 +22,7 @@ from search.cli.commands import (
     overview,
     program,
     pruning,
+    prunings,
     replay,
     report,
     studies,
@@ -93,6 +94,7 @@ for verb in (
 ):  # fmt: skip
     app.command(_NAMES.get(verb.__name__, verb.__name__))(verb)
 app.add_typer(studies.app, name="studies")
+app.add_typer(prunings.app, name="prunings")
 app.add_typer(database.app, name="db")
 
 

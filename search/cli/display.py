@@ -1,9 +1,11 @@
-"""Progress of a running campaign on stderr: a live panel on a terminal, plain lines elsewhere."""
+"""Progress of long work on stderr, such as a campaign: a live panel on a terminal, plain lines
+elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -20,6 +22,16 @@ from search.storage.events import Heartbeat
 LINE_INTERVAL_S = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is shown of work at one moment: its phase, what is done of it, and facts in words."""
+
+    phase: str
+    done: int
+    total: int
+    facts: Mapping[str, str]
+
+
 class Display(Protocol):
     """Shows snapshots while it is entered."""
 
@@ -32,7 +44,7 @@ class Display(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
-    def show(self, progress: Progress, heartbeat: Heartbeat | None) -> None:
+    def show(self, snapshot: Snapshot) -> None:
         """Called at every event; how often something is drawn is the display's affair."""
 
     def note(self, text: str) -> None:
@@ -62,8 +74,8 @@ class LivePanel:
     ) -> None:
         self._live.stop()
 
-    def show(self, progress: Progress, heartbeat: Heartbeat | None) -> None:
-        self._live.update(panel(self._name, progress, heartbeat))
+    def show(self, snapshot: Snapshot) -> None:
+        self._live.update(panel(self._name, snapshot))
 
     def note(self, text: str) -> None:
         self._live.console.print(Text(text))
@@ -90,10 +102,10 @@ class Lines:
     ) -> None:
         self._print()
 
-    def show(self, progress: Progress, heartbeat: Heartbeat | None) -> None:
-        self._last = line(self._name, progress, heartbeat)
-        if progress.phase != self._phase or self._clock() >= self._next:
-            self._phase = progress.phase
+    def show(self, snapshot: Snapshot) -> None:
+        self._last = line(self._name, snapshot)
+        if snapshot.phase != self._phase or self._clock() >= self._next:
+            self._phase = snapshot.phase
             self._print()
 
     def note(self, text: str) -> None:
@@ -105,28 +117,32 @@ class Lines:
         self._printed, self._next = self._last, self._clock() + LINE_INTERVAL_S
 
 
-def panel(name: str, progress: Progress, heartbeat: Heartbeat | None) -> Group:
+def panel(name: str, snapshot: Snapshot) -> Group:
     """What the live display draws."""
-    done, total = _done(progress)
+    done, total = snapshot.done, snapshot.total
     head = Table.grid(padding=(0, 2))
     head.add_row(
         Text(name, style="bold"),
-        Text(progress.phase),
+        Text(snapshot.phase),
         ProgressBar(total=max(total, 1), completed=done, width=30),
         Text(f"{done}/{total}"),
     )
     body = Table.grid(padding=(0, 2))
-    for key, value in {**machine(heartbeat), **details(progress)}.items():
+    for key, value in snapshot.facts.items():
         body.add_row(Text(key, style="dim"), Text(value))
     return Group(head, body)
 
 
-def line(name: str, progress: Progress, heartbeat: Heartbeat | None) -> str:
+def line(name: str, snapshot: Snapshot) -> str:
     """The same on one line, for logs."""
-    done, total = _done(progress)
+    parts = [f"{name} {snapshot.phase} {snapshot.done}/{snapshot.total}"]
+    return " | ".join([*parts, *(f"{key} {value}" for key, value in snapshot.facts.items())])
+
+
+def of_campaign(progress: Progress, heartbeat: Heartbeat | None) -> Snapshot:
+    """What is shown of a campaign."""
     facts = {**machine(heartbeat), **details(progress)}
-    parts = [f"{name} {progress.phase} {done}/{total}"]
-    return " | ".join([*parts, *(f"{key} {value}" for key, value in facts.items())])
+    return Snapshot(progress.phase, *_done(progress), facts)
 
 
 def machine(heartbeat: Heartbeat | None) -> dict[str, str]:

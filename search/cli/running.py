@@ -13,7 +13,7 @@ import numpy as np
 
 from search.campaign.controller import Controller
 from search.campaign.progress import Progress
-from search.cli.display import make_display
+from search.cli.display import make_display, of_campaign
 from search.cli.output import stderr
 from search.cli.waiting import waiting
 from search.errors import PrimevoError
@@ -107,7 +107,7 @@ def run(store: Store, campaign: CampaignRow, pool: Pool, hours: float | None = N
     def show(progress: Progress, heartbeat: Heartbeat) -> None:
         while asked:
             display.note(asked.pop())
-        display.show(progress, heartbeat)
+        display.show(of_campaign(progress, heartbeat))
 
     with make_display(stderr(), campaign.name) as display:
         controller = Controller(store, campaign, pool, show, hours=hours)

@@ -1,9 +1,11 @@
-"""The database: campaigns, their candidates, and what training them gave; runs of studies.
+"""The database: campaigns, their candidates, and what training them gave; runs of studies;
+prunings.
 
-Only the controller of a campaign writes; rows are added, never changed, except for the campaign's
-own (stop flag, heartbeat, versions, end). All of a campaign's rows go when it is deleted. Runs of
-studies belong to no campaign. Times are seconds since the epoch, UTC. A change here needs a
-migration beside it (a test compares the two).
+Only the controller of a campaign writes its rows; they are added, never changed, except for the
+campaign's own (stop flag, heartbeat, versions, end). All of a campaign's rows go when it is
+deleted. Runs of studies belong to no campaign. A pruning's row is written by the process that
+prunes. Times are seconds since the epoch, UTC. A change here needs a migration beside it (a test
+compares the two).
 """
 
 from __future__ import annotations
@@ -174,3 +176,36 @@ class StudyRun(Base):
     result: Mapped[dict[str, object]] = mapped_column(JSON)
     worker: Mapped[str] = mapped_column(String(200))
     finished_at: Mapped[float] = mapped_column(Float)
+
+
+class Pruning(Base):
+    """A trained model made smaller, or on its way there. `key` is a digest of what decides it
+    (search.study.prunings); a campaign and the programs from outside have each key once. Campaign
+    and candidate are null for a program from outside, `program` is its title. `folder` has the
+    files that it goes on from, `progress` is what the process last said of it
+    (workers.pruning.pruning.Progress), `result` the card's entry `pruned`, null until it has
+    ended."""
+
+    __tablename__ = "prunings"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["campaign_id", "candidate_id"], ["candidates.campaign_id", "candidates.id"]
+        ),
+        Index("ix_prunings_key", "key"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(64))
+    program: Mapped[str] = mapped_column(String(200))
+    campaign_id: Mapped[int | None]
+    candidate_id: Mapped[int | None]
+    task: Mapped[str] = mapped_column(Text)
+    dna: Mapped[str] = mapped_column(Text)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    measure: Mapped[str] = mapped_column(String(16))
+    share: Mapped[float] = mapped_column(Float)
+    folder: Mapped[str] = mapped_column(Text)
+    progress: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True))
+    result: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True))
+    started_at: Mapped[float] = mapped_column(Float)
+    finished_at: Mapped[float | None] = mapped_column(Float)

@@ -54,7 +54,7 @@ from search.storage.entries import (
 )
 from search.storage.events import Ended, Event, Heartbeat, Proposed
 from search.storage.lease import held, lease
-from search.storage.models import Campaign, Candidate, Evaluation
+from search.storage.models import Campaign, Candidate, Evaluation, Pruning
 from search.storage.statements import (
     CAMPAIGNS,
     COPY_EVALUATION,
@@ -217,7 +217,7 @@ class Store:
         """Removes the campaign and all that was recorded in it, in one transaction; a StoreError
         where a controller holds it."""
         with self.holding(campaign), self.writing() as connection:
-            for model in (Evaluation, Candidate):  # an evaluation refers to its candidate
+            for model in (Pruning, Evaluation, Candidate):  # the first two refer to candidates
                 connection.execute(delete(model).where(model.campaign_id == campaign.id))
             connection.execute(delete(Campaign).where(Campaign.id == campaign.id))
 

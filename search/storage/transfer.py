@@ -1,8 +1,9 @@
-"""Campaigns and runs of studies copied from one database to another, of either kind.
+"""Campaigns, prunings and runs of studies copied from one database to another, of either kind.
 
-Rows arrive as they were, under the same numbers; only a campaign's own number is the target's to
-give, so that it keeps counting where it stood. Everything is read from one moment of the source and
-written in one transaction: whatever happens on the way, the target has all of it or nothing.
+Rows arrive as they were, under the same numbers; only those of campaigns and prunings are the
+target's to give, so that it keeps counting where it stood. Everything is read from one moment of
+the source and written in one transaction: whatever happens on the way, the target has all of it or
+nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from sqlalchemy.exc import IntegrityError
 from search.errors import NotFoundError, UsageError, did_you_mean
 from search.storage.address import name as name_of
 from search.storage.database import clear_errors, open_engine, snapshot, understanding
-from search.storage.models import Base, Campaign, Candidate, Evaluation, StudyRun, table_of
+from search.storage.models import (
+    Base,
+    Campaign,
+    Candidate,
+    Evaluation,
+    Pruning,
+    StudyRun,
+    table_of,
+)
 
 Row = Mapping[str, Any]
 """A campaign's row by column."""
@@ -47,10 +56,11 @@ class Transfer:
 def copy(
     source: str, target: str, campaign: str | None = None, rename: str | None = None
 ) -> Transfer:
-    """Copies the campaign of that name, or all of them and all runs of studies that the target does
-    not have, between the databases at two URLs; the target is made where it is not there. `rename`
-    is what the one campaign is called there. A UsageError where the target has a campaign of a
-    name, a NotFoundError where the source has none."""
+    """Copies the campaign of that name with its prunings, or all of them, and all runs of studies
+    and prunings of other programs that the target does not have, between the databases at two URLs;
+    the target is made where it is not there. `rename` is what the one campaign is called there. A
+    UsageError where the target has a campaign of a name, a NotFoundError where the source has
+    none."""
     with _opened(source, create=False) as old, _reading(old) as reader:
         rows = _campaigns(reader, campaign, name_of(old.url))
         if rename is not None:
@@ -58,7 +68,10 @@ def copy(
         with _opened(target, create=True) as new, clear_errors(new), new.begin() as writer:
             _refuse_taken(writer, [row["name"] for row in rows], name_of(new.url))
             copied = tuple(_copied(reader, writer, row, name_of(new.url)) for row in rows)
-            return Transfer(copied, _copy_study_runs(reader, writer) if campaign is None else 0)
+            if campaign is not None:
+                return Transfer(copied, 0)
+            _copy_prunings(reader, writer, None, None)
+            return Transfer(copied, _copy_study_runs(reader, writer))
 
 
 @contextmanager
@@ -126,6 +139,7 @@ def _copied(reader: Connection, writer: Connection, row: Row, place: str) -> Cop
     counts = [
         _copy_rows(reader, writer, model, row["id"], number) for model in (Candidate, Evaluation)
     ]
+    _copy_prunings(reader, writer, row["id"], number)
     return Copied(row["name"], *counts)
 
 
@@ -139,6 +153,20 @@ def _copy_rows(
         writer.execute(insert(model), [{**row, "campaign_id": new} for row in rows])
         count += len(rows)
     return count
+
+
+def _copy_prunings(
+    reader: Connection, writer: Connection, old: int | None, new: int | None
+) -> None:
+    """Those of a campaign, or, of programs from outside, those that the target does not have."""
+    table = table_of(Pruning)
+    mine = table.c.campaign_id.is_(None) if new is None else table.c.campaign_id == new
+    there = set(writer.execute(select(table.c.key).where(mine)).scalars())
+    theirs = table.c.campaign_id.is_(None) if old is None else table.c.campaign_id == old
+    for row in reader.execute(select(table).where(theirs).order_by(table.c.id)).mappings():
+        if row["key"] not in there:
+            own = {key: value for key, value in row.items() if key != "id"}
+            writer.execute(insert(table), own | {"campaign_id": new})
 
 
 def _copy_study_runs(reader: Connection, writer: Connection) -> int:

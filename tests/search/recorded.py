@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, select, text
 
-from search.storage.models import Base, Campaign, Candidate, Evaluation
+from search.storage.models import Base, Campaign, Candidate, Evaluation, Pruning
 
 Row = tuple[object, ...]
 
@@ -20,6 +20,14 @@ STUDY_RUN: dict[str, Any] = {
     "worker": "here/1", "finished_at": 1.0,
 }  # fmt: skip
 """A run of a study, without its key."""
+
+PRUNING: dict[str, Any] = {
+    "key": "k" * 64, "program": "small-1", "campaign_id": 1, "candidate_id": 1, "task": "{}",
+    "dna": "MAIN", "seed": 2**62, "measure": "flops", "share": 0.5, "folder": "/nowhere/k",
+    "progress": {"phase": "gates", "done": 32, "total": 400}, "result": {"share_gone": 0.51},
+    "started_at": 1.0, "finished_at": 2.0,
+}  # fmt: skip
+"""A pruning of a campaign's first candidate, without its number."""
 
 
 @contextmanager
@@ -57,7 +65,8 @@ def rows(url: str) -> list[Row]:
 
 
 def everything(url: str, name: str) -> list[list[Row]]:
-    """All three tables' rows of one campaign, to the last column but for its number."""
+    """All tables' rows of one campaign, to the last column but for numbers that a database
+    gives."""
     with connected(url) as connection:
         number = connection.execute(select(Campaign.id).where(Campaign.name == name)).scalar_one()
     own = Campaign.__table__.c.id == number
@@ -65,7 +74,8 @@ def everything(url: str, name: str) -> list[list[Row]]:
     for model in (Candidate, Evaluation):
         table = model.__table__
         found.append(_rows(url, model, ("campaign_id",), table.c.campaign_id == number))
-    return found
+    mine = Pruning.__table__.c.campaign_id == number
+    return [*found, _rows(url, Pruning, ("id", "campaign_id"), mine)]
 
 
 def _rows(url: str, model: type[Base], but: tuple[str, ...], where: Any = None) -> list[Row]:

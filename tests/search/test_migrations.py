@@ -21,10 +21,13 @@ from search.storage.database import connect
 from search.storage.schema import HEAD
 from search.storage.store import Store
 from tests.search.instant import InstantEvaluator
-from tests.search.recorded import STUDY_RUN
+from tests.search.recorded import PRUNING, STUDY_RUN
 from tests.search.test_first_version import DUMP
 
 Rows = dict[str, list[dict[str, Any]]]
+
+PRUNED = {"campaign_id": "campaign_id", "candidate_id": "id"}
+"""Columns of a pruning, and those of the candidate that it is of."""
 
 
 def known_revisions() -> list[str]:
@@ -90,6 +93,9 @@ def as_of(revision: str, campaign: Rows) -> Rows:
         rows["study_runs"] = [STUDY_RUN | {"key": key} for key in "xy"]
     if revision >= "0006":
         rows["candidates"][0]["behaviour"] = "0f" * 16
+    if revision >= "0007":
+        there = {key: rows["candidates"][0][of] for key, of in PRUNED.items()}
+        rows["prunings"] = [PRUNING | there | {"id": number} for number in (3, 5)]
     return rows
 
 

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 
 from primitives.language.text import parse
 from search.campaign.controller import Controller
 from search.errors import NotFoundError, UsageError
 from search.storage import transfer
 from search.storage.address import StoreError
+from search.storage.models import Pruning
 from search.storage.store import Store
 from search.study.study import Subject
 from tests.postgresql import Server
 from tests.search.instant import InstantEvaluator, launch
-from tests.search.recorded import ask, connected, everything, rows
+from tests.search.recorded import PRUNING, ask, connected, everything, rows
 from tests.study.known import SEED, study
 from workers.spec.outcome import Job, Outcome
 
@@ -239,3 +241,28 @@ def test_runs_of_studies_come_along_once(databases: Databases, source: str, targ
     for new_runs in (len(ask(old, statement)), 0):
         assert transfer.copy(old, new) == transfer.Transfer((), new_runs)
         assert ask(new, statement) == ask(old, statement) != []
+
+
+@pytest.mark.parametrize(("source", "target"), [*itertools.permutations(KINDS)])
+def test_prunings_come_along(databases: Databases, source: str, target: str) -> None:
+    """Those of a campaign with it, the others with everything, once; and they go with it."""
+    old, new = databases.new(source), databases.new(target)
+    with Store.open(old) as store:
+        launch(store, "a", candidates=10)
+        run_to(store, "a", 5)
+        here = store.campaign("a").id
+        with store.writing() as connection:
+            connection.execute(insert(Pruning), PRUNING | {"campaign_id": here})
+            outside = {"campaign_id": None, "candidate_id": None, "key": "o" * 64}
+            connection.execute(insert(Pruning), PRUNING | outside)
+    transfer.copy(old, new, "a", "b")
+    assert everything(new, "b")[1:] == everything(old, "a")[1:]
+    assert len(everything(new, "b")[3]) == 1
+    with Store.open(old) as store:
+        store.delete(store.campaign("a"))
+    for _ in range(2):
+        transfer.copy(old, new)
+        assert ask(new, "SELECT key FROM prunings ORDER BY key") == [("k" * 64,), ("o" * 64,)]
+    with Store.open(new) as store:
+        store.delete(store.campaign("b"))
+    assert ask(new, "SELECT key FROM prunings") == [("o" * 64,)]

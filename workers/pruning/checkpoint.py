@@ -6,22 +6,39 @@ leaves all that its next steps depend on now and then. A file is there whole or 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
-from primitives.lowering.layer import Array
+from workers.pruning.failure import PruningError
+
+Array = npt.NDArray[Any]
 
 INTERVAL_S = 5.0
 """Seconds between two files of the part under way."""
 
 _RUNNING = "under way"
+_LOCK = "lock"
+
+
+def held(folder: Path) -> bool:
+    """Whether a process of this machine is at work in the folder."""
+    try:
+        with (folder / _LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 class Checkpoint:
@@ -32,6 +49,23 @@ class Checkpoint:
         self._next = time.monotonic() + interval_s
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """The right to write here, which the system takes back from a process that dies. A
+        PruningError where another process has it."""
+        if self._folder is None:
+            yield
+            return
+        with (self._folder / _LOCK).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise PruningError(
+                    f"another process does this already (its files are in {self._folder}); wait "
+                    "for it, or end it"
+                ) from None
+            yield
 
     def part(self, name: str) -> list[Array] | None:
         """What a part has left at its end; None where it has not ended."""

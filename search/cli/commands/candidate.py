@@ -46,9 +46,11 @@ def show(
     from search.campaign.experts import experts
     from search.cli.output import print_fields, print_json
     from search.report.words import changes
+    from search.study.prunings import prunings
 
     with reading(storage) as store:
         record = queries.candidate(store, name, id)
+        smaller = [each.record for each in prunings(store, name, id)]
         ancestry = queries.lineage(store, name, id)
         dna = candidate_program(store, name, id)
         size = size_of(dna, stored_config(store, name).task)
@@ -72,7 +74,7 @@ def show(
 
         whole: dict[str, Any] = {**record, "static_cost": size, "ancestry": ancestry}
         whole["changes"] = said
-        whole |= {"program": _text(dna, genome), "dna": to_json(dna)}
+        whole |= {"program": _text(dna, genome), "dna": to_json(dna), "prunings": smaller}
         whole["experts"] = None if seen is None else {"seed": seen.seed, "calls": seen.calls}
         print_json({**whole, "diff": change} if diff else whole)
     elif output == "csv":
@@ -81,7 +83,7 @@ def show(
     elif change is not None:
         _print_diff(change)
     else:
-        _print_candidate(name, record, ancestry, size)
+        _print_candidate(name, record, ancestry, size, smaller)
         _print_changes(seed, said)
         print(_text(dna, genome))
         if seen is not None:
@@ -117,14 +119,17 @@ def lineage(
 
 
 def _print_candidate(
-    name: str, record: Record, ancestry: list[Record], size: dict[str, int | str]
-) -> None:
+    name: str, record: Record, ancestry: list[Record], size: dict[str, int | str],
+    smaller: list[dict[str, Any]],
+) -> None:  # fmt: skip
     from search.cli.output import print_fields
 
     static = {f"static {key}": value for key, value in size.items() if key != "hash"}
     steps = [f"{row['id']} {row['mutation']}" for row in ancestry]
     known = {key: value for key, value in record.items() if value not in (None, "")}
-    print_fields({"campaign": name, **known, **static, "ancestry": " > ".join(steps)}, "table")
+    fields = {"campaign": name, **known, **static, "ancestry": " > ".join(steps)}
+    pruned = {f"pruning {each['id']}": f"{each['target']}: {each['state']}" for each in smaller}
+    print_fields({**fields, **pruned}, "table")
     print()
 
 

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.cli.commands.opening import open_store
 from search.cli.commands.options import Output, Overrides, Storage
 from search.cli.commands.subject import Config, DnaFile, Name, Number, SeedProgram, find
-from search.errors import PrimevoError, UsageError
+from search.errors import INTERRUPTED, PrimevoError, UsageError
 
 if TYPE_CHECKING:
     from search.cli.commands.subject import Subject
-    from workers.pruning.pruning import Settings
-    from workers.pruning.target import Target
-
-DEFAULT_STEPS = 1000
-"""Steps where the budget is not in steps."""
+    from search.storage.store import Store
+    from search.study.prunings import Asked
 
 
 def prune(
@@ -54,12 +52,12 @@ def prune(
     storage: Storage = None,
     output: Output = "table",
 ) -> None:
-    """Make a trained model smaller. What goes is learned; the rest is exported as a Keras layer."""
-    from workers.data.corpora import DataError
-    from workers.export.export import ExportError
-    from workers.pruning.failure import PruningError
+    """Make a trained model smaller. What goes is learned; the rest is exported as a Keras layer.
+    Told again after an interruption, it goes on."""
+    from search.cli.pruning import print_models
+    from search.study.prunings import Asked
 
-    share = _share(sparsity, target_speedup)
+    asked = Asked(*_share(sparsity, target_speedup), steps, baselines)
     if finalists:
         if id is not None or name is None:
             raise UsageError("--finalists goes with a campaign's NAME alone")
@@ -68,19 +66,45 @@ def prune(
     else:
         subjects = [find(name, id, seed_program, dna, config, overrides, storage)]
     folders = _folders(subjects, to, name if finalists else None)
+    with _opened(subjects[0], storage) as store:
+        rows = _all_pruned(subjects, folders, asked, store, alone=not finalists)
+    if not rows:
+        raise PrimevoError(f"no finalist of {name} could be pruned; stderr says why of each")
+    print_models(rows, output)
+
+
+def _opened(subject: Subject, storage: str | None) -> Store:
+    """The database that a candidate is in, or that of the config, made where it is not there."""
+    from search.storage.store import Store
+
+    if subject.campaign is not None:
+        return open_store(storage)
+    return Store.open(storage or subject.config.storage)
+
+
+def _all_pruned(
+    subjects: Sequence[Subject], folders: Sequence[Path], asked: Asked, store: Store, alone: bool
+) -> list[dict[str, Any]]:
+    """The rows of each model's table. Of several, one that fails does not end the others."""
+    from search.cli.pruning import pruned
+    from workers.data.corpora import DataError
+    from workers.export.export import ExportError
+    from workers.pruning.failure import Interrupted, PruningError
+
     rows: list[dict[str, Any]] = []
     for subject, folder in zip(subjects, folders, strict=True):
         try:
-            rows += _pruned(subject, folder, share, steps, baselines)
+            rows += pruned(subject, asked, folder, store)
+        except Interrupted as error:
+            print(f"{subject.title}: stopped {error}; the same command goes on", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
         except (ExportError, DataError, PruningError) as error:
-            if not finalists:
+            if alone:
                 raise PrimevoError(f"{subject.title}: {error}") from None
             print(f"{subject.title}: {error}", file=sys.stderr)
             continue
         print(folder, file=sys.stderr)
-    if not rows:
-        raise PrimevoError(f"no finalist of {name} could be pruned; stderr says why of each")
-    _print(rows, output)
+    return rows
 
 
 def _share(sparsity: float | None, speedup: float | None) -> tuple[str, float]:
@@ -129,106 +153,3 @@ def _folders(subjects: Sequence[Subject], to: Path | None, campaign: str | None)
     except ExportError as error:
         raise UsageError(f"--to: {error}") from None
     return folders
-
-
-def _pruned(
-    subject: Subject, folder: Path, share: tuple[str, float], steps: int | None, baselines: bool
-) -> list[dict[str, Any]]:
-    """Prunes one model, exports it, and gives the rows of its table."""
-    from search.campaign.origin import origin_of
-    from search.cli.waiting import waiting
-    from workers.export.export import export_cut
-    from workers.machine.quiet import load_framework
-
-    origin = origin_of(
-        subject.config, subject.title, subject.campaign, subject.record, subject.told
-    )
-    load_framework(subject.config.task.training.backend)
-    from workers.pruning.card import about, records
-    from workers.pruning.pruning import prune as prune_model
-    from workers.pruning.target import Target
-
-    graph, values, trained = _weights(subject, origin)
-    asked = steps or (trained if trained > 1 else DEFAULT_STEPS)
-    target = Target(share[0], share[1])  # type: ignore[arg-type]  # one of the two measures
-    settings = _settings(target, asked, int(origin["seed"]), baselines, trained)
-    with waiting(f"pruning {subject.title}") as tell:
-        made = prune_model(
-            graph, subject.config.task, values, settings,
-            watch=lambda progress: tell(progress.done, progress.total),
-        )  # fmt: skip
-    told = about(made, settings)
-    card = {**origin["card"], "program": f"{subject.title} pruned", "pruned": told}
-    export_cut(
-        subject.dna, folder, task=subject.config.task, cut=made.shape.graphs, weights=made.values,
-        card=card,
-    )  # fmt: skip
-    print(f"{subject.title}: {told['said']}", file=sys.stderr)
-    return [{"program": subject.title, **row} for row in records(made.rows)]
-
-
-def _settings(target: Target, steps: int, seed: int, baselines: bool, trained: int) -> Settings:
-    from workers.pruning.pruning import Settings
-
-    return Settings(target, steps, seed, baselines, trained)
-
-
-def _weights(subject: Subject, origin: dict[str, Any]) -> tuple[Any, list[Any], int]:
-    """The program's graph, the trained weights in the model's order, and the steps that they were
-    trained for: those that were kept, or of a run made for it now."""
-    import tempfile
-
-    from search.cli.waiting import waiting
-    from workers.export.export import ExportError, trained_weights
-    from workers.training.evaluate import evaluate
-
-    task, budget = subject.config.task, origin["budget"]
-    if origin["weights"] is not None:
-        graph, values = trained_weights(subject.dna, task, origin["weights"])
-        kept = subject.record or {}
-        return (
-            graph,
-            values,
-            int(budget.amount if budget.unit == "steps" else kept.get("steps") or 0),
-        )
-    print(f"training {subject.title} for its weights", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as folder, waiting(f"training {subject.title}") as tell:
-        file = Path(folder, "weights.npz")
-        outcome = evaluate(subject.dna, task, budget, origin["seed"], weights=str(file), tell=tell)
-        if outcome.status != "completed":
-            raise ExportError(f"training ended as {outcome.status} ({outcome.reason})")
-        graph, values = trained_weights(subject.dna, task, file)
-    return graph, values, outcome.steps
-
-
-def _print(rows: list[dict[str, Any]], output: str) -> None:
-    """The table. Of the models that came out of pruning, `front` marks those that no other one
-    beats in both speed and bits a byte."""
-    from search.cli.output import print_records
-    from search.evolution.pareto import ranks
-
-    ours = [row for row in rows if row["model"] == "pruned"]
-    points = [(row["test_bpb"], -row["tokens_per_s_batch_32"]) for row in ours]
-    for row, rank in zip(ours, ranks(points), strict=True):
-        row["front"] = rank == 0
-    if output != "table":
-        print_records(rows, tuple(rows[0]), output)
-        return
-    several = len(ours) > 1
-    shown = [
-        {
-            **({"program": row["program"]} if several else {}),
-            "model": row["model"],
-            "layers": row["layers"],
-            "params": row["parameters"],
-            "val_bpb": row["val_bpb"],
-            "test_bpb": row["test_bpb"],
-            "x batch 1": f"{row['speedup_batch_1']:.2f}",
-            "x batch 32": f"{row['speedup_batch_32']:.2f}",
-            **({"front": "yes" if row.get("front") else ""} if several else {}),
-            "steps": row["steps"],
-        }
-        for row in rows
-    ]
-    title = "Tokens a second over the whole model's, forward, in this process"
-    print_records(shown, tuple(shown[0]), output, title)
