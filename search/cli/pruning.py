@@ -134,10 +134,10 @@ def _weights(
     if (found := checkpoint.part(WEIGHTS)) is None:
         found = _trained(subject, origin, watch)
         checkpoint.finish(WEIGHTS, found)
-    graph = task_graph(subject.dna, task)
-    assert isinstance(graph, Graph)  # it was trained
+    checked = task_graph(subject.dna, task)
+    assert isinstance(checked, Graph)  # it was trained
     *values, steps = found
-    return graph, values, int(steps)
+    return checked, values, int(steps)
 
 
 def _trained(subject: Subject, origin: dict[str, Any], watch: Callable[..., None]) -> list[Any]:

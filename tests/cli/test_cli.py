@@ -35,7 +35,7 @@ VERBS = (
     "init", "launch", "resume", "stop", "delete", "import", "status", "list", "top", "ui", "show",
     "lineage", "replay", "curve", "mutations", "report", "tensorboard", "mlflow", "export", "prune",
     "generate", "evaluate", "compare", "explain", "simplify", "study", "check", "validate", "seeds",
-    "primitives", "doctor", "studies", "db",
+    "primitives", "doctor", "studies", "prunings", "db",
 )  # fmt: skip
 
 

@@ -66,6 +66,7 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
         return dict(found)
 
 
+@pytest.mark.timeout(3600)  # ten processes, which load TensorFlow
 def test_it_goes_on_from_every_phase(tmp_path: Path) -> None:
     often, once = tmp_path / "often", tmp_path / "once"
     for folder in (often, once):
