@@ -15,6 +15,7 @@ from primitives.programs.seeds import load_seed
 from search.campaign import queries
 from search.campaign.controller import Controller
 from search.storage.events import Ended
+from search.storage.schema import HEAD
 from search.storage.store import Store
 from tests.search.instant import InstantEvaluator, make_config
 
@@ -52,7 +53,7 @@ def test_every_row_is_still_there_and_can_be_read(path: Path) -> None:
     )
     with Store.open(f"sqlite:///{path}") as store:
         assert raw(path, RUNS) == before and len(before) == 15
-        assert raw(path, "SELECT version_num FROM alembic_version") == [("0007",)]
+        assert raw(path, "SELECT version_num FROM alembic_version") == [(HEAD,)]
         records = [queries.candidate(store, "first", id) for id in range(1, 16)]
         for record in records:
             parse(queries.program(store, "first", int(record["id"] or 0)))

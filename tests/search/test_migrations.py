@@ -93,7 +93,7 @@ def as_of(revision: str, campaign: Rows) -> Rows:
         rows["study_runs"] = [STUDY_RUN | {"key": key} for key in "xy"]
     if revision >= "0006":
         rows["candidates"][0]["behaviour"] = "0f" * 16
-    if revision >= "0007":
+    if revision >= "0008":
         there = {key: rows["candidates"][0][of] for key, of in PRUNED.items()}
         rows["prunings"] = [PRUNING | there | {"id": number} for number in (3, 5)]
     return rows

@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from workers.pruning.failure import PruningError
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:  # those who only look need no arrays
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
 
 INTERVAL_S = 5.0
 """Seconds between two files of the part under way."""
@@ -110,6 +110,8 @@ class Checkpoint:
     def _read(self, name: str) -> tuple[dict[str, Any], list[Array]] | None:
         if self._folder is None or not (file := self._path(name)).is_file():
             return None
+        import numpy as np
+
         with np.load(file) as found:
             about = json.loads(str(found["about"]))
             return about, [found[f"array_{number}"] for number in range(about["count"])]
@@ -117,6 +119,8 @@ class Checkpoint:
     def _write(self, name: str, about: dict[str, Any], arrays: Sequence[Array]) -> None:
         if self._folder is None:
             return
+        import numpy as np
+
         named: dict[str, Any] = {f"array_{number}": each for number, each in enumerate(arrays)}
         named["about"] = json.dumps({**about, "count": len(arrays)})
         _replace(self._path(name), lambda file: np.savez(file, **named))
