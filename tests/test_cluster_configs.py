@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import pytest
 import ray
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ray.autoscaler._private.util import prepare_config, validate_config
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "configs" / "cluster"
@@ -23,6 +25,8 @@ CLUSTER = next(item for item in KUBERNETES if item["kind"] == "RayCluster")
 
 
 def test_ray_up_accepts_its_config() -> None:
+    """By Ray's schema; and by the code with which `ray up` fills in and checks what it reads."""
+    validate_config(prepare_config(deepcopy(RAY_UP)))
     schema = json.loads((Path(ray.__file__).parent / "autoscaler/ray-schema.json").read_text())
     jsonschema.validate(RAY_UP, schema)
     with pytest.raises(jsonschema.ValidationError):
@@ -60,7 +64,7 @@ class AuthOptions(Strict):
 
 class ClusterSpec(Strict):
     """The fields used here of ray.io/v1 RayClusterSpec, of KubeRay's
-    ray-operator/apis/ray/v1/raycluster_types.go."""
+    ray-operator/apis/ray/v1/raycluster_types.go; `authOptions` as its API reference of 1.6.2."""
 
     version: str = Field(alias="rayVersion", pattern=r"^\d+\.\d+\.\d+$")
     auth: AuthOptions = Field(alias="authOptions")

@@ -82,6 +82,7 @@ def test_a_full_disk_ends_the_campaign_and_resume_goes_on(tmp_path: Path) -> Non
         assert "the disk is full; free some space, then resume" in said
         assert "primevo resume c" in said
         (disk / "ballast").unlink()
+        assert campaign.status()["stopped"]
         after = campaign.rows()
         assert kept(before, after)
         campaign.finish()
@@ -109,6 +110,7 @@ def test_a_lock_that_stays_ends_the_campaign_and_resume_goes_on(tmp_path: Path) 
         said = failure(process)
         assert "locked by another program for 2 s; end that program" in said
         other.execute("ROLLBACK")
+    assert "could not write to the database" in campaign.status()["stopped"]
     before = campaign.rows()
     campaign.finish()
     assert kept(before, campaign.rows())
