@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from inspect import getsource
-from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -23,10 +23,11 @@ from workers.export.code import template
 from workers.export.layer import CAUSAL_TAPS
 from workers.export.positions import position_parts, step_embedded
 from workers.spec.positions import POSITIONS, Kind
+from workers.spec.task import ModelSpec, Task, TrainingSpec
 
 IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]*\Z")
 MODULE = re.compile(r"(?:[a-z][a-z0-9_]*_)?block\Z|block_[a-z0-9_]+\Z")
-LAYER = re.compile(r"(?:[A-Z][A-Za-z0-9]*)?Block\Z|Block[A-Za-z0-9]+\Z")
+LAYER = re.compile(r"(?:[A-Z][A-Za-z0-9]*)?Block[0-9]*\Z|Block[A-Za-z0-9]+\Z")
 
 IMPORTS = {
     "import math", "import keras", "from keras import ops", "from __future__ import annotations",
@@ -60,13 +61,14 @@ OF_RUN = {"losses", "updates", "loads", "policies", "seed", "training", "tokens"
 NAMES = {
     "x", "ops", "self", "run", "d_model", "training", "tokens", "input_shape", "loss", "name",
     "value", "keras", "causal_taps", "None", "Tensor", "tuple", "int", "bool", "Any", "batch",
-    "cache", "length", "start",
+    "cache", "length", "start", "remember",
 }  # fmt: skip
 WORDS = {
     "bfloat16", "float32", "int32", "zeros", "ones",
     "d_model must be a multiple of 8, got inputs ",
 }  # fmt: skip
-"""String constants of statements, beside the names of weights where weights are named."""
+"""String constants of statements, beside names of weights where weights are named, and WIDTH."""
+WIDTH = re.compile(r"d_model must be \d+, got inputs \Z")
 
 
 def faults(source: str, module: str) -> list[str]:
@@ -202,7 +204,7 @@ def _string_faults(method: ast.FunctionDef) -> Iterator[str]:
     for node in ast.walk(method):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             weight = id(node) in named and IDENTIFIER.match(node.value)
-            said = node.value in WORDS or node.value in _method_docstrings()
+            said = node.value in WORDS | _method_docstrings() or WIDTH.match(node.value)
             if not said and not weight:
                 yield f"string {node.value!r}"
 
@@ -217,8 +219,11 @@ def _model_faults(model: ast.ClassDef, module: str) -> Iterator[str]:
     """The class of the template, but for its numbers, its blocks, and what is passed to them."""
     yield from _decorator_faults(model, module)
     blank = _Blank()
-    made = _dumped(blank.visit(ast.parse(ast.unparse(model)).body[0]))
-    if not any(made in _models(kind) for kind in POSITIONS):
+    text = ast.unparse(model)
+    made = _dumped(blank.visit(ast.parse(text).body[0]))
+    shared, remembers = "dict.fromkeys" in text, "def remember" in text
+    cut = "of a model that was cut" in text
+    if not any(made in _models(kind, shared, remembers, cut) for kind in POSITIONS):
         yield "LanguageModel is not its template"
     for name in blank.blocks:
         if LAYER.match(name) is None:
@@ -227,7 +232,7 @@ def _model_faults(model: ast.ClassDef, module: str) -> Iterator[str]:
 
 class _Blank(ast.NodeTransformer):
     """Takes out of a LanguageModel what may differ: the decorator, docstrings, whole numbers and
-    the names of layers, which are kept in `blocks`."""
+    the names of layers, which are kept in `blocks`; of a list of layers one is left."""
 
     def __init__(self) -> None:
         self.blocks: list[str] = []
@@ -246,6 +251,11 @@ class _Blank(ast.NodeTransformer):
     def visit_Constant(self, node: ast.Constant) -> Any:
         return ast.Constant(0) if type(node.value) is int else node
 
+    def visit_List(self, node: ast.List) -> Any:
+        self.generic_visit(node)
+        named = [each.id if isinstance(each, ast.Name) else "" for each in node.elts]
+        return ast.List(node.elts[:1], node.ctx) if set(named) == {"Block"} else node
+
     def visit_Name(self, node: ast.Name) -> Any:
         if LAYER.match(node.id) is not None:
             self.blocks.append(node.id)
@@ -254,24 +264,30 @@ class _Blank(ast.NodeTransformer):
 
 
 @cache
-def _models(kind: Kind) -> frozenset[str]:
-    """The dumps of every LanguageModel with positions of this kind that the template makes,
-    blank."""
-    from workers.export.source import Names, _each, _made_blocks
+def _models(kind: Kind, shared: bool, remembers: bool, cut: bool) -> frozenset[str]:
+    """The dumps of every LanguageModel that the template makes, blank, with positions of this kind:
+    one whose layers share their weights, that remembers contexts, or that was cut."""
+    from workers.export.source import _each, _remember
 
     made = set()
-    called = Names("a_block", "ABlock")
-    for every, shared in product((0, 1, 2, 4), (False, True)):
+    objective = "trime" if remembers else "next_token"
+    task = Task(
+        model=ModelSpec(positions=kind, share_layers=shared),
+        training=TrainingSpec(objective=objective),
+    )
+    for blocks in _blocks(shared, cut):
         for tokens in ("", ", tokens=tokens"):
             for training in (False, True):
+                inputs = ", training: bool = False" * training
+                passed = tokens + ", training=training" * training
+                own = {"inputs": inputs, "passed": passed}
                 for writing in _writing(kind):
+                    writing = {**writing, "remember": _remember(inputs, passed, task)}
                     source = template("block.py").substitute(
-                        **position_parts(kind), **writing, module="a_block", block="ABlock",
+                        **position_parts(kind), **writing, **own, module="a_block", block="ABlock",
                         sizes="", title="", facts="", tokens="", imports="", definitions="",
-                        model="", blocks=_made_blocks(every, called, shared), each=_each(shared),
-                        registered="", program="",
-                        inputs=", training: bool = False" * training,
-                        passed=tokens + ", training=training" * training,
+                        model="", blocks=blocks, registered="", program="",
+                        each=_each(shared),
                         vocabulary=256, d_model=8, layers=1, sequence_length=2,
                     )  # fmt: skip
                     model = next(node for node in ast.parse(source).body
@@ -280,12 +296,22 @@ def _models(kind: Kind) -> frozenset[str]:
     return frozenset(made)
 
 
+def _blocks(shared: bool, cut: bool) -> list[str]:
+    """The statements with which a model makes its blocks."""
+    from workers.export.source import Names, _cut_blocks, _made_blocks
+
+    if cut:
+        one = SimpleNamespace(graph=SimpleNamespace(hash=""), name="ABlock1", width=8)
+        return [_cut_blocks([one], [one.graph])]  # type: ignore[list-item]
+    return [_made_blocks(every, Names("a_block", "ABlock"), shared) for every in (0, 1, 2, 4)]
+
+
 def _writing(kind: Kind) -> Iterator[dict[str, str]]:
     """The ways in which a LanguageModel writes text: not at all; by steps, which read a prompt at
     once or in parts; by passes over the whole text."""
     from workers.export.generation import _generate
 
-    holes = ("codec", "generate", "remember", "step", "write", "writer", "writes")
+    holes = ("codec", "generate", "step", "write", "writer", "writes")
     none = dict.fromkeys(holes, "")
     writes = {**none, "write": "        self.passes = None\n"}
     yield none
@@ -312,10 +338,11 @@ def _examples(module: str) -> Iterator[str]:
     from workers.export.source import _CONTINUED
 
     ends = ((" continues it,", _CONTINUED), ("", ""))
-    for goes_on, continued in ends:
-        yield template("example.py").substitute(
-            module=module, codec="encode", goes_on=goes_on, continued=continued
-        )
+    for name in ("example.py", "example_memory.py"):
+        for goes_on, continued in ends:
+            yield template(name).substitute(
+                module=module, codec="encode", goes_on=goes_on, continued=continued
+            )
     yield template("example_masked.py").substitute(module=module, codec="decode, encode")
 
 

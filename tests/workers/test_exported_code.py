@@ -25,9 +25,12 @@ from primitives.programs.seeds import load_seed, seed_names
 from tests.reference.exported import example_faults, faults
 from tests.reference.random_programs import programs, routed_programs
 from tests.workers.test_export import load_module, weights_of
+from tests.workers.test_pruning import TASK as CUT_TASK
+from tests.workers.test_pruning import made, masks_of
 from workers.export.code import template
 from workers.export.export import ExportError, _facts, export
 from workers.export.source import example_source, metadata, module_source, names, plain, readme
+from workers.pruning.plan import smaller
 from workers.spec.fit import task_graph
 from workers.spec.positions import POSITIONS, Kind
 from workers.spec.task import DataSpec, ModelSpec, Task, TrainingSpec
@@ -108,10 +111,38 @@ def test_every_kind_of_positions(name: str, kind: Kind) -> None:
     assert module_faults(load_seed(name, 64), task, name, {}) == []
 
 
-@pytest.mark.parametrize("every", [1, 2, 0])
-def test_layers_that_share_their_weights(every: int) -> None:
-    task = Task(model=ModelSpec(d_model=64, share_layers=True))
-    assert module_faults(replace(load_seed("switch", 64), every=every), task, "it", {}) == []
+@pytest.mark.parametrize(
+    ("name", "objective"),
+    [("transformer", "trime"), ("hash_layer", "trime_long"), ("campaign_pp", "trime_ext")],
+)
+def test_models_that_remember(name: str, objective: str) -> None:
+    task = Task(training=TrainingSpec(objective=objective))
+    dna = load_seed(name, 64)
+    assert module_faults(dna, task, name, {}) == []
+    assert module_faults(renamed(dna, random.Random(name)), task, name, {}) == []
+
+
+@pytest.mark.parametrize(("every", "tokenizer"), [(1, "bytes"), (2, "bpe"), (0, "bytes")])
+def test_layers_that_share_weights_and_tokenizers(every: int, tokenizer: str) -> None:
+    task = Task(data=DataSpec(tokenizer=tokenizer), model=ModelSpec(d_model=64, share_layers=True))
+    dna = renamed(replace(load_seed("switch", 64), every=every), random.Random(every))
+    assert module_faults(dna, task, "a", {}, 512) == []
+
+
+@pytest.mark.parametrize("name", ["transformer", "switch"])
+def test_models_that_were_cut(name: str) -> None:
+    """Heads and hidden channels, or experts and their channels, that were taken out of each layer;
+    names that mean something to Python."""
+    found, _ = made(name)
+    cut = smaller(found, masks_of(found, seed=4)).graphs
+    dna = renamed(load_seed(name, 16), random.Random(name))
+    graph, called = task_graph(dna, CUT_TASK), names(name)
+    assert isinstance(graph, Graph)
+    source = module_source(dna, graph, CUT_TASK, 256, called, {}, cut)
+    assert faults(source, called.module) == []
+    assert "were cut" in source
+    added = source.replace("        kinds = [", "        kinds = [open('x'),")
+    assert faults(added, called.module) != []
 
 
 @cache
