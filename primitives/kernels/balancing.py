@@ -23,15 +23,15 @@ class Run:
     of random numbers (what keras.random calls a seed); it is left with auxiliary `losses` (scalars,
     times their coefficients), `updates` (new values of states, by name), `policies` (logarithms of
     the probabilities of sampled experts [batch, T], times coefficients) and, where they are
-    measured, `loads` (the tokens that each expert got, and the share that found no place), or
-    `choices` (which experts each token went to, and its gates)."""
+    measured, `loads` (see `routing.expert_load`), or `choices` (which experts each token went to,
+    and its gates)."""
 
     def __init__(self, training: Any = False, tokens: Tensor = None, seed: Any = None) -> None:
         self.training, self.tokens, self.seed = bool(training), tokens, seed
         self.losses: list[Tensor] = []
         self.updates: dict[str, Tensor] = {}
         self.policies: list[Tensor] = []
-        self.loads: list[tuple[Tensor, Tensor]] = []
+        self.loads: list[tuple[Tensor, Tensor, Tensor]] = []
         self.choices: list[tuple[Tensor, Tensor]] = []
 
 

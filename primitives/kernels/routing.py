@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from primitives.kernels.dense import matmul
+from primitives.kernels.dense import project
 
 Tensor = Any
 
@@ -47,11 +47,11 @@ def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def top_scores(x: Tensor, kernel: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """`top_k` of x [batch, *heads, T, d] times kernel [*heads, d, n]. The gradient passes through
-    the k chosen products alone: for many n, all of them are computed once and not gone back
-    over."""
+    """`top_k` of x [batch, *heads, T, d] times kernel [*heads, d, n], or [d, n] for all heads. The
+    gradient passes through the k chosen products alone: for many n, all of them are computed once
+    and not gone back over."""
     heads, (d, n) = tuple(kernel.shape[:-2]), kernel.shape[-2:]
-    ids = ops.cast(top_k(matmul(ops.stop_gradient(x), ops.stop_gradient(kernel)), k)[1], "int32")
+    ids = ops.cast(top_k(project(ops.stop_gradient(x), ops.stop_gradient(kernel)), k)[1], "int32")
     keys = ops.reshape(ops.swapaxes(kernel, -1, -2), (-1, d))
     rows = ops.reshape(_owners(ids, n, heads), ops.shape(ids))
     return ops.matmul(ops.take(keys, rows, axis=0), x[..., None])[..., 0], ids
@@ -321,22 +321,28 @@ def of_experts(weight: Tensor, route: Route, depth: int) -> Tensor:
 
 def expert_load(
     gates: Tensor, ids: Tensor, n: int, capacity: float | None
-) -> tuple[Tensor, Tensor]:
-    """How many tokens each of n experts got in this batch, and what share of entries buffers of
-    this capacity factor would drop."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """How many tokens each of n experts got in this batch, what share of entries buffers of this
+    capacity factor would drop, and each expert's gates, summed by size."""
     gates, ids = same_heads(gates, ids)
-    used = ops.reshape(ops.cast(gates != 0, "float32"), (-1,))
-    load = ops.segment_sum(used, ops.reshape(ops.cast(ids, "int32"), (-1,)), n)
+    experts = ops.reshape(ops.cast(ids, "int32"), (-1,))
+    used, sizes = (
+        ops.segment_sum(ops.reshape(ops.cast(each, "float32"), (-1,)), experts, n)
+        for each in (gates != 0, ops.abs(gates))
+    )
     if capacity is None:
-        return load, ops.zeros(())
+        return used, ops.zeros(()), sizes
     slots = buffer_capacity(ops.shape(ids)[-2], ids.shape[-1], n, capacity)
-    return load, ops.mean(ops.cast(queue(ids, n)[0] >= slots, "float32"))
+    return used, ops.mean(ops.cast(queue(ids, n)[0] >= slots, "float32")), sizes
 
 
-def gate_load(gates: Tensor) -> tuple[Tensor, Tensor]:
+def gate_load(gates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`expert_load` for gates over all experts, [batch, *heads, T, n], where nothing is dropped."""
-    used = ops.cast(gates != 0, "float32")
-    return ops.sum(ops.reshape(used, (-1, gates.shape[-1])), axis=0), ops.zeros(())
+    used, sizes = (
+        ops.sum(ops.reshape(ops.cast(each, "float32"), (-1, gates.shape[-1])), axis=0)
+        for each in (gates != 0, ops.abs(gates))
+    )
+    return used, ops.zeros(()), sizes
 
 
 def entry_choices(

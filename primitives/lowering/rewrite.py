@@ -173,8 +173,8 @@ def scores_of_top_k(nodes: Sequence[Node]) -> set[int]:
         and nodes[score := node.inputs[0]].op == "SCORE"
         and readers[score] == 1
         and nodes[score].count >= MANY
-        and nodes[nodes[score].inputs[0]].type.branches == nodes[score].context
-        and min(nodes[score].context, default=1) > 0
+        and nodes[score].context in ((), nodes[nodes[score].inputs[0]].type.branches)
+        and min(nodes[score].type.branches, default=1) > 0
     }
 
 

@@ -104,7 +104,7 @@ def combined(scope: Scope, node: Node, dispatch: int, strategy: Strategy) -> Exp
 
 
 def load(scope: Scope, node: Node, strategy: Strategy) -> Expression:
-    """How many tokens each expert of a COMBINE got, and the share that found no place."""
+    """How much each expert of a COMBINE got, see `routing.expert_load`."""
     gates, value = scope.nodes[node.inputs[1]], scope.value(node.inputs[1])
     if gates.type.axis == COUNT:
         return call("gate_load", value)

@@ -303,9 +303,12 @@ def _label(node: Node) -> str:
 
 
 def _branches(drawn: Drawn) -> str:
-    """How often an instruction runs beside itself, apart from the calls around it."""
+    """How often an instruction runs beside itself, apart from the calls around it, or that these
+    share its weight."""
     around = sum(call.times != 1 for call in drawn.calls)
     own = drawn.node.context[around:] if drawn.node.op not in (CONCAT, DISPATCH, COMBINE) else ()
+    if _kind(drawn.node, False) == "weights" and len(drawn.node.context) < around:
+        return "  shared by branches"
     return "".join(f"  in {times} branches" for times in own)
 
 

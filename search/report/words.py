@@ -16,7 +16,7 @@ from primitives.errors import ProgramError
 from primitives.graph.build import Graph, build
 from primitives.graph.live import live_program
 from primitives.graph.reach import receptive_field
-from primitives.language.dna import DNA, INPUTS, MIDDLE, ROUTED, Instruction
+from primitives.language.dna import DNA, INPUTS, MIDDLE, ROUTED, SHARED, Instruction
 from primitives.language.text import parse
 from primitives.ops.table import PRIMITIVES
 from primitives.ops.types import KEYS, UNITS_PER_WIDTH
@@ -197,7 +197,10 @@ def _line_changes(state: str, old: _Line, new: _Line) -> Iterator[str]:
         yield f"the constant of {state} is {new.constant:g} instead of {old.constant:g}"
     if old.count != new.count:
         yield f"the count of {state} is {new.count} instead of {old.count}"
-    if old.branch != new.branch:
+    if {old.branch, new.branch} == {1, SHARED}:
+        shares = "share its weights" if new.branch == SHARED else "have weights of their own"
+        yield f"{state}: the branches around it {shares}"
+    elif old.branch != new.branch:
         yield f"{state} runs in {_branches(new.branch)} instead of {_branches(old.branch)}"
 
 
@@ -282,12 +285,16 @@ def _bare(line: _Line) -> str:
         text = line.op
         text += "" if line.constant is None else f" with {line.constant:g}"
         text += "" if line.count is None else f" with {line.count}"
+    if line.branch == SHARED:
+        return f"{text} with weights that branches share"
     return text if line.branch == 1 else f"{text} in {_branches(line.branch)}"
 
 
 def _branches(branch: int) -> str:
     if branch == ROUTED:
         return "a branch for each expert"
+    if branch == SHARED:
+        return "each branch around it, with shared weights,"
     return "one branch" if branch == 1 else f"{branch} branches"
 
 

@@ -213,7 +213,7 @@ def rectified(setting: Setting) -> dict[str, float]:
     dense = engine(setting, DENSE.format(hidden=32))
     base, rows, all_rows = compared(setting, dense, ours, every)
     ours.score(windows_of(setting, 1, 0))
-    ((load, _),) = ours.loads
+    ((load, *_),) = ours.loads
     return {
         "remoe_over_dense_equal_flops": ratio(rows, base),
         "remoe_every_over_dense": ratio(all_rows, base),

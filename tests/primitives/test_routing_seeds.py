@@ -86,7 +86,9 @@ def mixture_of_depths(x: Array, w: Weights) -> Array:
 def product_keys(w: Weights) -> Weights:
     queries = [w[f"sub_keys_query_kernel{number}"] for number in ("", "_2")]
     keys = {f"keys{i + 1}": w[f"sub_keys_scores_score{n}"] for i, n in enumerate(("", "_2"))}
-    return {"query": np.concatenate(queries, -1), **keys}
+    norms = {"query_scale": "layer_norm_scaled_scale", "query_shift": "sub_keys_normed_shift"}
+    normed = {to: np.stack([w[name], w[f"{name}_2"]]) for to, name in norms.items()}
+    return {"query": np.concatenate(queries, -1), **keys, **normed}
 
 
 def peer(x: Array, w: Weights) -> Array:
@@ -173,7 +175,7 @@ def test_evaluation_is_that_of_the_paper(name: str) -> None:
         output, run = passed(graph, weights, kind)
         assert close(output, expected), kind
         assert not (run.losses or run.updates or run.policies)
-        assert varied(name, np.concatenate([np.asarray(load) for load, _ in run.loads]))
+        assert varied(name, np.concatenate([np.asarray(load) for load, *_ in run.loads]))
         outputs.append(output)
     assert all(close(output, outputs[0]) for output in outputs)
 
@@ -206,7 +208,7 @@ def test_blocks_are_the_transformers_but_for_the_feed_forward(name: str) -> None
         )
     for shared in ("self_attention", "multi_head_projection", "softmax", "layer_norm", "residual"):
         assert ours[shared] == switch[shared]
-    assert dna.dims[:2] == (8, 1) and dna.constants[:3] == (0.0, 1 / math.sqrt(64 / 8), 1e-6)
+    assert dna.dims[:2] == (8, 1) and dna.constants[1:3] == (1 / math.sqrt(64 / 8), 1e-6)
     main = switch["main"].replace("feed_forward", "expert").splitlines()[1:]
     assert main == [f"  {line}" for line in DENSE_MAIN]
     if name == "base":
@@ -313,3 +315,23 @@ def test_xla_compiles_blocks_and_their_gradients(name: str) -> None:
     compiled = tf.function(step, jit_compile=True)(x, weights)
     for ours, theirs in zip(compiled, step(x, weights), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * (1 + np.abs(theirs).max()))
+
+
+@pytest.mark.parametrize("kind", ["every", "entries"])
+def test_gates_are_summed_as_the_router_gave_them(kind: Kind) -> None:
+    """He 2024, section 3.3: z' = the sum over tokens of an expert's scores, here of all heads."""
+    graph = part("peer")
+    weights = weights_of(graph)
+    _, run = passed(graph, weights, kind)
+    ((load, dropped, gates),) = run.loads
+    expected, counts = np.zeros(64 * 64), np.zeros(64 * 64)
+    doubles = {name: value.astype(np.float64) for name, value in weights.items()}
+    w = product_keys(doubles)
+    for token in X.astype(np.float64).reshape(-1, WIDTH):
+        for head in range(4):
+            ids, scores = routings.retrieved(token, w, head, 8, routings.exhaustive)
+            np.add.at(expected, ids, scores)
+            np.add.at(counts, ids, 1)
+    np.testing.assert_allclose(gates, expected, atol=1e-4)
+    np.testing.assert_array_equal(load, counts)
+    assert float(dropped) == 0

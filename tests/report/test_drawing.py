@@ -57,6 +57,14 @@ def check(dna: DNA) -> None:
         assert any(path[-1].subroutine in text for text in shown)
 
 
+def test_a_weight_that_branches_share_is_marked() -> None:
+    marked = {
+        name: sum("shared by branches" in text for text in texts(drawing.svg(load_seed(name), "")))
+        for name in ("transformer", "multi_query", "peer")
+    }
+    assert marked == {"transformer": 0, "multi_query": 2, "peer": 2}
+
+
 @pytest.mark.parametrize("name", seed_names())
 def test_seed_programs(name: str) -> None:
     check(load_seed(name))

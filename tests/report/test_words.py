@@ -129,3 +129,18 @@ def test_every_difference_of_mutants_is_told(seed: int) -> None:
         assert (len(found) == 1) == (hash_of(child) == hash_of(dna)), render(child)
         assert found[-1].startswith("receptive field of a block: ")
         assert all("None" not in text for text in found)
+
+
+def test_weights_that_branches_share() -> None:
+    own = render(load_seed("transformer"))
+    shared = own.replace(
+        "key = multi_head_projection(x)", "key = multi_head_projection(x) branch=shared"
+    )
+    assert any(
+        "key: the branches around it share its weights" in each for each in said(shared, own)
+    )
+    back = said(own, shared)
+    assert any("key: the branches around it have weights of their own" in each for each in back)
+    near = "  near = DCONV 3X1(value) branch=shared\n  out = MAT MUL(weights, near)"
+    inserted = own.replace("  out = MAT MUL(weights, value)", near)
+    assert any("with weights that branches share" in each for each in said(inserted, own))

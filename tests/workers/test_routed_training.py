@@ -106,12 +106,15 @@ def test_usage_is_what_the_definitions_say():
 
     loads = [np.array([4.0, 0, 12, 0]), np.array([1.0, 1, 1, 1])]
     expected = [reference_usage(load) for load in loads]
-    made = usage([(load, 0.25 * i) for i, load in enumerate(loads)])
+    gates = [np.array([0.5, 0, 1.5, 0]), np.array([1.0, 2, 3, 4])]
+    made = usage(list(zip(loads, (0.0, 0.25), gates, strict=True)))
+    expected_gates = [reference_usage(gate)["unevenness"] for gate in gates]
+    assert made["gate_unevenness"] == pytest.approx(sum(expected_gates) / 2)
     for name in ("used", "unevenness", "max_violation"):
         mean = sum(each[name] for each in expected) / 2
         assert made[name] == pytest.approx(mean)
     assert made["dropped"] == 0.125
-    assert usage([]) == usage([(np.zeros(3), 0.0)]) == {}
+    assert usage([]) == usage([(np.zeros(3), 0.0, np.zeros(3))]) == {}
 
 
 def test_noise_follows_from_the_seed(tiny_task):

@@ -15,7 +15,7 @@ from workers.spec.task import Task
 
 Windows = npt.NDArray[np.integer[Any]]
 
-Loads = list[tuple[Array, float]]
+Loads = list[tuple[Array, float, Array]]
 """For each routed call of the model, layer by layer: how many tokens each expert got, and the share
 of entries that a full buffer would have dropped."""
 

@@ -69,8 +69,8 @@ class Passes:
         return training_loss(self.layers, weights, windows, seed, objective, self.outer)
 
     def score(self, weights: Sequence[Any], windows: Any) -> list[Any]:
-        """The parts of a slice's score that one batch adds to: loss, weight, and two parts for each
-        routed call, see `summed`. Whatever is random in it is the same for every batch."""
+        """The parts of a slice's score that one batch adds to: loss, weight, and three parts for
+        each routed call, see `summed`. Whatever is random in it is the same for every batch."""
         seed, objective = ops.zeros(2, self.integer), OBJECTIVES[self.task.training.objective]
         loss, weight, loads = scoring_loss(
             self.layers, weights, windows, seed, objective, self.outer
@@ -88,7 +88,7 @@ class Passes:
     @property
     def score_shapes(self) -> list[tuple[int, ...]]:
         """The shapes of what `score` gives."""
-        return [(), (), *(shape for size in self.experts for shape in ((size,), ()))]
+        return [(), (), *(shape for size in self.experts for shape in ((size,), (), (size,)))]
 
 
 def experts_of(graph: Graph, task: Task) -> list[int]:
@@ -128,9 +128,12 @@ def calls(windows: Windows) -> Iterator[tuple[Array, int]]:
 
 def summed(made: Sequence[Sequence[Any]], count: int) -> tuple[float, Loads]:
     """The score and the loads of `count` batches, from the sums that each call gives: of losses, of
-    their weights, and for every routed call of the tokens of its experts and of the dropped shares.
+    their weights, and for every routed call of the tokens of its experts, of the dropped shares and
+    of its gates.
     The score is not a number where no position counts."""
     total, weight, *loads = (sum(parts) for parts in zip(*made, strict=True))
-    pairs = zip(loads[::2], loads[1::2], strict=True)
+    calls = zip(loads[::3], loads[1::3], loads[2::3], strict=True)
     loss = float(total) / float(weight) if weight else float("nan")
-    return loss, [(np.asarray(load), float(share) / count) for load, share in pairs]
+    return loss, [
+        (np.asarray(load), float(share) / count, np.asarray(gates)) for load, share, gates in calls
+    ]

@@ -138,7 +138,7 @@ class Auxiliary(NamedTuple):
     losses: tuple[Any, ...] = ()
     updates: dict[Any, Any] = {}  # noqa: RUF012  # never changed
     policies: tuple[Any, ...] = ()
-    loads: tuple[tuple[Any, Any], ...] = ()
+    loads: tuple[tuple[Any, ...], ...] = ()
     memory: Any = None
 
 

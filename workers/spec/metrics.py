@@ -180,6 +180,11 @@ METRICS: Registry[Metric] = Registry(
             "routing", measure=_usage("unevenness"),
         ),
         Metric(
+            "experts_gate_unevenness", "nats", "lower",
+            "KL divergence of the gates' sums from even ones", "routing",
+            measure=_usage("gate_unevenness"),
+        ),
+        Metric(
             "experts_max_violation", "mean loads", "lower", "largest load over the mean, less 1",
             "routing", measure=_usage("max_violation"),
         ),
