@@ -88,7 +88,7 @@ def test_ways_of_running_train_alike(tiny_task, kind):
     chosen = evaluate(TOP_2, tiny_task, STEPS, seed=1)
     forced = evaluate(TOP_2, trained(tiny_task, routing=kind), STEPS, seed=1)
     assert forced.val_loss == pytest.approx(chosen.val_loss, abs=1e-4)
-    assert experts(forced) == pytest.approx(experts(chosen), abs=1e-3) and len(experts(chosen)) == 4
+    assert experts(forced) == pytest.approx(experts(chosen), abs=1e-3) and len(experts(chosen)) == 5
 
 
 def test_a_tight_capacity_drops_in_training_only(tiny_task):

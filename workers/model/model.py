@@ -132,7 +132,7 @@ class Auxiliary(NamedTuple):
     """What a pass gives beside its value (see `balancing.Run`). That of one block has `updates` by
     the weight's name in the block, that of the model by its position among all weights. `memory` is
     the state [batch, T, d_model] by which a block's contexts are remembered, of a model that of the
-    last block; None where the objective does not remember. `loads` holds a pair for each routed
+    last block; None where the objective does not remember. `loads` holds a tuple for each routed
     call: what the layers were made to record of it."""
 
     losses: tuple[Any, ...] = ()
