@@ -27,12 +27,12 @@ from primitives.lowering.layer import block_function
 from primitives.lowering.weights import weight_specs
 from primitives.programs.seeds import load_seed, seed_names
 from tests.primitives.call_sites import random_weights
-from tests.reference.random_programs import programs, routed_programs
+from tests.reference.random_programs import LARGE_SEEDS, programs, routed_programs
 
 WIDTH, BATCH, LENGTH, VOCABULARY = 16, 2, 5, 99
 OPTIONS = LoweringOptions(BATCH, LENGTH)
 SEEDS = [
-    pytest.param(name, marks=[pytest.mark.slow] * (name == "peer_million")) for name in seed_names()
+    pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE_SEEDS)) for name in seed_names()
 ]
 WITHOUT_EXPERTS = {
     "base": "an expert keeps its token",

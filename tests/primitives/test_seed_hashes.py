@@ -11,6 +11,7 @@ from primitives import DNA, Graph, build, parse, render
 from primitives.language.dna import MIDDLE
 from primitives.lowering.cost import static_cost
 from primitives.programs.seeds import load_seed, other_graph, seed_names, seed_text
+from tests.reference.random_programs import LARGE_SEEDS
 from workers.model.model import layer_graphs
 from workers.spec.task import ModelSpec
 
@@ -60,7 +61,7 @@ def digest(dna: DNA) -> str:
 
 
 def test_every_seed_program_has_its_hash_on_record() -> None:
-    assert {*HASHES, "expert_choice", "peer_million"} == set(seed_names())
+    assert {*HASHES, "expert_choice", *LARGE_SEEDS} == set(seed_names())
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,13 @@ def test_the_paper_sized_peer_is_peer_with_other_options() -> None:
     assert isinstance(graph, Graph)
     cost = static_cost(graph, 256, 3, 256, 256, other=build(load_seed("transformer", 256)))
     assert cost.parameters > 2 * 1024**2 * 256
+
+
+def test_the_paper_sized_product_keys_are_product_key_memory_with_other_options() -> None:
+    """262,144 keys, the 32 nearest of each of 4 heads, in the middle block (Lample et al. 2019)."""
+    large, small = load_seed("product_key_large", 128), load_seed("product_key_memory", 128)
+    assert large.counts == (512, 32) and large.every == MIDDLE
+    assert digest(replace(large, counts=small.counts, every=1)) == HASHES["product_key_memory"]
 
 
 @pytest.mark.parametrize("name", seed_names())

@@ -19,7 +19,7 @@ from primitives.lowering.stepwise import not_stepwise
 from primitives.ops.table import EACH, PRIMITIVES
 from primitives.programs.seeds import load_seed, seed_names
 from tests.primitives.call_sites import random_weights
-from tests.reference.random_programs import programs, routed_programs
+from tests.reference.random_programs import LARGE_SEEDS, programs, routed_programs
 
 WIDTH, BATCH, LENGTH, ROOM, VOCABULARY = 8, 2, 6, 7, 99
 SPLITS = ((1,) * LENGTH, (4, 1, 1), (1, 3, 2))
@@ -70,7 +70,7 @@ class Steps:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(it, marks=[pytest.mark.slow] * (it == "peer_million")) for it in SEEDS],
+    [pytest.param(it, marks=[pytest.mark.slow] * (it in LARGE_SEEDS)) for it in SEEDS],
 )
 def test_seed_programs_step_as_they_run(name: str) -> None:
     """In float32, as exports compute."""

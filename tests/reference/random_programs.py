@@ -25,6 +25,10 @@ _WIDTH = 128
 
 DENSE_SEEDS = tuple(name for name in seed_names() if not load_seed(name).counts)
 
+LARGE_SEEDS = ("peer_million", "product_key_large")
+"""Seed programs at their papers' sizes, of hundreds of thousands of experts: what takes long with
+one tests another program of the same form, peer and product_key_memory."""
+
 _RARE = ("EXP", "CUM PROD", "RED PROD", "RECIP", "LOG", "DIVIDE")
 """Ops that overflow or amplify when they pile up."""
 _OFTEN = ("MASK", "MAT MUL", "T-MAT MUL")

@@ -42,7 +42,7 @@ OUTCOME = Outcome(
     hurdles_passed=1, curve=(Measurement(25, 100, 2.5, 3.0), Measurement(75, 300, 7.5, 2.5)),
     active_params=7, metrics={
         "activation_bytes": 4096, "bytes_per_token": 512, "experts_used": 0.75,
-        "experts_unevenness": 0.2,
+        "experts_unevenness": 0.2, "experts_gate_unevenness": 0.3,
         "experts_max_violation": 1.5, "experts_dropped": 0.1,
     },
 )  # fmt: skip
@@ -451,7 +451,7 @@ def test_records_have_the_promised_keys(store: Store) -> None:
         "fitness": 2.5, "val_loss": 2.5, "val_bpb": 3.6, "val_perplexity": math.exp(2.5),
         "params": 3_000_000_000, "active_params": 7, "flops_per_token": 5, "step_time_s": 0.1,
         "activation_bytes": 4096, "bytes_per_token": 512, "experts_used": 0.75,
-        "experts_unevenness": 0.2,
+        "experts_unevenness": 0.2, "experts_gate_unevenness": 0.3,
         "experts_max_violation": 1.5, "experts_dropped": 0.1, "train_seconds": 7.5,
         "setup_seconds": 0.5, "steps": 75, "tokens": 10**10, "hash": f"{2:032x}",
         "worker": "host/1",

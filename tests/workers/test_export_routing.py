@@ -23,7 +23,7 @@ from primitives.lowering.layer import block_function
 from primitives.lowering.weights import weight_specs
 from primitives.ops.table import PRIMITIVES
 from primitives.programs.seeds import load_seed, seed_names
-from tests.reference.random_programs import routed_programs
+from tests.reference.random_programs import LARGE_SEEDS, routed_programs
 from tests.workers.test_export import CHECK, load_module, loss_on_validation, weights_of
 from workers.export.code import LINE
 from workers.export.export import ExportError, export, export_candidate
@@ -33,7 +33,7 @@ from workers.spec.fit import lowering_options
 from workers.spec.outcome import Budget
 from workers.spec.task import DataSpec, ModelSpec, Task, TrainingSpec
 
-ROUTED_SEEDS = [name for name in seed_names() if load_seed(name).counts and name != "peer_million"]
+ROUTED_SEEDS = [name for name in seed_names() if load_seed(name).counts and name not in LARGE_SEEDS]
 """All but the one whose weights fill gigabytes."""
 
 SEED = np.zeros(2, "int32")

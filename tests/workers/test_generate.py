@@ -18,6 +18,7 @@ from primitives.graph.build import Graph, build
 from primitives.language.dna import DNA
 from primitives.language.text import parse
 from primitives.programs.seeds import load_seed, seed_names
+from tests.reference.random_programs import LARGE_SEEDS
 from tests.workers.test_export import load_module
 from workers.export import generation
 from workers.export.source import module_source, names
@@ -70,7 +71,7 @@ def random_tokens(*shape: int, vocabulary: int = VOCABULARY) -> np.ndarray:
     [pytest.param(it, marks=[pytest.mark.slow] * (it not in OFTEN)) for it in CAUSAL],
 )
 def test_every_causal_seed_program_steps_as_it_runs(name: str) -> None:
-    layers = 1 if name == "peer_million" else 2
+    layers = 1 if name in LARGE_SEEDS else 2
     model = made(load_seed(name, 16), SPEC.model_copy(update={"layers": layers}))
     tokens = random_tokens(2, LENGTH)
     whole = np.array(model(tokens))

@@ -20,7 +20,7 @@ from primitives.graph.build import Graph, build
 from primitives.language.dna import DNA
 from primitives.lowering.cost import Cost
 from primitives.programs.seeds import load_seed, seed_names
-from tests.reference.random_programs import programs, routed_programs
+from tests.reference.random_programs import LARGE_SEEDS, programs, routed_programs
 from tests.workers.test_export import load_module
 from tests.workers.test_generate import greedy, random_tokens, random_weights
 from workers.export.export import ExportError, export, trained_model
@@ -124,7 +124,7 @@ def test_routed_programs_cost_a_little_more_with_rotary_positions() -> None:
     [pytest.param(it, marks=[pytest.mark.slow] * (it not in OFTEN)) for it in CAUSAL],
 )
 def test_steps_beyond_the_trained_length_are_those_of_a_whole_pass(name: str, kind: Kind) -> None:
-    layers = 1 if name == "peer_million" else 2
+    layers = 1 if name in LARGE_SEEDS else 2
     model = made(load_seed(name, 16), task_with(kind, layers))
     length = 2 * LENGTH + 5
     tokens = random_tokens(2, length)
