@@ -7,6 +7,7 @@ end. What it goes on from after an interruption lies in a folder beside the kept
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -76,9 +77,13 @@ class Question:
         return files_of(self.config, self.key)
 
 
+PLACE = ".prunings"
+"""The folder of prunings' files, beside the kept weights."""
+
+
 def files_of(config: CampaignConfig, key: str) -> Path:
     """Where the files of a pruning lie; no campaign's name begins with a dot."""
-    return Path(config.weights).absolute() / ".prunings" / key[:16]
+    return Path(config.weights).absolute() / PLACE / key[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ class Kept:
     """A pruning as recorded; `progress` and `result` as its row has them."""
 
     id: int
+    key: str
     program: str
     campaign: str | None
     candidate: int | None
@@ -193,14 +199,21 @@ def forget(store: Store, kept: Kept) -> None:
     """Deletes the row, and the files that it would go on from."""
     with store.writing() as connection:
         connection.execute(delete(Row).where(Row.id == kept.id))
-    if kept.folder.parent.name == ".prunings":
+    if _is_ours(kept):
         shutil.rmtree(kept.folder, ignore_errors=True)
+
+
+def _is_ours(kept: Kept) -> bool:
+    """Whether the folder is one that `files_of` names: what a row says of paths is not believed."""
+    folder = kept.folder
+    named = re.fullmatch(r"[0-9a-f]{16}", folder.name) and kept.key.startswith(folder.name)
+    return bool(named) and folder.parent.name == PLACE and ".." not in folder.parts
 
 
 def _kept(row: Any) -> Kept:
     state: State = "running" if held(Path(row.folder)) else "interrupted"
     return Kept(
-        row.id, row.program, row.name, row.candidate_id, row.measure, row.share,
+        row.id, row.key, row.program, row.name, row.candidate_id, row.measure, row.share,
         "done" if row.finished_at is not None else state, row.progress or {}, row.result,
         row.started_at, row.finished_at, Path(row.folder),
     )  # fmt: skip

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from search.config.schema import CampaignConfig
@@ -14,6 +17,7 @@ from search.study import prunings
 from search.study.prunings import Asked, Question
 from tests.cli.command import data, primevo, refusal
 from workers.pruning.checkpoint import Checkpoint
+from workers.pruning.failure import PruningError
 
 TABLE = [
     {"model": "whole", "layers": 2, "parameters": 900, "val_bpb": 3.0, "test_bpb": 3.1,
@@ -113,6 +117,44 @@ def test_deleting_takes_the_files_along(recorded: Path) -> None:
     primevo("prunings", "delete", 2, "--yes")
     assert not folder.exists() and folder.parent.is_dir()
     assert [row["id"] for row in data("prunings", "list")] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    "word", ["kept", "kept/.prunings", "kept/.prunings/..", "kept/.prunings/other",
+             "kept/.prunings/{name}/../../.prunings/{name}/.."],
+)  # fmt: skip
+def test_a_row_cannot_name_what_is_deleted(recorded: Path, word: str) -> None:
+    """Databases are data: a folder that is not the pruning's own stays, whatever its row says."""
+    with Store.open("sqlite:///primevo.db") as store:
+        folder = prunings.pruning(store, 2).folder
+    Checkpoint(folder).finish("gates", [])
+    (recorded / "kept/.prunings/other").mkdir()
+    said = str(recorded / word.format(name=folder.name))
+    with closing(sqlite3.connect("primevo.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE prunings SET folder = ? WHERE id = 2", (said,))
+    primevo("prunings", "delete", 2, "--yes")
+    assert list(folder.iterdir()) and (recorded / "kept/.prunings/other").is_dir()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["measure = 'weight'", "share = 'half'", "result = '{\"table\": 3}'", "result = '[1]'",
+     "result = 'x'", "progress = '[1]'", "folder = x'00'", "folder = char(0)"],
+)  # fmt: skip
+def test_a_damaged_row_is_one_message(recorded: Path, damage: str) -> None:
+    with closing(sqlite3.connect("primevo.db", isolation_level=None)) as connection:
+        connection.execute(f"UPDATE prunings SET {damage} WHERE id = 1")
+    for verb in (("list",), ("show", "1")):
+        assert "primevo.db: its content is damaged" in refusal(1, "prunings", *verb)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"\x93NUMPY", b"text"])
+def test_a_damaged_file_is_one_message(tmp_path: Path, content: bytes) -> None:
+    Checkpoint(tmp_path).finish("gates", [np.ones(3)])
+    assert [part.sum() for part in Checkpoint(tmp_path).part("gates") or ()] == [3]
+    (tmp_path / "gates.npz").write_bytes(content)
+    with pytest.raises(PruningError, match=r"gates.npz is damaged .*: delete it"):
+        Checkpoint(tmp_path).part("gates")
 
 
 def test_a_campaign_takes_its_prunings_along(recorded: Path) -> None:

@@ -112,9 +112,15 @@ class Checkpoint:
             return None
         import numpy as np
 
-        with np.load(file) as found:
-            about = json.loads(str(found["about"]))
-            return about, [found[f"array_{number}"] for number in range(about["count"])]
+        try:
+            with np.load(file, allow_pickle=False) as found:
+                about = json.loads(str(found["about"]))
+                return about, [found[f"array_{number}"] for number in range(about["count"])]
+        except Exception as error:  # of damaged files, numpy, zipfile and zlib make any kind
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise PruningError(
+                f"{file} is damaged ({reason}): delete it, and that part is done again"
+            ) from error
 
     def _write(self, name: str, about: dict[str, Any], arrays: Sequence[Array]) -> None:
         if self._folder is None:

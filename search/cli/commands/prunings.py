@@ -45,15 +45,15 @@ def show(id: Id, storage: Storage = None, output: Output = "table") -> None:
 
     with reading(storage) as store:
         found = prunings.pruning(store, id)
+        record, result = found.record, found.result
+        models = [{"program": found.program, **row} for row in (result or {}).get("table", ())]
     if output == "json":
-        print_json({**found.record, "result": found.result})
+        print_json({**record, "result": result})
         return
-    known = {key: value for key, value in found.record.items() if value is not None}
-    print_fields(known, output)
-    if output == "table" and found.result is not None:
+    print_fields({key: value for key, value in record.items() if value is not None}, output)
+    if output == "table" and models:
         print()
-        rows = [{"program": found.program, **row} for row in found.result["table"]]
-        print_models(rows, output)
+        print_models(models, output)
 
 
 @app.command()
