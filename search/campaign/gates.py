@@ -31,11 +31,9 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Not worth training; `reason` is one of few, so that they can be counted. `neutral` is said of
-    a child that does what its parent does, so that more mutations of it may be tried."""
+    """Not worth training; `reason` is one of few, so that they can be counted."""
 
     reason: str
-    neutral: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +147,7 @@ def change(child: Child, rules: Rules) -> Verdict:
     for index, (was, now) in enumerate(pairs):
         if was is not now and was != now and index in child.parent.reached:
             return PASSED
-    return _NEUTRAL
+    return Rejected(_NEUTRAL)
 
 
 def types(child: Child, rules: Rules) -> Verdict:
@@ -196,7 +194,7 @@ def seen(child: Child, rules: Rules) -> Verdict:
     """The child computes what no earlier candidate does. One that computes what its parent does is
     mutated again, as in Primer; so is one whose twin is in training and has no outcome to share."""
     if child.graph.hash == child.parent.hash:
-        return _NEUTRAL
+        return Rejected(_NEUTRAL)
     original = rules.state.seen.get(child.graph.hash)
     if original is None:
         return PASSED
@@ -211,7 +209,7 @@ def does(child: Child, rules: Rules) -> Verdict:
     if not rules.state.spec.compares_behaviour or child.behaviour is None:
         return PASSED
     if child.behaviour == child.parent.behaviour:
-        return Rejected("same behaviour as the parent", neutral=True)
+        return Rejected("same behaviour as the parent")
     original = rules.state.behaviours.get(child.behaviour)
     if original is None:
         return PASSED
@@ -251,4 +249,4 @@ def task_cost(graph: Graph, task: Task) -> Cost:
     return fit.task_cost(graph, task, fit.vocabulary_of(task))
 
 
-_NEUTRAL = Rejected("same function as the parent", neutral=True)
+_NEUTRAL = "same function as the parent"

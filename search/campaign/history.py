@@ -18,7 +18,6 @@ from search.campaign.ranking import Ranking, choice
 from search.config.schema import SearchSpec
 from search.evolution.hurdles import Hurdles, spent
 from search.evolution.population import Member, Population, admit, founders, tournament
-from search.evolution.rates import Rates, beats
 from search.storage.events import Ended, Event, Proposed
 
 
@@ -67,7 +66,6 @@ class State:
         self.ranking = Ranking(spec.goals)
         budget = spec.budget
         self.hurdles = Hurdles(budget.points, spec.population, budget.rule, budget.eta)
-        self.rates = Rates()
         self.best: Score | None = None
         self.tally = Tally(spec.budget.hurdles)
 
@@ -137,9 +135,6 @@ class State:
         proposal = self.pending.pop(event.id)
         self.results[event.id] = event
         self._count(event, duplicate=proposal.duplicate_of is not None)
-        if proposal.parent_id is not None and proposal.duplicate_of is None:
-            parent = self.results[proposal.parent_id]
-            self.rates.record(proposal.mutation, beats(event.losses, parent.losses))
         fitness = event.fitness
         if fitness is not None and event.id not in self._seed_ids:
             admit(self.population, Member(event.id, fitness))

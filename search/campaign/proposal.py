@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from primitives.language.dna import DNA
-from search.campaign.gates import PASSED, Child, Parent, Rejected, Reuse, Rules, judge, length
+from search.campaign.gates import Child, Parent, Rejected, Reuse, Rules, judge
 from search.errors import PrimevoError
 from search.evolution.mutation import mutate
 
@@ -72,7 +72,6 @@ def final_seed(seed: int, index: int) -> int:
 def propose(rules: Rules, programs: ProgramCache, rng: Random) -> Proposal:
     """One child from the population of `rules.state`; a PrimevoError where none can be had."""
     spec = rules.state.spec
-    weights = rules.state.rates.weights(spec.mutations) if spec.adapt else spec.mutations
     rejections: Counter[str] = Counter()
     for _ in range(PARENTS):
         member = rules.state.parent(rng)
@@ -80,17 +79,12 @@ def propose(rules: Rules, programs: ProgramCache, rng: Random) -> Proposal:
         parent = Parent(
             programs[member.id], known.hashes[member.id], known.behaviour_of.get(member.id)
         )
-        start = parent.dna
         for _ in range(TRIES):
-            mutated, mutation = mutate(
-                start, rng, weights, lambda: programs[rules.state.parent(rng).id]
-            )
+            mutated, mutation = mutate(parent.dna, rng, spec.mutations)
             child = Child(mutated, parent, rules.task)
             verdict = judge(child, rules)
             if isinstance(verdict, Rejected):
                 rejections[verdict.reason] += 1
-                if spec.drift and verdict.neutral and length(child, rules) is PASSED:
-                    start = mutated
                 continue
             original = verdict.original if isinstance(verdict, Reuse) else None
             return Proposal(

@@ -151,14 +151,6 @@ class SearchSpec(Spec):
         default_factory=lambda: dict(DEFAULT_PROBABILITIES),
         description="relative weights; a mutation that is left out is off",
     )
-    drift: bool = Field(
-        False, description="whether mutation goes on from a child that computes what its parent "
-        "does, until the function changes; else the parent is mutated again"
-    )  # fmt: skip
-    adapt: bool = Field(
-        False, description="whether a mutation is drawn the more often, the larger the share of "
-        "its children is that beat their parent"
-    )  # fmt: skip
     behaviour: bool = Field(
         True, description="whether a child that does what an earlier candidate does, on fixed "
         "inputs, takes over its outcome, and one that does what its parent does is refused"

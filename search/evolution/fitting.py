@@ -48,14 +48,14 @@ class _Place(NamedTuple):
     state: int
 
 
-def insert_fitting(dna: DNA, rng: Random, within: int | None = None) -> DNA:
+def insert_fitting(dna: DNA, rng: Random) -> DNA:
     """Puts an instruction on an edge that runs, or after a value that is read: one that fits, of
     all operations, with a second input or a dim that lets it."""
     found = sites(dna)
     if found is None:
         return dna
     for _ in range(_TRIES):
-        index = rng.choice(sorted(found.runs)) if within is None else within
+        index = rng.choice(sorted(found.runs))
         subroutine, runs = dna.subroutines[index], found.runs[index]
         rows = subroutine.instructions
         position, field = rng.choice([*found.edges(index), (len(rows), "")])

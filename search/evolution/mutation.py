@@ -36,7 +36,6 @@ from search.evolution.editing import (
     without,
 )
 from search.evolution.fitting import field_fitting, insert_fitting, share
-from search.evolution.subroutines import cross, split
 
 _Number = TypeVar("_Number", int, float)
 
@@ -55,20 +54,14 @@ _CALL_READS = ("op", "in1", "in2", "branch")
 
 
 def mutate(
-    dna: DNA,
-    rng: random.Random,
-    probabilities: Mapping[str, float] | None = None,
-    mate: Callable[[], DNA] | None = None,
+    dna: DNA, rng: random.Random, probabilities: Mapping[str, float] | None = None
 ) -> tuple[DNA, str]:
     """A child of `dna` and the name of the mutation that made it.
 
-    `probabilities` maps names of MUTATIONS to weights, by default DEFAULT_PROBABILITIES. `mate`
-    draws another parent for the mutation `cross`, which changes nothing where there is none.
+    `probabilities` maps names of MUTATIONS to weights, by default DEFAULT_PROBABILITIES.
     """
     weights = DEFAULT_PROBABILITIES if probabilities is None else probabilities
     name = rng.choices(tuple(weights), tuple(weights.values()))[0]
-    if name == "cross" and mate is not None:
-        return cross(dna, mate(), rng), name
     return MUTATIONS[name].change(dna, rng), name
 
 
@@ -159,8 +152,6 @@ MUTATIONS: Registry[Mutation] = Registry(
         Mutation("insert_fitting", insert_fitting, "an instruction more, where it runs and fits"),
         Mutation("field_fitting", field_fitting, "a field drawn again that runs, to what fits"),
         Mutation("share", share, "branches share a weight, or have their own again"),
-        Mutation("split", split, "a call's own copy of its subroutine, changed"),
-        Mutation("cross", lambda dna, rng: dna, "a subroutine of another parent"),
     ),
 )
 

@@ -72,10 +72,6 @@ PARTS: dict[str, dict[str, Any]] = {
             "bank": 1,
         }
     },
-    "split": {"mutations": {**DEFAULT_PROBABILITIES, "split": 1 / 6}},
-    "cross": {"mutations": {**DEFAULT_PROBABILITIES, "cross": 1 / 6}},
-    "drift": {"drift": True},
-    "adapt": {"adapt": True},
 }  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def children(name: str, count: int, dna=SMALL):
     return [MUTATIONS[name].change(dna, rng) for _ in range(count)]
 
 
-@pytest.mark.parametrize("name", [name for name in MUTATIONS if name != "cross"])  # needs a mate
+@pytest.mark.parametrize("name", MUTATIONS)
 @pytest.mark.parametrize("seed_program", seed_names())
 def test_children_are_well_formed_and_often_new(name, seed_program):
     dna, rng = load_seed(seed_program), random.Random(1)
