@@ -17,7 +17,8 @@ Init = Literal["fan_in", "causal", "ones", "zeros", "table"]
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A weight that a primitive owns, one for each branch and each place that calls it.
+    """A weight that a primitive owns, one for each branch and each place that calls it, or one for
+    all branches where an instruction says `branch=shared`.
 
     Attributes:
         shape: (feature size of input 1, feature size of the result) in scalars -> the shape under
@@ -95,8 +96,8 @@ class Primitive:
             never the smallest. SQUARE has (None, None): what it makes of them stays invisible.
         weight: the weight that it owns, if any.
         commutative: whether its inputs may be exchanged.
-        aligned: whether inputs that lack branch axes of the result get them, of size 1, before
-            `code` reads them.
+        aligned: whether inputs that lack branch axes of the result, and a weight that branches
+            share, get them, of size 1, before `code` reads them.
         bfloat16: whether the product may be computed in bfloat16.
         variants: other expressions than `code`, by the feature axis of input 1. That of KEYS is for
             closed states; an open state has `code`.
