@@ -95,7 +95,8 @@ def test_of_written_blocks(name):
 
 OTHERS = {
     "base": "main.attended", "primer": "main.attended", "mixture_of_depths": "x",
-    "campaign_pp": "main.normed",
+    "campaign_pp": "main.normed", "campaign_conv": "main.normed", "campaign_dense": "main.normed",
+    "campaign_routed": "x",
 }  # fmt: skip
 """Where the feed-forward reads the residual stream itself, or the stream passes the block by."""
 
