@@ -191,13 +191,16 @@ class _Run:
         from workers.model.model import layer_graphs
         from workers.model.upcycling import NotUpcyclable, upcycled
 
-        graphs = layer_graphs(self.graph, self.task.model)
         try:
             with np.load(path, allow_pickle=False) as kept:
                 dense = {name: kept[name] for name in kept.files if kept[name].dtype.kind == "f"}
-            self.values = upcycled(graphs, self._shape, self.values, dense)
         except OSError as fault:
             return f"cannot read the weights {path}: {fault.strerror or fault}"
+        except Exception as fault:  # of damaged files, numpy, zipfile and zlib make any kind
+            return f"cannot read the weights {path}: damaged ({type(fault).__name__}: {fault})"
+        graphs = layer_graphs(self.graph, self.task.model)
+        try:
+            self.values = upcycled(graphs, self._shape, self.values, dense)
         except NotUpcyclable as fault:
             return str(fault)
         return ""
