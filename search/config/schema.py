@@ -155,6 +155,10 @@ class SearchSpec(Spec):
         True, description="whether a child that does what an earlier candidate does, on fixed "
         "inputs, takes over its outcome, and one that does what its parent does is refused"
     )  # fmt: skip
+    divergence: bool = Field(
+        True, description="whether a child is refused whose values grow out of bounds, or cross "
+        "zero where it divides or takes a root or logarithm, before anything is trained"
+    )  # fmt: skip
     objectives: tuple[ObjectiveName, ...] = Field(
         ("val_loss",), min_length=1, description="metrics that decide who breeds, each in its own "
         "direction; more than one are weighed by non-dominated rank and crowding (NSGA-II)"
