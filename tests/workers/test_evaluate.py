@@ -242,5 +242,14 @@ def test_the_schedule_warms_up_and_then_falls_with_the_root():
     assert float(rate(15)) == pytest.approx(0.05)
 
 
+def test_losses_of_training_are_kept(twenty, tiny_task):
+    assert [at for at, _ in twenty.training] == [8, 20]
+    longer = evaluate(SEED, tiny_task, Budget("steps", 80), seed=1)
+    assert [at for at, _ in longer.training] == [16, 32, 48, 64, 80]
+    losses = [loss for _, loss in longer.training]
+    assert losses[-1] < losses[0] and all(loss == pytest.approx(loss) for loss in losses)
+    assert abs(losses[-1] - longer.val_loss) < 1.0
+
+
 def test_outcomes_are_plain_data(twenty):
     assert dataclasses.asdict(twenty)["curve"][0]["steps"] == 8

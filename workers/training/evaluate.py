@@ -31,6 +31,7 @@ from workers.spec.objective import Objective
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.outcome import Budget, Compiled, Job, Measurement, Outcome
 from workers.spec.task import Task
+from workers.training.losses import TrainingLosses, longest_call
 from workers.training.tempo import Tempo
 
 if TYPE_CHECKING:  # they import Keras
@@ -167,6 +168,7 @@ class _Run:
     tested: Mapping[str, float] = field(default_factory=dict)
     hurdles_passed: int = 0
     curve: list[Measurement] = field(default_factory=list)
+    losses: TrainingLosses = field(default_factory=TrainingLosses)
     usage: Mapping[str, float] = field(default_factory=dict)
     experts: tuple[Specialty, ...] = ()
     precision: str = "float32"
@@ -223,7 +225,8 @@ class _Run:
         its pace is seen to be too slow. `began` is when its time limit began to run."""
         from workers.engines.engine import make_engine
 
-        self.tempo = Tempo(self.budget, began)
+        of_a_step = None if self.budget.unit == "seconds" else self._of_a_step()
+        self.tempo = Tempo(self.budget, began, longest_call(self.budget.amount, of_a_step))
         self.precision = self._settled.training.precision
         settled, ready = self._settled, self.steps_ready
         self.engine = make_engine(self.graph, self.values, settled, self.seed, ready)
@@ -253,6 +256,7 @@ class _Run:
         seconds = time.perf_counter() - started
         self.train_seconds += seconds
         self.steps += len(windows)
+        self.losses.add(len(windows), loss)
         self.tempo.took(len(windows), seconds)
         self.tell(self._used(), self.budget.amount)
         return loss
@@ -389,6 +393,7 @@ class _Run:
             setup_seconds=seconds - self.train_seconds,
             hurdles_passed=self.hurdles_passed,
             curve=tuple(self.curve),
+            training=self.losses.points,
             metrics=measured(self),
             experts=self.experts,
         )
