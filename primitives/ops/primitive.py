@@ -112,6 +112,8 @@ class Primitive:
             has those of the input that it reads.
         reads_indices: whether it reads nothing of input 2 but the indices.
         routing: whether mutation gives it only to programs with a count bank.
+        marks: whether it computes nothing, and marks what it reads for the model around the block.
+            It is never drawn among the operations: a mutation of its own moves the mark.
         training: what it does in training alone, if anything.
         functions: the functions, beside those of `primitives.kernels`, that its expressions call.
         stepwise: how it computes a few new positions from what was kept of earlier ones. None where
@@ -137,6 +139,7 @@ class Primitive:
     makes_indices: bool = False
     reads_indices: bool = False
     routing: bool = False
+    marks: bool = False
     training: str = ""
     functions: tuple[Callable[..., Any], ...] = ()
     stepwise: Stepwise | None = None

@@ -331,7 +331,16 @@ _ROUTING_ROWS = (
     ),
 )  # fmt: skip
 
-PRIMITIVES = Registry("primitive", (*_PRIMER_ROWS, *_ROUTING_ROWS))
+_MARK_ROWS = (
+    Primitive(
+        "REMEMBER", "tf.identity", ("in1",),
+        "x, by which contexts are remembered where the objective has memories",
+        _unary_rule(types.remembered), lambda contracted, read, made: 0, "{x}", marks=True,
+        stepwise=EACH,
+    ),
+)  # fmt: skip
+
+PRIMITIVES = Registry("primitive", (*_PRIMER_ROWS, *_ROUTING_ROWS, *_MARK_ROWS))
 
 
 @lru_cache(maxsize=1 << 16)

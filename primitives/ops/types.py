@@ -142,6 +142,13 @@ def elementwise(x: StateType) -> Inferred:
     return x
 
 
+def remembered(x: StateType) -> Inferred:
+    """A state of the block's type: what a context is remembered by has d_model channels."""
+    if x == BLOCK:
+        return x
+    return Mismatch("only a state of d_model channels can be remembered", f", not {x}")
+
+
 def binary(x: StateType, y: StateType) -> Inferred:
     """Equal feature axes, or a single value on one side, which spreads over the other."""
     if buffer(x.branches) != buffer(y.branches):

@@ -13,6 +13,7 @@ from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS
 from search.secret import shown
 from workers.machine.backends import BACKENDS
 from workers.spec.metrics import METRICS
+from workers.spec.objectives import OBJECTIVES
 from workers.spec.outcome import Unit
 from workers.spec.pool import PoolSpec, cannot
 from workers.spec.task import Spec, Task, clash
@@ -257,6 +258,18 @@ class CampaignConfig(Spec):
         backend = self.task.training.backend
         if problem := cannot(self.workers, BACKENDS[backend]):
             raise clash(problem, "workers.ahead", "task.training.backend")
+        return self
+
+    @model_validator(mode="after")
+    def _marks_are_read(self) -> Self:
+        objective = self.task.training.objective
+        if self.search.mutations.get("remember") and not OBJECTIVES[objective].remembers:
+            able = ", ".join(name for name, row in OBJECTIVES.items() if row.remembers)
+            raise clash(
+                f"mutation remember marks what objectives with memories read, and {objective} has "
+                f"none; leave it out, or train for one of: {able}",
+                "search.mutations", "task.training.objective",
+            )  # fmt: skip
         return self
 
     def weights_file(self, campaign: str, id: int) -> Path:

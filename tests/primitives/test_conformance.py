@@ -68,6 +68,7 @@ def reduced(function: Callable[..., tf.Tensor]) -> Callable[[tf.Tensor], tf.Tens
 # What the table says in its `tf` column, and that function on arrays [batch, T, feature].
 # tf.layers.dense is gone from TF 2: without bias and activation it is this tensordot.
 REFERENCES: dict[str, tuple[str, Callable[..., tf.Tensor]]] = {
+    "REMEMBER": ("tf.identity", tf.identity),
     "ADD": ("tf.math.add", tf.math.add),
     "DIFFERENCE": ("tf.math.subtract", tf.math.subtract),
     "DIVIDE": ("tf.math.divide", tf.math.divide),

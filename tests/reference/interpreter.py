@@ -184,7 +184,7 @@ _ELEMENTWISE: dict[str, Callable[[Array], Array]] = {
 }
 _PASSING = (
     "STOP_GRAD", "BALANCE", "SWITCH_LOSS", "IMPORTANCE_LOSS", "LOAD_LOSS", "Z_LOSS",
-    "SPARSITY_LOSS", "REINFORCE",
+    "SPARSITY_LOSS", "REINFORCE", "REMEMBER",
 )  # fmt: skip
 """Where evaluation gives input 1 as it is."""
 _WITH_CONSTANT: dict[str, Callable[[Array, float], Array]] = {

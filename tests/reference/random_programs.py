@@ -34,7 +34,7 @@ _RARE = ("EXP", "CUM PROD", "RED PROD", "RECIP", "LOG", "DIVIDE")
 _OFTEN = ("MASK", "MAT MUL", "T-MAT MUL")
 """Ops that seldom fit: without more draws few programs would have states over key positions."""
 _WEIGHTS = [
-    0.0 if row.routing else 0.4 if name in _RARE else 15.0 if name in _OFTEN else 1.0
+    0.0 if row.routing or row.marks else 0.4 if name in _RARE else 15.0 if name in _OFTEN else 1.0
     for name, row in PRIMITIVES.items()
 ]
 _ROUTING = {
