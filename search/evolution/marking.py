@@ -25,6 +25,8 @@ def remember(dna: DNA, rng: Random) -> DNA:
         rows = plain.subroutines[index].instructions
         for position, field in found.edges(index):
             state = getattr(rows[position], field)
+            if index and state < INPUTS:
+                continue  # the caller has it, too: one state, one program
             if all(run.types.get(state) == BLOCK for run in runs):
                 places.setdefault((index, state), (position, field))
     rows = plain.subroutines[0].instructions

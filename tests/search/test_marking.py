@@ -65,7 +65,10 @@ def test_marks_are_drawn_by_no_other_mutation() -> None:
 
 
 def test_an_ill_typed_program_stays_as_it_is() -> None:
-    ill = parse("dims d0=8\nconstants c0=0.0\n\nmain(x, y):\n  out = RED SUM(x)\n")
+    ill = parse(
+        "dims d0=8 d1=16\nconstants c0=0.0\n\n"
+        "main(x, y):\n  wide = CONV 1X1(x) dim=d1\n  out = ADD(x, wide)\n"
+    )
     assert MUTATIONS["remember"].change(ill, random.Random(0)) is ill
 
 
