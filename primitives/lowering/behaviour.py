@@ -124,9 +124,22 @@ def _result(graph: Graph, rotary: bool) -> State | None:
     return states[-1]
 
 
-    told: programs that route, draw random numbers or act in training alone, or mark what is
-    remembered, primitives whose code is not run here, and results that are not finite."""
-    if not is_known(graph):
+@lru_cache(maxsize=KEPT)
+def _applied(
+    op: str,
+    value: float,
+    context: tuple[int, ...],
+    kind: StateType,
+    count: int,
+    read: tuple[State, ...],
+    drawing: Drawing | None,
+) -> State:
+    node = Node(op, tuple(range(len(read))), value, context, kind, "", count)
+    function, weight = function_of([state.node for state in read], node), None
+    if drawing is not None:
+        noise = normals(drawing.shape, math.prod(drawing.shape), drawing.place)
+        weight = started(drawing.init, noise, drawing.fan_in, MOVED)
+    return State(function([state.array for state in read], weight), node)
 
 
 @cache

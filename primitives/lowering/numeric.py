@@ -42,7 +42,7 @@ def _known(op: str) -> bool:
     if op in (INPUT, CONCAT):
         return True
     row = PRIMITIVES.get(op)
-    if row is None or row.routing or row.random or row.training or row.functions:
+    if row is None or row.routing or row.marks or row.random or row.training or row.functions:
         return False
     return row.weight is None or row.weight.trainable
 
