@@ -101,7 +101,8 @@ def _bodies(dna: DNA) -> dict[str, _Body]:
 
 
 def _line(dna: DNA, states: Sequence[str], row: Instruction) -> _Line:
-    op, fields = str(row.op), PRIMITIVES[row.op].reads if isinstance(row.op, str) else _CALL
+    op = str(row.op)
+    fields: tuple[str, ...] = PRIMITIVES[row.op].reads if isinstance(row.op, str) else _CALL
     if isinstance(row.op, int):
         op = dna.subroutines[row.op].name
     places = [place for name, place in (("in1", row.in1), ("in2", row.in2)) if name in fields]
