@@ -188,12 +188,12 @@ def _mutants(written: tuple[DNA, ...], rng: random.Random) -> Iterator[DNA]:
 def _new(source: Iterator[DNA], seen: set[str], largest: int) -> Iterator[DNA]:
     for dna in source:
         graph = build(dna)
-        if isinstance(graph, Graph) and graph.hash not in seen and _size(graph) <= largest:
+        if isinstance(graph, Graph) and graph.hash not in seen and size_of(graph) <= largest:
             seen.add(graph.hash)
             yield dna
 
 
-def _size(graph: Graph) -> int:
+def size_of(graph: Graph) -> int:
     """The most scalars a position that a state, or a branch of a weight, has at d_model 8."""
     states = (node.type.size * abs(math.prod(node.type.branches)) for node in graph.nodes)
     weights = (abs(math.prod(node.context)) * 16 for node in graph.nodes)
