@@ -14,17 +14,18 @@ import keras
 from keras import ops
 
 from primitives.kernels.routing import between, same_heads, share_of, top_k
+from primitives.kernels.tasks import tasks_of
 
 Tensor = Any
 
 
 class Run:
-    """One pass through a block. It is told whether it trains, the token ids [batch, T] and a source
-    of random numbers (what keras.random calls a seed); it is left with auxiliary `losses` (scalars,
-    times their coefficients), `updates` (new values of states, by name), `policies` (logarithms of
-    the probabilities of sampled experts [batch, T], times coefficients) and, where they are
-    measured, `loads` (see `routing.expert_load`), or `choices` (which experts each token went to,
-    and its gates)."""
+    """One pass through a block. It is told whether it trains, the token ids [batch, T], with the
+    tasks of their documents (`kernels.tasks`), and a source of random numbers (what keras.random
+    calls a seed); it is left with auxiliary `losses` (scalars, times their coefficients), `updates`
+    (new values of states, by name), `policies` (logarithms of the probabilities of sampled experts
+    [batch, T], times coefficients) and, where they are measured, `loads` (see
+    `routing.expert_load`), or `choices` (which experts each token went to, and its gates)."""
 
     def __init__(self, training: Any = False, tokens: Tensor = None, seed: Any = None) -> None:
         self.training, self.tokens, self.seed = bool(training), tokens, seed
@@ -51,12 +52,22 @@ def uniform(x: Tensor, run: Run) -> Tensor:
 
 def hash_experts(x: Tensor, n: int, run: Run) -> tuple[Tensor, Tensor]:
     """One entry a token, of value 1: its id by multiplicative hashing (Knuth, section 6.4), the
-    same for ever (Roller et al. 2021 draw a table at random)."""
-    if run.tokens is None:
-        raise ValueError("this program routes by token ids; call it with tokens=[batch, T]")
-    spread = ops.cast(run.tokens, "int32") * 40503 % 65536
+    same for ever (Roller et al. 2021 draw a table at random), whatever its task: SPAN is a multiple
+    of 65536."""
+    spread = _tokens(run) * 40503 % 65536
     ids = spread * n // 65536
     return ops.ones_like(x[..., :1]), ids[..., None]
+
+
+def task_entries(x: Tensor, n: int, run: Run) -> tuple[Tensor, Tensor]:
+    """One entry a token, of value 1: the number of its document's task, modulo n."""
+    return ops.ones_like(x[..., :1]), (tasks_of(_tokens(run)) % n)[..., None]
+
+
+def _tokens(run: Run) -> Tensor:
+    if run.tokens is None:
+        raise ValueError("this program routes by token ids; call it with tokens=[batch, T]")
+    return ops.cast(run.tokens, "int32")
 
 
 def balance(x: Tensor, run: Run, iterations: int = 8) -> Tensor:

@@ -272,6 +272,11 @@ _ROUTING_ROWS = (
         makes_indices=True,
     ),
     _routing(
+        "TASK", "tf.constant(task_ids)", "count", "the task that the token's document belongs to",
+        lambda x, y, n, context: types.hashed(x, n), "task_entries({x}, {k}, run)",
+        makes_indices=True,
+    ),
+    _routing(
         "BALANCE", "8 steps of Sinkhorn", "in1",
         "scores with equal mass for each expert in training, x in evaluation",
         _unary_rule(types.over_experts), "balance({x}, run)", training=_BATCH,

@@ -154,7 +154,7 @@ def attempt(dna: DNA, seed: int) -> Trial:
     x = rng.standard_normal((2, LENGTH, WIDTH))
     nudged = x * (1 + 1e-13 * rng.standard_normal(x.shape))
     spliced = np.repeat(x[:1], len(CUTS), axis=0)
-    tokens = rng.integers(0, VOCABULARY, (2, LENGTH))
+    tokens = rng.integers(0, VOCABULARY, (2, LENGTH)) + 2**17 * rng.integers(0, 9, (2, LENGTH))
     later = np.repeat(tokens[:1], len(CUTS), axis=0)
     for row, cut in enumerate(CUTS):
         scale = 1 if row % 2 else 20
@@ -381,7 +381,10 @@ def small_webs() -> list[DNA]:
 
 def small_routers() -> list[DNA]:
     """Two scores, three random steps towards gates, and what an expert does by them."""
-    rng, ops = random.Random(0), ("TOP_K", "TAKE", "PAIR", "ADD", "MULTIPLY", "ASSIGN", "HASH")
+    rng, ops = (
+        random.Random(0),
+        ("TOP_K", "TAKE", "PAIR", "ADD", "MULTIPLY", "ASSIGN", "HASH", "TASK"),
+    )
     states = ("x", "y", "a", "b", "c", "d", "e", "f", "g")
     expert = Subroutine("expert", (Instruction("CONV 1X1"),), ("x", "y", "s"))
 

@@ -42,7 +42,7 @@ WEIGHTED = [name for name, row in PRIMITIVES.items() if row.weight]
 TAPS = re.compile(r"D?CONV (3|7|15|31)X1")
 ALONG_T = ["CUM PROD", "CUM SUM", *(name for name in WEIGHTED if TAPS.match(name))]
 OVER_SCORES = ["BALANCE", "ASSIGN", "BALANCE_BIAS", "THRESHOLD", "TOP_T", "SPARSITY_LOSS"]
-ANY = ["STOP_GRAD", "STEP", "HASH"]
+ANY = ["STOP_GRAD", "STEP", "HASH", "TASK"]
 
 
 def sized(x: StateType) -> tuple[str, int, int]:
@@ -128,6 +128,7 @@ def test_what_a_primitive_gives() -> None:
         "PAIR": (infer("PAIR", scores, heads, 0, ()), COUNT, 32, (2,), 0),
         "PAIR of entries": (infer("PAIR", two, three, 0, ()), ENTRIES, 6, (2,), 32),
         "HASH": (infer("HASH", heads, heads, 4, ()), ENTRIES, 1, (), 4),
+        "TASK": (infer("TASK", heads, heads, 5, ()), ENTRIES, 1, (), 5),
         "ASSIGN": (infer("ASSIGN", heads, heads, 0, ()), ENTRIES, 1, (2,), 8),
         "RED SUM": (infer("RED SUM", three, three, 0, ()), COUNT, 1, (2,), 0),
         "ADD": (infer("ADD", two, StateType(COUNT, 1, (2,)), 0, ()), ENTRIES, 2, (2,), 4),

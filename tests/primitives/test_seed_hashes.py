@@ -24,6 +24,7 @@ HASHES = {
     "campaign_vanilla": "4ebb3e37befb8af80fe13b3070920578",
     "cascade": "c1b2ccbd2f9d8a69977d4316b03092a0",
     "deepseek": "3257e1f0d8d9fef6f4d4509f18fd5677",
+    "demix": "236c6c9c8541cb8ef1801b176ffe86cb",
     "expert_threshold": "b25fc001dd980bc8c5c97d715aaeeff5",
     "grouped_query": "417f17f153638e8029c5e255b2fb48b8",
     "gshard": "79e291df5f057a5e03f1bfa769d4d47c",
@@ -45,6 +46,7 @@ HASHES = {
     "soft_mixture": "0a38f3d5a9b48ba8b4ef1e0facfe6c5a",
     "st_moe": "1e9c97fa04e22a313e7d2f9d02db5c93",
     "switch": "dc16cc50852941f9fa19590d5266eca6",
+    "task_level": "7e46306ff7beb2fc4afe790d38c75834",
     "transformer": "38e0e104f41d2e50d3b6680a2e2fd06c",
     "transformer_gelu": "527089055612d67cc30bebd494149fbb",
     "transformer_pp": "07ef466e958f25cba44e9a738556ad1c",
@@ -54,8 +56,8 @@ HASHES = {
 """Canonical hashes at d_model 128, where 1/sqrt(d_head) is 0.25. They are those that the programs
 had while that constant was 0.25 at every width and routed programs projected queries, keys and
 values in three instructions: campaigns find functions that they know by them. (expert_choice is
-left out: its attention has come to see both sides. peer and product_key_memory are other functions
-since their queries are normed, as in their papers.)"""
+left out: its attention has come to see both sides; so does that of sentence_level. peer and
+product_key_memory are other functions since their queries are normed, as in their papers.)"""
 
 
 def digest(dna: DNA) -> str:
@@ -65,7 +67,7 @@ def digest(dna: DNA) -> str:
 
 
 def test_every_seed_program_has_its_hash_on_record() -> None:
-    assert {*HASHES, "expert_choice", *LARGE_SEEDS} == set(seed_names())
+    assert {*HASHES, "expert_choice", "sentence_level", *LARGE_SEEDS} == set(seed_names())
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,8 @@ class _Call:
             return _Call(self.dna, row.op, inputs, place, heads, self.task).value(-1)
         if row.op == "HASH":
             return self.hashed(self.dna.counts[row.count])
+        if row.op == "TASK":
+            return self.of_task(self.dna.counts[row.count])
         x = inputs[0]()
         if row.op in _REDUCTIONS or row.op in ("MAT MUL", "T-MAT MUL"):
             assert self.task.bidirectional or x.closed or not x.keys, f"{row.op} of an open state"
@@ -164,6 +166,13 @@ class _Call:
         fraction = (tokens * 40503 / 65536) % 1
         ids = np.floor(fraction * n).astype(np.int64)[..., None]
         return State(np.ones(ids.shape), ids=ids, domain=n)
+
+    def of_task(self, n: int) -> State:
+        """The task is what the token's number has above its lowest 17 bits."""
+        tokens = self.task.tokens
+        assert tokens is not None, "a program that routes by tasks needs tokens"
+        ids = (tokens.astype(np.int64) >> 17) % n
+        return State(np.ones((*ids.shape, 1)), ids=ids[..., None], domain=n)
 
 
 _ELEMENTWISE: dict[str, Callable[[Array], Array]] = {

@@ -39,6 +39,7 @@ _WEIGHTS = [
 ]
 _ROUTING = {
     "SCORE": 12.0, "TOP_K": 25.0, "TAKE": 10.0, "PAIR": 10.0, "ASSIGN": 4.0, "HASH": 3.0,
+    "TASK": 3.0,
     "SWITCH_LOSS": 15.0, "SPARSITY_LOSS": 5.0, "BALANCE_BIAS": 3.0, "BALANCE": 4.0,
 }  # fmt: skip
 """What makes gates, and ops that seldom fit."""

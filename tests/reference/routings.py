@@ -179,6 +179,36 @@ def hash_layer(x: Array, w: Weights, ids: Ids) -> Array:
     return each_token(lambda v, e: expert(e, v, w), x, ids)
 
 
+def demix(x: Array, w: Weights, tasks: Ids) -> Array:
+    """Gururangan et al. 2021: the expert of the document's domain, unweighted."""
+    return each_token(lambda v, e: expert(e % len(w["up"]), v, w), x, tasks)
+
+
+def task_level(x: Array, w: Weights, tasks: Ids) -> Array:
+    """Kudugunta et al. 2021, routing by task: the two most probable experts of the task, whose
+    scores are a row of w['tasks'] [tasks, n]; weights renormalised."""
+
+    def token(v: Array, task: int) -> Array:
+        p = softmax(w["tasks"][task % len(w["tasks"])])
+        chosen = top_k(p, 2)
+        return combine(v, chosen, p[chosen] / p[chosen].sum(), w)
+
+    return each_token(token, x, tasks)
+
+
+def sentence_level(x: Array, w: Weights) -> Array:
+    """Kudugunta et al. 2021, routing by sentence: a switch whose router reads the mean of the whole
+    sequence. Not causal."""
+
+    def token(v: Array, whole: Array) -> Array:
+        p = softmax(whole @ w["router"])
+        chosen = top_k(p, 1)
+        return combine(v, chosen, p[chosen], w)
+
+    x = np.asarray(x, np.float64)
+    return each_token(token, x, np.repeat(x.mean(1, keepdims=True), x.shape[1], axis=1))
+
+
 def random_expert(x: Array, w: Weights, ids: Ids) -> Array:
     """Zuo et al. 2022 (THOR): the expert ids[b, t] that was drawn, unweighted."""
     return each_token(lambda v, e: expert(e, v, w), x, ids)

@@ -13,7 +13,17 @@ import tensorflow as tf
 from primitives import Graph
 from primitives.kernels.balancing import Run, assign, auction, balance
 from primitives.lowering.layer import block_function
-from tests.primitives.seed_parts import BATCH, LENGTH, WIDTH, Pass, X, close, passed, weights_of
+from tests.primitives.seed_parts import (
+    BATCH,
+    LENGTH,
+    TASKS,
+    WIDTH,
+    Pass,
+    X,
+    close,
+    passed,
+    weights_of,
+)
 from tests.primitives.test_routing_seeds import SEEDS, base_given, experts, prototypes, routed
 from tests.reference import balancing as balancing
 from tests.reference import routings as routings
@@ -22,7 +32,8 @@ from tests.reference.routings import Array, Ids, Weights, each_token, softmax
 SEED = 5
 EXPERTS = 8
 SILENT = (
-    "cascade", "expert_choice", "hash_layer", "lsh", "peer", "product_key_memory", "soft_mixture",
+    "cascade", "demix", "expert_choice", "hash_layer", "lsh", "peer", "product_key_memory",
+    "soft_mixture",
 )  # fmt: skip
 """Programs that train as they evaluate, with no losses and no states."""
 
@@ -98,13 +109,24 @@ def test_gshard_drops_second_experts_at_random() -> None:
     assert close_losses(run, 0.01 * balancing.switch_loss(p, best(p, 2)))
 
 
-@pytest.mark.parametrize("name", ["switch", "tree", "prefix_mean"])
+@pytest.mark.parametrize("name", ["switch", "tree", "prefix_mean", "sentence_level"])
 def test_switch_losses(name: str) -> None:
     x, w, (_, run) = trained(name)
     if name == "prefix_mean":
         x = np.cumsum(x, axis=1) / np.arange(1, LENGTH + 1)[:, None]
+    if name == "sentence_level":
+        w["router_scores_score"] = w["router_own_score"]
+        x = np.repeat(x.mean(1, keepdims=True), LENGTH, axis=1)
     p = rows_softmax(flat(x @ w["router_scores_score"]))
     assert close_losses(run, 0.01 * balancing.switch_loss(p, best(p, 1)))
+
+
+def test_task_level_routing_has_the_loss_of_what_its_tasks_chose() -> None:
+    x, w, (output, run) = trained("task_level")
+    table = w["task_scores_out_score"][:, 0]
+    assert close(output, routings.task_level(x, experts(w) | {"tasks": table}, TASKS))
+    p = rows_softmax(table[TASKS.reshape(-1) % len(table)])
+    assert close_losses(run, 0.01 * balancing.switch_loss(p, best(p, 2)))
 
 
 def test_prototypes_have_a_loss_each() -> None:

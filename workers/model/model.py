@@ -19,6 +19,7 @@ from keras import ops
 
 from primitives.graph.build import Graph
 from primitives.kernels.balancing import Run
+from primitives.kernels.tasks import ids_of
 from primitives.lowering.cost import program_layers
 from primitives.lowering.dispatch import Recorded
 from primitives.lowering.layer import Array, Lowered, initial_weights, lower
@@ -34,7 +35,7 @@ from workers.model.ends import (
     normed,
 )
 from workers.spec.fit import lowering_options
-from workers.spec.objective import Objective
+from workers.spec.objective import Batch, Objective
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.positions import POSITIONS
 from workers.spec.task import ModelSpec, Task
@@ -143,8 +144,9 @@ class Auxiliary(NamedTuple):
 
 
 Apply = Callable[[Any, Sequence[Any], Any, Any], tuple[Any, Auxiliary]]
-"""(x [batch, T, d_model], weights, tokens [batch, T], random seed [2]) -> (y, auxiliary outputs).
-Pure. A block that does not use a run is given None for tokens and seed."""
+"""(x [batch, T, d_model], weights, tokens [batch, T] with their tasks, random seed [2])
+-> (y, auxiliary outputs). Pure. A block that does not use a run is given None for tokens and
+seed."""
 
 
 class Layer(NamedTuple):
@@ -255,9 +257,9 @@ def logits(
     layers: Sequence[Layer], weights: Sequence[Any], tokens: Any, training: bool, seed: Any,
     outer: EmbeddingAndHead = EMBEDDING_AND_HEAD,
 ) -> tuple[Any, Auxiliary]:  # fmt: skip
-    """Tokens [batch, T] -> logits [batch, T, rows of the embedding]."""
+    """Tokens [batch, T], with their tasks -> logits [batch, T, rows of the embedding]."""
     embedding, *positions, scale, shift = weights[: outer_count(layers, weights)]
-    x = outer.embed(tokens, embedding, *positions)
+    x = outer.embed(ids_of(tokens), embedding, *positions)
     x, auxiliary = through(layers, weights, x, tokens, training, seed)
     return head(x, embedding, scale, shift), auxiliary
 
@@ -303,6 +305,15 @@ def _joined(model: Auxiliary, block: Auxiliary) -> Auxiliary:
     )
 
 
+def prepared(windows: Any, rows: int, seed: Any, objective: Objective) -> tuple[Batch, Any]:
+    """What the objective makes of windows [batch, T + lookahead], for an embedding of so many rows,
+    and what blocks are told of its tokens: their ids with the tasks of their documents."""
+    windows = ops.cast(windows, "int32")
+    ids, random = ids_of(windows), Seeds(seed, OBJECTIVE_STREAM)
+    batch = objective.batch(ids, rows - objective.extra_rows, random)
+    return batch, batch.tokens + (windows - ids)[:, : batch.tokens.shape[1]]
+
+
 def token_losses(
     layers: Sequence[Layer], weights: Sequence[Any], windows: Any, training: bool, seed: Any,
     objective: Objective, outer: EmbeddingAndHead = EMBEDDING_AND_HEAD,
@@ -310,11 +321,9 @@ def token_losses(
     """Losses [batch, T], in nats, of windows [batch, T + lookahead] of tokens, and how much each
     counts (see `objectives.Batch`)."""
     embedding, *positions, scale, shift = weights[: outer_count(layers, weights)]
-    vocabulary = embedding.shape[0] - objective.extra_rows
-    random = Seeds(seed, OBJECTIVE_STREAM)
-    batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
+    batch, tokens = prepared(windows, embedding.shape[0], seed, objective)
     x = outer.embed(batch.tokens, embedding, *positions)
-    x, auxiliary = through(layers, weights, x, batch.tokens, training, seed)
+    x, auxiliary = through(layers, weights, x, tokens, training, seed)
     end = ModelHead((embedding, scale, shift), outer, auxiliary.memory)
     losses = objective.losses if training else objective.scoring
     return losses(x, batch, end), batch.counts, auxiliary
@@ -328,10 +337,10 @@ def remembered(
     [batch, T, d_model]. The layers must be `remembering`."""
     embedding, *positions, scale, shift = weights[: outer_count(layers, weights)]
     windows = ops.cast(windows, "int32")
-    tokens, seed = windows[:, :-1], ops.zeros(2, "int32")
-    x = outer.embed(tokens, embedding, *positions)
+    tokens, ids, seed = windows[:, :-1], ids_of(windows), ops.zeros(2, "int32")
+    x = outer.embed(ids[:, :-1], embedding, *positions)
     x, auxiliary = through(layers, weights, x, tokens, False, seed)
-    losses, right = outer.scored_of(x, embedding, scale, shift, windows[:, 1:])
+    losses, right = outer.scored_of(x, embedding, scale, shift, ids[:, 1:])
     return losses, right, normed(x, scale, shift), auxiliary.memory
 
 
@@ -341,11 +350,8 @@ def predictions(
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """(logits [batch, T, rows of the embedding], targets [batch, T], how much each position counts)
     in evaluation mode."""
-    embedding = weights[0]
-    vocabulary = embedding.shape[0] - objective.extra_rows
-    random = Seeds(seed, OBJECTIVE_STREAM)
-    batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
-    made, _ = logits(layers, weights, batch.tokens, False, seed, outer)
+    batch, tokens = prepared(windows, weights[0].shape[0], seed, objective)
+    made, _ = logits(layers, weights, tokens, False, seed, outer)
     return made, batch.targets, batch.counts
 
 
@@ -356,10 +362,9 @@ def token_choices(
     """The tokens [batch, T] that the model reads in windows [batch, length], and the experts and
     gates [batch, T, entries] of each routed call, in evaluation mode. The layers must record
     choices."""
-    seed, vocabulary = ops.zeros(2, "int32"), weights[0].shape[0] - objective.extra_rows
-    random = Seeds(seed, OBJECTIVE_STREAM)
-    batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
-    _, auxiliary = logits(layers, weights, batch.tokens, False, seed, outer)
+    seed = ops.zeros(2, "int32")
+    batch, tokens = prepared(windows, weights[0].shape[0], seed, objective)
+    _, auxiliary = logits(layers, weights, tokens, False, seed, outer)
     return [batch.tokens, *(part for pair in auxiliary.loads for part in pair)]
 
 

@@ -90,7 +90,29 @@ def measured(run: Run) -> dict[str, float]:
             except Exception as error:
                 error.add_note(f"while the metric '{name}' was measured")
                 raise
+    found |= by_task(run.tested)
     return {name: value for name, value in found.items() if value is not None and isfinite(value)}
+
+
+_OF_TASK = "/"
+"""Between a metric's name and that of a task, in the names of scores of a single task: no row of
+METRICS has it in its name, since which tasks there are a corpus decides."""
+
+
+def of_task(split: str, task: str) -> str:
+    """A form for the names of a task's scores: `test_{}/speeches`, for "loss" and "bpb"."""
+    return f"{split}_{{}}{_OF_TASK}{task.replace('{', '(').replace('}', ')')}"
+
+
+def by_task(scores: Mapping[str, float]) -> dict[str, float]:
+    """The scores of single tasks among these."""
+    return {name: value for name, value in scores.items() if _OF_TASK in name}
+
+
+def all_scores(outcome: Outcome) -> dict[str, float | None]:
+    """Every metric of an outcome by name, None where it was not measured; then those of single
+    tasks."""
+    return {name: row.of(outcome) for name, row in METRICS.items()} | by_task(outcome.metrics)
 
 
 def _usage(name: str) -> Callable[[Run], float | None]:

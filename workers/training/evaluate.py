@@ -26,7 +26,7 @@ from workers.data.tokens import TokenSplits, load_tokens, too_short
 from workers.machine.backends import BACKENDS, use_backend
 from workers.machine.progress import Tell, silent
 from workers.spec.fit import needed_tokens, refused, task_cost, task_graph, window_length
-from workers.spec.metrics import measured
+from workers.spec.metrics import measured, of_task
 from workers.spec.objective import Objective
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.outcome import Budget, Compiled, Job, Measurement, Outcome
@@ -327,18 +327,28 @@ class _Run:
         return loss
 
     def test(self) -> None:
-        """Scores on text that no choice has seen: the test split, how far probabilities there can
-        be trusted, and the test split of the task's other text."""
+        """Scores on text that no choice has seen: the test split, each task's part of it, how far
+        probabilities there can be trusted, and the test split of the task's other text."""
         from workers.engines.calibration import figures
 
         self.test_loss = self.score("test")
         made = figures(self.engine.calibrate(self._slice(self.tokens.test)))
         self.tested = {f"test_{name}": value for name, value in made.items()}
+        for name, width in self.tokens.tasks.items():
+            self.tested |= self._tested(self.tokens.of_task(name), width, of_task("test", name))
         if self.task.transfer is not None:
             other = load_tokens(self.task.transfer, like=self.task.data)
-            loss: float = self.engine.score(self._slice(other.test))
-            bits = loss / math.log(2) / other.bytes_per_token["test"]
-            self.tested |= {"transfer_loss": loss, "transfer_bpb": bits}
+            width = other.bytes_per_token["test"]
+            self.tested |= self._tested(other.test, width, "transfer_{}")
+
+    def _tested(self, tokens: Any, width: float, name: str) -> dict[str, float]:
+        """The scores on a text whose tokens stand for so many bytes; nothing where it is too short
+        for a window."""
+        if len(tokens) < needed_tokens(self.task):
+            return {}
+        loss: float = self.engine.score(self._slice(tokens))
+        bits = loss / math.log(2) / width
+        return {name.format("loss"): loss, name.format("bpb"): bits}
 
     def look_at_experts(self) -> None:
         """Finds what each expert is for, on the validation slice. Where memory does not suffice for
