@@ -282,6 +282,24 @@ def stateful(x: StateType, k: int, context: tuple[int, ...]) -> Inferred:
     return StateType(x.axis, x.size, context)
 
 
+def counted(x: StateType, context: tuple[int, ...]) -> Inferred:
+    """A number that is the same at all positions, with a state of its own."""
+    return _unweighable(x, context) or _slots(x) or StateType(COUNT, 1, context)
+
+
+def placed(x: StateType, n: int) -> Inferred:
+    if x.axis == KEYS:
+        return Mismatch("needs positions of a sequence, not pairs of them", f", got {x}")
+    return _slots(x) or StateType(COUNT, n, x.branches)
+
+
+def limited(x: StateType) -> Inferred:
+    """Entries of a sparse state, of which those of other positions decide."""
+    if x.axis != ENTRIES:
+        return Mismatch("needs a sparse state of gates", f", got {x}")
+    return _slots(x) or x
+
+
 def noisy(x: StateType) -> Inferred:
     if x.axis == KEYS:
         return Mismatch("noise over key positions would differ with the sequence length")

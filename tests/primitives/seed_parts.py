@@ -38,6 +38,8 @@ def weights_of(graph: Graph, seed: int = 4) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
 
     def drawn(name: str, shape: tuple[int, ...], fan_in: int) -> Array:
+        if name.endswith("steps"):
+            return rng.uniform(1000, 1500, shape).astype(np.float32)
         if name.endswith(("threshold", "bias", "sparsity_loss")):
             return rng.uniform(0.3, 0.7, shape).astype(np.float32)
         return (rng.standard_normal(shape) * fan_in**-0.5).astype(np.float32)

@@ -97,6 +97,7 @@ OTHERS = {
     "base": "main.attended", "primer": "main.attended", "mixture_of_depths": "x",
     "campaign_pp": "main.normed", "campaign_conv": "main.normed", "campaign_dense": "main.normed",
     "campaign_routed": "x",
+    "soft_moe": "feed_forward.unit",
 }  # fmt: skip
 """Where the feed-forward reads the residual stream itself, or the stream passes the block by."""
 

@@ -34,12 +34,13 @@ from tests.reference.blocks import TRANSFORMER_WEIGHTS, pre_norm_block, squared_
 from tests.reference.random_programs import LARGE_SEEDS
 from tests.reference.routings import Array, Ids, Weights
 
-BIDIRECTIONAL = ("expert_choice", "sentence_level")
+BIDIRECTIONAL = ("expert_choice", "sentence_level", "soft_moe", "v_moe")
 KINDS: tuple[Kind, ...] = ("every", "blocks", "entries", "runs")
 DEPTH_GATED = ("gate = depth_gate(x)", "out = expert(x, gate) branch=routed")
 """A main for mixture_of_depths, whose gate and feed-forward stand in main."""
 FOR_ALL = (
-    "cascade", "expert_choice", "expert_threshold", "mixture_of_depths", "remoe", "soft_mixture",
+    "cascade", "dense_to_sparse", "expert_choice", "expert_threshold", "mixture_of_depths", "remoe",
+    "remoe_joint", "soft_mixture",
 )  # fmt: skip
 """Programs with a gate for every expert: all but one close most of them."""
 
@@ -120,16 +121,24 @@ def cascade(x: Array, w: Weights) -> Array:
     return routings.cascade(x, {"up": up, "down": down, **gate})
 
 
+def temperature(w: Weights) -> float:
+    (steps,) = w["temperature_steps_steps"]
+    return max(0.3, 2 * math.exp(-steps / 1000))
+
+
 REFERENCES: dict[str, Callable[[Array, Weights], Array]] = {
     "base": base,
     "cascade": cascade,
     "deepseek": deepseek,
+    "dense_to_sparse": lambda x, w: routings.dense_to_sparse(x, experts(w), temperature(w)),
     "demix": lambda x, w: routings.demix(x, experts(w), TASKS),
     "expert_choice": lambda x, w: routings.expert_choice(x, experts(w), share=0.25),
     "expert_threshold": lambda x, w: routings.threshold(
         x, experts(w), w["router_taken_threshold"]
     ),
+    "glam": lambda x, w: routings.st_moe(x, experts(w)),
     "gshard": lambda x, w: routings.gshard(x, experts(w)),
+    "gshard_full": lambda x, w: routings.gshard(x, experts(w)),
     "hash_layer": lambda x, w: routings.hash_layer(x, experts(w), knuth(TOKENS)),
     "lsh": lambda x, w: routings.lsh(x, planes(w)),
     "mixture_of_depths": mixture_of_depths,
@@ -142,15 +151,26 @@ REFERENCES: dict[str, Callable[[Array, Weights], Array]] = {
         x, experts(w), (x @ w["router_scores_frozen"]).argmax(-1)
     ),
     "reinforce": lambda x, w: routings.reinforce(x, experts(w)),
+    "reinforce_baseline": lambda x, w: routings.reinforce(x, experts(w)),
+    "remoe_joint": lambda x, w: routings.remoe(x, experts(w)),
     "remoe": lambda x, w: routings.remoe(x, experts(w)),
     "sentence_level": lambda x, w: routings.sentence_level(x, experts(w, "router_own_score")),
     "sinkhorn": lambda x, w: routings.s_base(x, experts(w)),
+    "soft_moe": lambda x, w: routings.soft_moe(
+        x,
+        {**experts(w, "feed_forward_raw_score"), "scale": w["feed_forward_scores_scale"]},
+    ),
     "soft_mixture": lambda x, w: routings.soft_mixture(x, experts(w)),
     "st_moe": lambda x, w: routings.st_moe(x, experts(w)),
+    "st_moe_full": lambda x, w: routings.st_moe(x, experts(w)),
     "switch": lambda x, w: routings.switch(x, experts(w)),
     "task_level": lambda x, w: routings.task_level(
         x, {**experts(w), "tasks": w["task_scores_out_score"][:, 0]}, TASKS
     ),
+    "thor": lambda x, w: routings.random_expert(
+        x, experts(w), (x @ w["router_scores_frozen"]).argmax(-1)
+    ),
+    "v_moe": lambda x, w: routings.v_moe(x, experts(w), share=0.2625),
     "tree": lambda x, w: routings.tree(
         x, {**experts(w), "inner": w["group_router_scores_score"]}
     ),
@@ -185,7 +205,7 @@ def test_evaluation_is_that_of_the_paper(name: str) -> None:
     for kind in KINDS:
         options = LoweringOptions(2, LENGTH, kind=kind, dynamic=True)
         ways.setdefault(emit(graph, WIDTH, options=options).lines, kind)
-    few = {"soft_mixture": 1, "expert_choice": 3}
+    few = {"soft_mixture": 1, "expert_choice": 3, "soft_moe": 3}
     assert len(ways) == few.get(name, 2 if name in FOR_ALL else 4)
     outputs = []
     for kind in ways.values():
@@ -264,8 +284,8 @@ def test_depths_are_mixed_of_the_whole_block() -> None:
 
 @pytest.mark.parametrize("name", SEEDS)
 def test_costs_are_those_that_the_headers_say(name: str) -> None:
-    """What a token meets costs what a dense feed-forward does, but for product keys; where a token
-    may meet all experts, all of them do, and those that it meets less."""
+    """What a token meets costs what a dense feed-forward does, but for product keys and for a few
+    slots; where a token may meet all experts, all of them do, and those that it meets less."""
     graph = build(load_seed(name, 128), bidirectional=True)
     transformer = build(load_seed("transformer", 128))
     assert isinstance(graph, Graph) and isinstance(transformer, Graph)
@@ -276,9 +296,9 @@ def test_costs_are_those_that_the_headers_say(name: str) -> None:
         for each, options in programs
     )
     assert (runs < 0.9 * flops) == (name in {*FOR_ALL, "tree"} - {"soft_mixture"})
-    few = name in ("peer", "product_key_memory")
+    few = name in ("peer", "product_key_memory", "soft_moe")
     most = 1.13 if name == "sentence_level" else 1.12  # its mean is a product over the sequence
-    assert 0.7 <= flops / dense <= 0.8 if few else 1 <= flops / dense <= most
+    assert 0.7 <= flops / dense <= 0.82 if few else 1 <= flops / dense <= most
 
 
 @pytest.mark.parametrize("tokens", [128, 1024, 65536])

@@ -55,6 +55,8 @@ def test_expressions_read_what_the_row_reads(row: Primitive) -> None:
         assert slots <= {*FIELDS, "k", "w", "v", "name"}
         fields = {FIELDS[slot] for slot in slots & FIELDS.keys()}
         silent = {"in1"} if row.name in ("HASH", "TASK") else set()  # its shape is the tokens'
+        if row.name == "CONSISTENCY":  # the trainer reads its constant
+            fields.add("constant")
         assert fields - silent == {"in1", "in2", "constant"} & {*row.reads}
         assert bool(slots & {"w", "v"}) == (row.weight is not None)
         assert "k" not in slots or "count" in row.reads

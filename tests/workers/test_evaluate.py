@@ -160,7 +160,8 @@ def test_the_engine_trains_as_plain_keras_does(tiny_task, name):
     from primitives import build
     from workers.engines.engine import make_engine
     from workers.engines.optimizer import make_optimizer
-    from workers.model.model import initial_model, model_layers, model_shape, training_loss
+    from workers.model.learning import training_loss
+    from workers.model.model import initial_model, model_layers, model_shape
 
     spec = OptimizerSpec(name=name, learning_rate=0.01, warmup_steps=2, clip_norm=0.5)
     task = changed(tiny_task, optimizer=spec)

@@ -224,6 +224,12 @@ def notes(block: Block, task: Task) -> list[str]:
     if block.uses("policies"):
         found.append("In the search its choices were rewarded token by token (REINFORCE), which "
                      "takes a trainer that knows of it: `fit` leaves that out.")  # fmt: skip
+    if "CONSISTENCY" in block.graph.ops:
+        found.append("In the search each step passed twice, and the predictions were to agree "
+                     "(CONSISTENCY): `fit` passes once.")  # fmt: skip
+    if "JOINT_SPARSITY_LOSS" in block.graph.ops:
+        found.append("In the search all layers steered one weight of their sparsity loss; by `fit` "
+                     "each layer steers its own.")  # fmt: skip
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from primitives.graph.build import Graph
 from primitives.lowering.cost import Cost
@@ -17,6 +17,7 @@ from primitives.registry import Registry
 from workers.spec.outcome import Measurement, Outcome, perplexity
 from workers.spec.task import Task
 
+Score = TypeVar("Score", float, float | None)
 Better = Literal["lower", "higher", "none"]
 Where = Literal["static", "training", "validation", "test", "routing"]
 
@@ -104,7 +105,7 @@ def of_task(split: str, task: str) -> str:
     return f"{split}_{{}}{_OF_TASK}{task.replace('{', '(').replace('}', ')')}"
 
 
-def by_task(scores: Mapping[str, float]) -> dict[str, float]:
+def by_task(scores: Mapping[str, Score]) -> dict[str, Score]:
     """The scores of single tasks among these."""
     return {name: value for name, value in scores.items() if _OF_TASK in name}
 

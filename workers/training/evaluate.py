@@ -21,7 +21,7 @@ from primitives.errors import ProgramError
 from primitives.graph.build import Graph, IllTyped
 from primitives.language.dna import DNA
 from primitives.language.text import parse
-from primitives.lowering.cost import Cost
+from primitives.lowering.cost import Cost, training_passes
 from workers.data.tokens import TokenSplits, load_tokens, too_short
 from workers.machine.backends import BACKENDS, use_backend
 from workers.machine.progress import Tell, silent
@@ -310,7 +310,8 @@ class _Run:
 
     def _flops(self) -> int:
         """Training FLOPs of one step."""
-        return BACKWARD * self.cost.flops_per_token * self._tokens(1)
+        passes = training_passes(self.graph) * BACKWARD
+        return passes * self.cost.flops_per_token * self._tokens(1)
 
     def _windows(self, rng: np.random.Generator, steps: int) -> Any:
         """Windows [steps, batch, length] of the training split, for the objective."""
