@@ -17,10 +17,11 @@ from primitives.graph.live import live_program
 from primitives.kernels.balancing import Run
 from primitives.language.dna import SHARED, Instruction
 from primitives.language.jsonform import from_json, to_json
-from primitives.lowering.behaviour import D_MODEL, evaluated, fixed_inputs
+from primitives.lowering.behaviour import D_MODEL, fixed_inputs
 from primitives.lowering.cost import static_cost
 from primitives.lowering.dispatch import LoweringOptions
 from primitives.lowering.layer import block_function, lower
+from primitives.lowering.numeric import results
 from primitives.lowering.stepwise import not_stepwise
 from primitives.lowering.weights import has_weight, weight_specs
 from primitives.programs.seeds import load_seed
@@ -100,7 +101,7 @@ def test_every_branch_has_the_one_weight(name: str) -> None:
     assert np.abs(expected - x).max() > 0.1
     made = block_function(graph, D_MODEL)(tf.constant(x), [tf.constant(each) for each in values])
     np.testing.assert_allclose(made, expected, rtol=1e-6, atol=1e-9)
-    mine = evaluated(graph, given=values.__getitem__)
+    mine = results(graph.nodes, x, values)[-1]
     np.testing.assert_allclose(mine, expected, rtol=1e-6, atol=1e-9)
 
 
