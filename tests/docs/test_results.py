@@ -17,10 +17,11 @@ from tests.docs.snippets import ROOT
 RESULTS = ROOT / "docs" / "results"
 PAGE = RESULTS / "h200-equal-seconds.md"
 ROUTED = RESULTS / "dense-and-routed.md"
+MIXTURES = RESULTS / "moe-cpu.md"
 
 
 def unpacked(page: Path, folder: Path) -> str:
-    """The database of a page."""
+    """The URL of a page's database."""
     path = folder / "results.db"
     path.write_bytes(lzma.decompress(page.with_suffix(".db.xz").read_bytes()))
     return f"sqlite:///{path}"
@@ -145,3 +146,41 @@ def test_campaigns_of_dense_and_routed_are_derived_again(name: str, routed: str)
 @pytest.mark.parametrize("name", ["pp", "vanilla-1", "vanilla-2", "vanilla-3"])
 def test_the_campaigns_are_derived_again(name: str, storage: str) -> None:
     assert "all the same" in primevo("replay", name, "--storage", storage).stdout
+
+
+PEER = "programs.peer.program=docs/results/moe-cpu-peer.dna"
+D_32 = ("configs/studies/moe.yaml", "--set", "grid.d_model=[32]", "--set", PEER)
+SQUARED = (*D_32, "--set", "programs.dense.vary.d2=[32,64]")
+RELU = (*D_32, "--set", "programs.dense.program=transformer")
+
+
+@pytest.mark.parametrize("command", [SQUARED, RELU, ("widths.yaml",)])
+def test_the_study_of_mixtures(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each cell after 400 steps and each sentence but those on step time is on the page."""
+    monkeypatch.chdir(tmp_path)
+    page = MIXTURES.read_text()
+    (tmp_path / "widths.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    for folder in ("configs", "docs"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    printed = primevo("study", *command, "--storage", unpacked(MIXTURES, tmp_path), "-o", "json")
+    known = printed.stderr.split(" of ")
+    assert known[0].split()[-1] == known[1].split()[0], printed.stderr  # nothing was trained
+    found = json.loads(printed.stdout)
+    cells = [row for row in found["cells"] if row["amount"] == 400]
+    assert len(cells) >= 9
+    for row in cells:
+        assert row["runs"] == 3
+        figures = f"{row['val_bpb']:.4f} | {row['flops_per_token']:,.0f} | {row['params']:,.0f}"
+        paired = " | ".join(at_equal(row, name) for name in ("flops_per_token", "params"))
+        assert f"| {row['cell']} | {figures} | {paired} |" in page
+    sentences = [line for line in found["findings"] if "step time" not in line]
+    assert [line for line in sentences if line not in page] == []
+
+
+def at_equal(row: dict[str, Any], cost: str) -> str:
+    name = f"at_equal_{cost}"
+    if row[name] is None:
+        return ""
+    return f"{row[name]:+.4f} ± {(row[f'{name}_high'] - row[f'{name}_low']) / 2:.4f}"
