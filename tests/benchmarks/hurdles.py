@@ -141,8 +141,7 @@ def promoting(
                 if index not in promoted[rung]:
                     promoted[rung].add(index)
                     return index, rung + 1
-        index = next(new, None)
-        return None if index is None else (index, 0)
+        return next(((index, 0) for index in new), None)
 
     now = 0.0
     while True:
@@ -216,8 +215,8 @@ def main() -> None:
     found, full = curves(data), data["full"]
     rules = [stopping_rule(found, budget_of(*rule, full)) for rule in RULES]
     promotions = [
-        promoting_rule(found, budget_of("top", bands, hurdles, full), *rest)
-        for bands, hurdles, *rest in PROMOTIONS
+        promoting_rule(found, budget_of("top", bands, hurdles, full), eta, least, anew)
+        for bands, hurdles, eta, least, anew in PROMOTIONS
     ]
     made = {"candidates": len(found), "full": full, "rules": rules, "promoting": promotions}
     print(json.dumps(made, indent=1))
