@@ -91,6 +91,7 @@ def layout(graph: Graph, d_model: int, rotary: bool = False) -> Layout:
 _ELEMENTWISE = frozenset({
     "ABS ROOT", "SQUARE", "EXP", "LOG", "C MUL", "ABS", "RECIP", "SIGN", "COS", "SIN", "TANH",
     "SIGMOID", "MAX", "MIN", "MASK", "CUM PROD", "CUM SUM", "STOP_GRAD", "STEP", "NOISE", "UNIFORM",
+    "REMEMBER",
 })  # fmt: skip
 """Ops that treat every unit of a feature axis by itself."""
 _JOINING = frozenset({"ADD", "DIFFERENCE", "DIVIDE", "MULTIPLY"})

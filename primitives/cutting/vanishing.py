@@ -20,7 +20,7 @@ _LINEAR_IN_WEIGHT = frozenset({
 })  # fmt: skip
 _ZERO_STAYS = frozenset({
     "ABS ROOT", "SQUARE", "C MUL", "ABS", "SIGN", "SIN", "TANH", "MASK", "CUM PROD", "CUM SUM",
-    "STOP_GRAD", "STEP", "RED SUM", "RED MEAN", CONCAT, COMBINE,
+    "STOP_GRAD", "STEP", "REMEMBER", "RED SUM", "RED MEAN", CONCAT, COMBINE,
 })  # fmt: skip
 """Ops whose result is 0 where their first input is."""
 

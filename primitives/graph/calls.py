@@ -28,10 +28,24 @@ Calls = tuple[Call, ...]
 def calls(dna: DNA, bidirectional: bool = False) -> list[Calls]:
     """The calls around each node of `build(dna, bidirectional)`, in the order of its nodes. The
     program has to type-check. A node that several calls share lies in the first of them."""
+    return [site.calls for site in sites(dna, bidirectional)]
+
+
+class Site(NamedTuple):
+    """Where a node was made: the calls around it, and the state of its own instruction as
+    SUBROUTINE.STATE. A graph names the value of a subroutine after the state that calls it; this
+    name stays as it is when another instruction becomes the value."""
+
+    calls: Calls
+    state: str
+
+
+def sites(dna: DNA, bidirectional: bool = False) -> list[Site]:
+    """The same with the state that each node is."""
     traced = _Traced(dna, bidirectional)
     output = traced.call(0, 0, 0, ())
     order, _ = canonical(output, traced.inputs, traced.tags, dna.every)
-    return [traced.around[node] for node in order]
+    return [traced.sites[node] for node in order]
 
 
 class _Traced(Inlined):
@@ -39,7 +53,7 @@ class _Traced(Inlined):
 
     def __init__(self, dna: DNA, bidirectional: bool) -> None:
         super().__init__(dna, bidirectional)
-        self.around: list[Calls] = [()]
+        self.sites = [Site((), "x")]
         self._calls: Calls = ()
         self._context: Context = ()
         self._place: Place | None = None
@@ -62,5 +76,8 @@ class _Traced(Inlined):
         return super()._called(step, x, y, context, place)
 
     def _add(self, inputs: tuple[int, ...], tag: Tag, made: StateType, place: Place) -> int:
-        self.around.append(self._calls)
+        index, position = place
+        subroutine = self.dna.subroutines[index]
+        state = f"{subroutine.name}.{subroutine.states[INPUTS + position]}"
+        self.sites.append(Site(self._calls, state))
         return super()._add(inputs, tag, made, place)

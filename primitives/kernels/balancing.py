@@ -14,23 +14,28 @@ import keras
 from keras import ops
 
 from primitives.kernels.routing import between, same_heads, share_of, top_k
+from primitives.kernels.tasks import tasks_of
 
 Tensor = Any
 
 
 class Run:
-    """One pass through a block. It is told whether it trains, the token ids [batch, T] and a source
-    of random numbers (what keras.random calls a seed); it is left with auxiliary `losses` (scalars,
-    times their coefficients), `updates` (new values of states, by name), `policies` (logarithms of
-    the probabilities of sampled experts [batch, T], times coefficients) and, where they are
-    measured, `loads` (see `routing.expert_load`), or `choices` (which experts each token went to,
-    and its gates)."""
+    """One pass through a block. It is told whether it trains, the token ids [batch, T], with the
+    tasks of their documents (`kernels.tasks`), and a source of random numbers (what keras.random
+    calls a seed); it is left with auxiliary `losses` (scalars, times their coefficients), `updates`
+    (new values of states, by name), `together` (for states that all layers of a model move as one:
+    how far this layer would move its own, by name), `policies` (logarithms of the probabilities of
+    sampled experts [batch, T], times coefficients), `baselines` (what of their reward was foreseen
+    [batch, T], and a weight) and, where they are measured, `loads` (see `routing.expert_load`), or
+    `choices` (which experts each token went to, and its gates)."""
 
     def __init__(self, training: Any = False, tokens: Tensor = None, seed: Any = None) -> None:
         self.training, self.tokens, self.seed = bool(training), tokens, seed
         self.losses: list[Tensor] = []
         self.updates: dict[str, Tensor] = {}
+        self.together: dict[str, Tensor] = {}
         self.policies: list[Tensor] = []
+        self.baselines: list[tuple[Tensor, float]] = []
         self.loads: list[tuple[Tensor, Tensor, Tensor]] = []
         self.choices: list[tuple[Tensor, Tensor]] = []
 
@@ -51,12 +56,22 @@ def uniform(x: Tensor, run: Run) -> Tensor:
 
 def hash_experts(x: Tensor, n: int, run: Run) -> tuple[Tensor, Tensor]:
     """One entry a token, of value 1: its id by multiplicative hashing (Knuth, section 6.4), the
-    same for ever (Roller et al. 2021 draw a table at random)."""
-    if run.tokens is None:
-        raise ValueError("this program routes by token ids; call it with tokens=[batch, T]")
-    spread = ops.cast(run.tokens, "int32") * 40503 % 65536
+    same for ever (Roller et al. 2021 draw a table at random), whatever its task: SPAN is a multiple
+    of 65536."""
+    spread = _tokens(run) * 40503 % 65536
     ids = spread * n // 65536
     return ops.ones_like(x[..., :1]), ids[..., None]
+
+
+def task_entries(x: Tensor, n: int, run: Run) -> tuple[Tensor, Tensor]:
+    """One entry a token, of value 1: the number of its document's task, modulo n."""
+    return ops.ones_like(x[..., :1]), (tasks_of(_tokens(run)) % n)[..., None]
+
+
+def _tokens(run: Run) -> Tensor:
+    if run.tokens is None:
+        raise ValueError("this program routes by token ids; call it with tokens=[batch, T]")
+    return ops.cast(run.tokens, "int32")
 
 
 def balance(x: Tensor, run: Run, iterations: int = 8) -> Tensor:
@@ -202,6 +217,61 @@ def sparsity_loss(x: Tensor, power: Tensor, name: str, k: int, weight: float, ru
         run.losses.append(_over_heads(strength * balanced))
         share = ops.mean(active, axis=(0, -2, -1))[..., None]
         run.updates[name] = power + ops.sign(share - k / n)
+    return x
+
+
+def joint_sparsity_loss(
+    x: Tensor, power: Tensor, name: str, k: int, weight: float, run: Run
+) -> Tensor:
+    """`sparsity_loss` with one lambda for all layers of a model, which follows the mean share of
+    their gates that are above 0, as ReMoE has it. A layer by itself is all layers."""
+    if run.training:
+        share = ops.mean(ops.cast(x > 0, power.dtype), axis=(0, -2, -1))[..., None]
+        run.together[name] = share - k / x.shape[-1] + ops.zeros_like(power)
+    return sparsity_loss(x, power, name, k, weight, run)
+
+
+def training_steps(x: Tensor, count: Tensor, name: str, run: Run) -> Tensor:
+    """How many steps of training came before, for each position of x [batch, *heads, T, c]:
+    [batch, *heads, T, 1]."""
+    if run.training:
+        run.updates[name] = count + 1
+    steps = ops.cast(ops.stop_gradient(count)[..., None, :], x.dtype)
+    return ops.zeros_like(x[..., :1]) + steps
+
+
+def at_places(x: Tensor, n: int, start: Tensor = 0) -> Tensor:
+    """For each position of x [batch, *heads, T, c], which of the first n it is, after `start`
+    others: [batch, *heads, T, n], with a 1 at its place, and 0 for later ones."""
+    at = ops.one_hot(start + ops.arange(ops.shape(x)[-2]), n, dtype=x.dtype)
+    return ops.zeros_like(x[..., :1]) + at
+
+
+def prioritised(x: Tensor, ids: Tensor, n: int, share: float) -> Tensor:
+    """Gates [batch, *heads, T, k] of n experts that find room, 0 for the others: an expert takes a
+    share of a sequence's T tokens, first choices before second ones, and among them the tokens
+    whose largest gate is largest (Riquelme et al. 2021, algorithm 2)."""
+    x, ids = same_heads(x, ids)
+    order = ops.argsort(-ops.max(x, axis=-1), axis=-1)[..., None]
+    sorted_ids = ops.take_along_axis(ops.cast(ids, "int32"), order, axis=-2)
+    by_choice = ops.one_hot(ops.swapaxes(sorted_ids, -1, -2), n, dtype="int32")
+    shape = ops.shape(by_choice)  # [batch, *heads, k, T, n]
+    flat = ops.reshape(by_choice, (*shape[:-3], shape[-3] * shape[-2], n))
+    place = ops.reshape(ops.sum(ops.cumsum(flat, axis=-2) * flat, axis=-1), shape[:-1])
+    kept = ops.swapaxes(place <= share_of(ops.shape(x)[-2], share), -1, -2)
+    back = ops.argsort(order, axis=-2)
+    return x * ops.cast(ops.take_along_axis(ops.cast(kept, "int32"), back, axis=-2), x.dtype)
+
+
+def baseline(x: Tensor, foreseen: Tensor, weight: float, run: Run) -> Tensor:
+    """Leaves for the trainer what the block foresees of a token's reward, above the batch's mean:
+    its REINFORCE choices are judged by what the reward has beyond that, and it is trained on the
+    squared difference, times weight (Williams 1992; Clark et al. 2022, RL-R)."""
+    if run.training:
+        single = ops.mean(foreseen, axis=-1)
+        while len(single.shape) > 2:
+            single = ops.mean(single, axis=1)
+        run.baselines.append((single, weight))
     return x
 
 

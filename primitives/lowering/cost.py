@@ -114,6 +114,11 @@ def _with_ends(
     )  # fmt: skip
 
 
+def training_passes(graph: Graph) -> int:
+    """How often a training step passes through the model."""
+    return 2 if "CONSISTENCY" in graph.ops else 1
+
+
 def program_layers(every: int, layers: int) -> tuple[int, ...]:
     """Which of so many layers run a program: the last of every `every`, or the middle one."""
     if every == MIDDLE:

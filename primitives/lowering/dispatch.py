@@ -127,7 +127,14 @@ def strategies(
     routed = [position for position, node in enumerate(nodes) if node.op == DISPATCH]
     chosen: dict[int, Strategy] = {}
     if routed:
-        calls = Calls(nodes, regions(nodes), openness(nodes), d_model, options, rewritten)
+        calls = Calls(
+            nodes,
+            regions(nodes),
+            openness(nodes, options.sequence_length),
+            d_model,
+            options,
+            rewritten,
+        )
         for position in routed:
             chosen[position] = calls.strategy(position, chosen)
     return chosen

@@ -1,7 +1,9 @@
 """Which of a block's states a model remembers a context by, read off the block's graph.
 
 Objectives with memories (Zhong et al. 2022) compare contexts by g, the input of the last block's
-feed-forward. A program has no feed-forward by name, so the rule is about what is computed:
+feed-forward. A program may mark the state, by REMEMBER; of several marks the last one counts, in
+the canonical order. For programs without a mark, which have no feed-forward by name, the rule is
+about what is computed:
 
 1. The last state of d_model channels that all paths from the block's input to its output pass
    through, and after which weights still mix channels. In a Transformer block that is the residual
@@ -27,6 +29,9 @@ from primitives.ops.types import BLOCK
 def memory_of(nodes: Sequence[Node]) -> int:
     """The position of the remembered state among nodes, inputs first, as `rewrite.lowered` gives
     them. Its type is always [T, d_model]."""
+    marked = [place for place, node in enumerate(nodes) if node.op == "REMEMBER"]
+    if marked:
+        return marked[-1]
     output = len(nodes) - 1
     works = [place for place, node in enumerate(nodes) if _works(node)]
     source = _last_passage(nodes, works)

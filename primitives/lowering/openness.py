@@ -35,17 +35,20 @@ _HALF = Openness(0.5)
 
 _KEEPS_ZEROS = frozenset({
     "C MUL", "ABS", "SQUARE", "SIGN", "SCALE", "STOP_GRAD", "DIVIDE", CONCAT,
-    "IMPORTANCE_LOSS", "LOAD_LOSS", "Z_LOSS", "REINFORCE",
+    "IMPORTANCE_LOSS", "LOAD_LOSS", "Z_LOSS", "REINFORCE", "BASELINE", "CONSISTENCY",
 })  # fmt: skip
 """Operations whose result is 0 where input 1 is, and whose gradient there is that of input 1 at
 most."""
 
 
-def openness(nodes: Sequence[Node]) -> list[Openness]:
-    """What is known of the zeros of each node's value."""
+def openness(nodes: Sequence[Node], length: int) -> list[Openness]:
+    """What is known of the zeros of each node's value, in sequences of this length."""
     known: list[Openness] = []
     for node in nodes:
-        known.append(_openness(nodes, node, known))
+        if node.op == "PLACE":  # one position for each of the first
+            known.append(Openness(1 / length, bound=True))
+        else:
+            known.append(_openness(nodes, node, known))
     return known
 
 
@@ -57,7 +60,7 @@ def _openness(nodes: Sequence[Node], node: Node, known: Sequence[Openness]) -> O
         return _HALF
     if node.op in _KEEPS_ZEROS:
         return read[0]
-    if node.op == "SPARSITY_LOSS":  # it steers the share
+    if node.op in ("SPARSITY_LOSS", "JOINT_SPARSITY_LOSS"):  # they steer the share
         steered = node.count / node.type.size
         return read[0]._replace(share=steered) if read[0].share < 1 else _DENSE
     if node.op == "MULTIPLY":

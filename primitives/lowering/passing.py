@@ -113,8 +113,8 @@ def _by_row(node: Node, rewritten: bool) -> bool:
     if node.op in _FIRST_ALONE:
         return not rewritten
     row = PRIMITIVES.get(node.op)
-    if row is None or row.stepwise is None or row.stepwise.looks_back:
-        return False
+    if row is None or row.stepwise is None or row.stepwise.looks_back or row.stepwise.code:
+        return False  # it looks at other rows, or at where a row stands
     return not (row.training or row.random or "run" in row.code)
 
 

@@ -17,7 +17,8 @@ Init = Literal["fan_in", "causal", "ones", "zeros", "table"]
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A weight that a primitive owns, one for each branch and each place that calls it.
+    """A weight that a primitive owns, one for each branch and each place that calls it, or one for
+    all branches where an instruction says `branch=shared`.
 
     Attributes:
         shape: (feature size of input 1, feature size of the result) in scalars -> the shape under
@@ -95,8 +96,8 @@ class Primitive:
             never the smallest. SQUARE has (None, None): what it makes of them stays invisible.
         weight: the weight that it owns, if any.
         commutative: whether its inputs may be exchanged.
-        aligned: whether inputs that lack branch axes of the result get them, of size 1, before
-            `code` reads them.
+        aligned: whether inputs that lack branch axes of the result, and a weight that branches
+            share, get them, of size 1, before `code` reads them.
         bfloat16: whether the product may be computed in bfloat16.
         variants: other expressions than `code`, by the feature axis of input 1. That of KEYS is for
             closed states; an open state has `code`.
@@ -111,6 +112,8 @@ class Primitive:
             has those of the input that it reads.
         reads_indices: whether it reads nothing of input 2 but the indices.
         routing: whether mutation gives it only to programs with a count bank.
+        marks: whether it computes nothing, and marks what it reads for the model around the block.
+            It is never drawn among the operations: a mutation of its own moves the mark.
         training: what it does in training alone, if anything.
         functions: the functions, beside those of `primitives.kernels`, that its expressions call.
         stepwise: how it computes a few new positions from what was kept of earlier ones. None where
@@ -136,6 +139,7 @@ class Primitive:
     makes_indices: bool = False
     reads_indices: bool = False
     routing: bool = False
+    marks: bool = False
     training: str = ""
     functions: tuple[Callable[..., Any], ...] = ()
     stepwise: Stepwise | None = None

@@ -272,6 +272,11 @@ _ROUTING_ROWS = (
         makes_indices=True,
     ),
     _routing(
+        "TASK", "tf.constant(task_ids)", "count", "the task that the token's document belongs to",
+        lambda x, y, n, context: types.hashed(x, n), "task_entries({x}, {k}, run)",
+        makes_indices=True,
+    ),
+    _routing(
         "BALANCE", "8 steps of Sinkhorn", "in1",
         "scores with equal mass for each expert in training, x in evaluation",
         _unary_rule(types.over_experts), "balance({x}, run)", training=_BATCH,
@@ -297,6 +302,26 @@ _ROUTING_ROWS = (
         "x at its expert's largest share of a sequence's positions, else 0",
         _unary_rule(types.over_experts), "top_positions({x}, {c})",
         bidirectional=True,
+    ),
+    replace(
+        _routing(
+            "PLACE", "tf.one_hot(tf.range(T), n)", "in1 count",
+            "1 at its own number for each of the first n positions, 0 for later ones",
+            lambda x, y, n, context: types.placed(x, n), "at_places({x}, {k})",
+        ),
+        stepwise=Stepwise("at_places({x}, {k}, {start})"),
+    ),
+    _routing(
+        "PRIORITY", "tf.argsort along T", "in1 constant",
+        "gates for which their expert has room, else 0: a share of a sequence, largest gates first",
+        _unary_rule(types.limited), "prioritised({x}, {xi}, {n}, {c})",
+        bidirectional=True,
+    ),
+    _routing(
+        "STEPS", "tf.Variable.assign_add(1)", "in1", "how many training steps came before",
+        lambda x, y, k, context: types.counted(x, context),
+        'training_steps({x}, {w}, "{name}", run)',
+        weight=Weight(lambda n, m: (1,), "zeros", trainable=False),
     ),
     _routing(
         "SWITCH_LOSS", "x; adds c n sum(f p)", "in1 in2 constant",
@@ -324,14 +349,38 @@ _ROUTING_ROWS = (
         "x; balanced L1 loss whose weight is steered until k gates are above 0 (ReMoE)",
         'sparsity_loss({x}, {w}, "{name}", {k}, {c}, run)', each=False,
     ),
+    _state(
+        "JOINT_SPARSITY_LOSS", "x; adds a weighted L1", "in1 constant count",
+        "SPARSITY_LOSS with one weight for all layers, steered by the mean of their gates (ReMoE)",
+        'joint_sparsity_loss({x}, {w}, "{name}", {k}, {c}, run)', each=False,
+    ),
     _routing(
         "REINFORCE", "x; adds -c log(p) (reward - mean)", "in1 in2 constant",
         "x; loss on y, the logarithms of the chosen experts' probabilities, by a token's reward",
         _binary_rule(types.with_loss), "reinforce({x}, {y}, {c}, run)",
     ),
+    _routing(
+        "BASELINE", "x; adds c (reward - mean - y)^2", "in1 in2 constant",
+        "x; y foresees a token's reward, and what REINFORCE judges by is the reward beyond it",
+        _binary_rule(types.with_loss), "baseline({x}, {y}, {c}, run)",
+    ),
+    _routing(
+        "CONSISTENCY", "x; adds c (KL(p, q) + KL(q, p)) / 2", "in1 constant",
+        "x; a step passes twice, with other draws, and its predictions p and q are to agree (THOR)",
+        _unary_rule(types.elementwise), "{x}", training="two passes a step",
+    ),
 )  # fmt: skip
 
-PRIMITIVES = Registry("primitive", (*_PRIMER_ROWS, *_ROUTING_ROWS))
+_MARK_ROWS = (
+    Primitive(
+        "REMEMBER", "tf.identity", ("in1",),
+        "x, by which contexts are remembered where the objective has memories",
+        _unary_rule(types.remembered), lambda contracted, read, made: 0, "{x}", marks=True,
+        stepwise=EACH,
+    ),
+)  # fmt: skip
+
+PRIMITIVES = Registry("primitive", (*_PRIMER_ROWS, *_ROUTING_ROWS, *_MARK_ROWS))
 
 
 @lru_cache(maxsize=1 << 16)

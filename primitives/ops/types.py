@@ -142,6 +142,13 @@ def elementwise(x: StateType) -> Inferred:
     return x
 
 
+def remembered(x: StateType) -> Inferred:
+    """A state of the block's type: what a context is remembered by has d_model channels."""
+    if x == BLOCK:
+        return x
+    return Mismatch("only a state of d_model channels can be remembered", f", not {x}")
+
+
 def binary(x: StateType, y: StateType) -> Inferred:
     """Equal feature axes, or a single value on one side, which spreads over the other."""
     if buffer(x.branches) != buffer(y.branches):
@@ -273,6 +280,24 @@ def stateful(x: StateType, k: int, context: tuple[int, ...]) -> Inferred:
     if k > x.size:
         return _too_few(x, k)
     return StateType(x.axis, x.size, context)
+
+
+def counted(x: StateType, context: tuple[int, ...]) -> Inferred:
+    """A number that is the same at all positions, with a state of its own."""
+    return _unweighable(x, context) or _slots(x) or StateType(COUNT, 1, context)
+
+
+def placed(x: StateType, n: int) -> Inferred:
+    if x.axis == KEYS:
+        return Mismatch("needs positions of a sequence, not pairs of them", f", got {x}")
+    return _slots(x) or StateType(COUNT, n, x.branches)
+
+
+def limited(x: StateType) -> Inferred:
+    """Entries of a sparse state, of which those of other positions decide."""
+    if x.axis != ENTRIES:
+        return Mismatch("needs a sparse state of gates", f", got {x}")
+    return _slots(x) or x
 
 
 def noisy(x: StateType) -> Inferred:

@@ -30,7 +30,7 @@ class Curves:
 
     def figure(self) -> Figure:
         """A Plotly figure: search runs solid, final runs dotted."""
-        from search.report.charts import curves
+        from search.report.curvecharts import curves
         from search.report.data import Quality
 
         return curves(self.curves, Quality("nats per token", 1.0), self.names)

@@ -19,7 +19,7 @@ from search.config.programfile import headline, spaced
 from search.config.schema import CampaignConfig
 from search.errors import PrimevoError, UsageError
 from search.evolution import mutation
-from workers.spec.metrics import METRICS
+from workers.spec.metrics import METRICS, all_scores
 from workers.spec.outcome import Budget, Outcome
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ class Evaluation:
     def values(self, metric: str = "val_loss") -> tuple[float, ...]:
         """A metric of each completed run: val_loss, val_bpb, test_loss, test_bpb, step_time_s, or
         another of those that `table` has."""
-        if problem := METRICS.problem(metric):
+        done = [all_scores(run) for run in self.runs.values() if run.status == "completed"]
+        if not any(metric in own for own in done) and (problem := METRICS.problem(metric)):
             raise UsageError(problem)
-        done = (run for run in self.runs.values() if run.status == "completed")
-        return tuple(value for run in done if (value := METRICS[metric].of(run)) is not None)
+        return tuple(value for own in done if (value := own.get(metric)) is not None)
 
     def interval(self, metric: str = "val_loss") -> Interval | None:
         """The mean of a metric with its 95 % interval; None where no run has it."""
@@ -85,7 +85,7 @@ class Evaluation:
         """A row for each run."""
         rows = [
             {"seed": str(seed), "outcome": run.status, "reason": run.reason,
-             **{name: row.of(run) for name, row in METRICS.items()}}
+             **all_scores(run)}
             for seed, run in self.runs.items()
         ]  # fmt: skip
         return Table(rows, ("seed", "outcome", "val_loss", "val_bpb", "test_loss", "test_bpb"))

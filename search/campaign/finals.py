@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 
 from search.campaign.progress import FinalRow
 from search.storage.models import Evaluation
-from workers.spec.metrics import METRICS
+from workers.spec.metrics import METRICS, by_task
 
 TITLES = {
     "transfer_bpb": "transfer bits/byte",
@@ -23,8 +23,10 @@ TITLES = {
 
 def titles(rows: Iterable[FinalRow]) -> dict[str, str]:
     """Those that any of the rows has."""
-    known = {name for row in rows for name in row.tested}
-    return {name: title for name, title in TITLES.items() if name in known}
+    known = {name: 0.0 for row in rows for name in row.tested}
+    tasks = [name for name in by_task(known) if name.startswith("test_bpb")]
+    named = {name: f"{name.partition('/')[2]} bits/byte" for name in tasks}
+    return {name: title for name, title in (named | TITLES).items() if name in known}
 
 
 def with_tested(
@@ -39,7 +41,7 @@ def with_tested(
         Evaluation.outcome == "completed",
     )
     for id, metrics in connection.execute(statement).tuples():
-        for name in names:
+        for name in [*names, *by_task(metrics or {})]:
             value = (metrics or {}).get(name)
             if value is not None:
                 found.setdefault(id, {}).setdefault(name, []).append(value)

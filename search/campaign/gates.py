@@ -204,8 +204,8 @@ def seen(child: Child, rules: Rules) -> Verdict:
 
 
 def does(child: Child, rules: Rules) -> Verdict:
-    """The child does what no earlier candidate does, on fixed inputs. This is asked last, as it
-    takes longer than all the others."""
+    """The child does what no earlier candidate does, on fixed inputs. This is asked late, as it
+    takes longer than what comes before."""
     if not rules.state.spec.compares_behaviour or child.behaviour is None:
         return PASSED
     if child.behaviour == child.parent.behaviour:
@@ -216,6 +216,15 @@ def does(child: Child, rules: Rules) -> Verdict:
     if original in rules.state.pending:
         return Rejected("same behaviour as a candidate in training")
     return Reuse(original)
+
+
+def trainable(child: Child, rules: Rules) -> Verdict:
+    """Nothing speaks for a loss that is not finite within the first steps of training. This is
+    asked last, as it takes longest."""
+    if not rules.state.spec.divergence:
+        return PASSED
+    reason = fit.divergence(child.graph, rules.task)
+    return PASSED if reason is None else Rejected(f"would diverge: {reason}")
 
 
 GATES: Registry[Gate] = Registry(
@@ -229,6 +238,7 @@ GATES: Registry[Gate] = Registry(
         Gate("cost", cost),
         Gate("memory", memory),
         Gate("behaviour", does),
+        Gate("divergence", trainable),
     ),
 )
 """In the order in which a child meets them: types makes the graph that the rest asks about, and

@@ -19,7 +19,7 @@ from search.cli.waiting import waiting
 from search.errors import PrimevoError
 from search.storage.events import Heartbeat
 from search.storage.store import CampaignRow, Store
-from workers.data.corpora import CORPORA, DataError
+from workers.data.corpora import DataError, downloads
 from workers.plugins import PluginError
 from workers.pool.cluster import PoolError
 from workers.pool.pool import Pool
@@ -72,7 +72,7 @@ def on_demand(
 def _check_text(task: Task) -> None:
     """Before workers start, the text is made into tokens, which they would do first, and a split
     too short for a sequence is a PrimevoError. What must be downloaded is left to the workers."""
-    if CORPORA[task.data.source].downloads:
+    if downloads(task.data):
         return
     from workers.data.tokens import load_tokens, too_short
 
@@ -85,7 +85,7 @@ def _check_text(task: Task) -> None:
         shape, rng = (1, task.training.batch_size), np.random.default_rng(0)
         with waiting("grouping the text"):
             objective.draw(tokens.train, window_length(task), shape, rng)
-    if task.transfer is not None and not CORPORA[task.transfer.source].downloads:
+    if task.transfer is not None and not downloads(task.transfer):
         with waiting("making tokens of the other text") as tell:
             other = load_tokens(task.transfer, tell=tell, like=task.data)
         if len(other.test) < window_length(task):

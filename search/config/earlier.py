@@ -12,6 +12,7 @@ BEFORE: dict[tuple[str, ...], Any] = {
     ("search", "limits", "step_time_max"): None,  # no step was too slow
     ("search", "budget", "rule"): "median",
     ("search", "behaviour"): False,
+    ("search", "divergence"): False,
 }
 """What was done before a key existed, where that is not the key's default."""
 

@@ -16,7 +16,14 @@ from primitives.lowering.cost import program_layers
 from primitives.programs.seeds import DEFAULT_WIDTH
 from search.config.document import Document, Keys, of_data, read
 from search.config.parts import at, check_data, load_rows, texts
-from search.config.programfile import CANDIDATE, checked, load_program, spaced, title_of
+from search.config.programfile import (
+    CANDIDATE,
+    checked,
+    load_program,
+    spaced,
+    stored_program,
+    title_of,
+)
 from search.config.schema import CampaignConfig
 from search.config.verdict import StandIns, verdict
 from search.config.wording import note
@@ -80,7 +87,8 @@ def _validated(document: Document) -> CampaignConfig | None:
 
 def _check_programs(document: Document, find: Find | None) -> None:
     """Each seed is the name of a seed program, or a file or a candidate that parses and
-    type-checks."""
+    type-checks. The texts of the latter become part of the config, so that a campaign depends on
+    no file or row that may be gone when it goes on."""
     seeds: Any = at(document, "search", "seeds")
     width = at(document, "task", "model", "d_model")
     d_model = width if type(width) is int and width > 0 else DEFAULT_WIDTH
@@ -92,7 +100,7 @@ def _check_programs(document: Document, find: Find | None) -> None:
                     continue
                 storage = at(document, "storage")
                 name = find(name, storage if isinstance(storage, str) else None)
-            seeds[index], _ = load_program(name, d_model, document.base(keys))
+            seeds[index] = stored_program(name, d_model, document.base(keys))
         except PrimevoError as error:
             document.add(keys, str(error))
 

@@ -54,10 +54,7 @@ def check_data(document: Document, *place: str | int) -> None:
     data: Any = at(document, *keys)
     if not isinstance(data, dict):
         return
-    files: Any = data.get("files")
-    for index, pattern in texts(files):
-        folder = document.base((*keys, "files", index)).resolve()
-        files[index] = str(folder / os.path.expanduser(pattern))
+    resolve_files(document, data, keys)
     if data.get("tokenizer") == "bpe" and find_spec("tokenizers") is None:
         text = "bpe needs the package tokenizers: pip install 'primevo[bpe]'"
         document.add((*keys, "tokenizer"), text)
@@ -65,7 +62,23 @@ def check_data(document: Document, *place: str | int) -> None:
         _check_text(document, DataSpec.model_validate_json(json.dumps(data)), keys)
 
 
+def resolve_files(document: Document, data: dict[str, Any], keys: Keys) -> None:
+    """Makes names of files absolute; a relative one is relative to its config."""
+    files: Any = data.get("files")
+    for index, pattern in texts(files):
+        folder = document.base((*keys, "files", index)).resolve()
+        files[index] = str(folder / os.path.expanduser(pattern))
+    sources: Any = data.get("sources")
+    for name, part in sources.items() if isinstance(sources, dict) else ():
+        if isinstance(part, dict):
+            resolve_files(document, part, (*keys, "sources", str(name)))
+
+
 def _check_text(document: Document, spec: DataSpec, keys: Keys) -> None:
+    for name, part in spec.sources.items():
+        _check_text(document, part, (*keys, "sources", name))
+    if spec.sources:
+        return
     row = CORPORA[spec.source]
     if row.lacks:
         document.add((*keys, "source"), row.lacks)

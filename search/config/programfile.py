@@ -13,7 +13,7 @@ from primitives.errors import ProgramError, unknown
 from primitives.graph.build import Graph, IllTyped, build
 from primitives.language.dna import DNA, MIDDLE
 from primitives.language.jsonform import from_json
-from primitives.language.text import parse
+from primitives.language.text import parse, render
 from primitives.programs.seeds import load_seed, seed_names
 from search.config.textfile import read_text
 from search.errors import NotFoundError, UsageError
@@ -48,6 +48,17 @@ def load_program(name: str, d_model: int, base: Path = Path()) -> tuple[str, DNA
     if missing and Path(name).name == name and not path.suffix:
         raise UsageError(f"{unknown('seed program', name, seed_names())}; nor is it a file")
     return str(path), read_program(path, d_model)
+
+
+def stored_program(name: str, d_model: int, base: Path = Path()) -> str:
+    """What a config keeps of a program that `load_program` takes: the name of a seed program, or a
+    text of several lines, which for a file begins with a comment that names it."""
+    name, dna = load_program(name, d_model, base)
+    if name in seed_names() or "\n" in name:
+        return name
+    path = Path(name)
+    text = render(dna) if path.suffix == ".json" else read_text(path, "program")
+    return f"# {path.name}\n\n{text}"
 
 
 def title_of(name: str) -> str:

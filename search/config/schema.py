@@ -13,6 +13,7 @@ from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS
 from search.secret import shown
 from workers.machine.backends import BACKENDS
 from workers.spec.metrics import METRICS
+from workers.spec.objectives import OBJECTIVES
 from workers.spec.outcome import Unit
 from workers.spec.pool import PoolSpec, cannot
 from workers.spec.task import Spec, Task, clash
@@ -155,6 +156,10 @@ class SearchSpec(Spec):
         True, description="whether a child that does what an earlier candidate does, on fixed "
         "inputs, takes over its outcome, and one that does what its parent does is refused"
     )  # fmt: skip
+    divergence: bool = Field(
+        True, description="whether a child is refused whose values grow out of bounds, or cross "
+        "zero where it divides or takes a root or logarithm, before anything is trained"
+    )  # fmt: skip
     objectives: tuple[ObjectiveName, ...] = Field(
         ("val_loss",), min_length=1, description="metrics that decide who breeds, each in its own "
         "direction; more than one are weighed by non-dominated rank and crowding (NSGA-II)"
@@ -253,6 +258,18 @@ class CampaignConfig(Spec):
         backend = self.task.training.backend
         if problem := cannot(self.workers, BACKENDS[backend]):
             raise clash(problem, "workers.ahead", "task.training.backend")
+        return self
+
+    @model_validator(mode="after")
+    def _marks_are_read(self) -> Self:
+        objective = self.task.training.objective
+        if self.search.mutations.get("remember") and not OBJECTIVES[objective].remembers:
+            able = ", ".join(name for name, row in OBJECTIVES.items() if row.remembers)
+            raise clash(
+                f"mutation remember marks what objectives with memories read, and {objective} has "
+                f"none; leave it out, or train for one of: {able}",
+                "search.mutations", "task.training.objective",
+            )  # fmt: skip
         return self
 
     def weights_file(self, campaign: str, id: int) -> Path:

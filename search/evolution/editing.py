@@ -84,8 +84,9 @@ def ops_for(dna: DNA, index: int) -> tuple[str | int, ...]:
 @cache
 def vocabulary(experts: bool, size: int) -> tuple[str, ...]:
     """The primitives that a program is given: all but the acausal ones if it speaks of experts,
-    else Primer's language. The table only grows, so its `size` says what is in it."""
-    rows = PRIMITIVES.items()
+    else Primer's language; none that marks. The table only grows, so its `size` says what is in
+    it."""
+    rows = [(name, row) for name, row in PRIMITIVES.items() if not row.marks]
     return tuple(name for name, row in rows if not (row.bidirectional if experts else row.routing))
 
 

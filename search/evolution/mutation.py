@@ -36,6 +36,7 @@ from search.evolution.editing import (
     without,
 )
 from search.evolution.fitting import field_fitting, insert_fitting, share
+from search.evolution.marking import remember
 
 _Number = TypeVar("_Number", int, float)
 
@@ -152,6 +153,7 @@ MUTATIONS: Registry[Mutation] = Registry(
         Mutation("insert_fitting", insert_fitting, "an instruction more, where it runs and fits"),
         Mutation("field_fitting", field_fitting, "a field drawn again that runs, to what fits"),
         Mutation("share", share, "branches share a weight, or have their own again"),
+        Mutation("remember", remember, "another state is what contexts are remembered by"),
     ),
 )
 

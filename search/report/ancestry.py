@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from primitives.errors import ProgramError
+from primitives.graph.live import live_program
+from primitives.language.text import parse, render
 from search.campaign import queries as campaign_queries
 from search.campaign.queries import Record
 from search.report import data, difference, queries, words
@@ -57,15 +60,23 @@ def steps(
     return made
 
 
+def live_text(text: str) -> str:
+    """What of a program runs; a text that is no program as it is."""
+    try:
+        return render(live_program(parse(text)))
+    except ProgramError:
+        return text
+
+
 def beside_seed(store: Store, name: str, id: int) -> Beside:
     root = int(campaign_queries.lineage(store, name, id)[0]["id"] or 0)
     first = root if root != id else 1
     texts = queries.programs(store, name, [first, id])
-    return beside(first, texts[first], texts[id])
+    return beside(first, live_text(texts[first]), live_text(texts[id]))
 
 
 def beside(seed: int, before: str, after: str) -> Beside:
-    """The program `after` beside that of the seed program, `before`."""
+    """The program `after` beside that of the seed program, `before`; both as they run."""
     whole = len(before.splitlines()) + len(after.splitlines())
     return Beside(
         seed,

@@ -5,7 +5,7 @@ Plotly reads a little HTML in its texts, so whatever comes from the database goe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 from textwrap import shorten
 
@@ -15,7 +15,7 @@ from search.campaign.progress import FinalRow
 from search.campaign.queries import Record
 from search.report import data
 from search.report.data import Bin, MutationRow, Quality, Spending
-from search.report.queries import Curve, Run
+from search.report.queries import Run
 from search.report.verdict import mean_interval
 
 BLUE, ORANGE, GREY, GREEN = "#3b82d6", "#e0742f", "#8b93a1", "#2f9e6e"
@@ -92,7 +92,7 @@ def progress(runs: Sequence[Run], quality: Quality, hurdles: int, seed: Run | No
     if seed is not None and seed.fitness is not None:
         _line_across(figure, quality.of(seed.fitness), 1, last)
     scores = [score for run in runs if (score := quality.of(run.fitness)) is not None]
-    return _framed(figure, "results, in the order they came", quality.unit, data.usual(scores))
+    return framed(figure, "results, in the order they came", quality.unit, data.usual(scores))
 
 
 def trade(
@@ -136,7 +136,7 @@ def trade(
             )
     full = [run for run in shown if data.kind(run, hurdles) == "trained in full"] or shown
     scores = [score for run in full if (score := quality.of(run.fitness)) is not None]
-    _framed(figure, label, quality.unit, data.usual(scores))
+    framed(figure, label, quality.unit, data.usual(scores))
     limits = data.usual([value for run in shown if (value := cost(run)) is not None], 0.99)
     return figure.update_xaxes(range=limits)
 
@@ -179,7 +179,7 @@ def savings(sums: Sequence[Spending], unit: str) -> go.Figure:
                 line={"color": colour, "width": 1},
             )
         )
-    return _framed(figure, "results, in the order they came", f"{unit}, summed")
+    return framed(figure, "results, in the order they came", f"{unit}, summed")
 
 
 def mutations(rows: Sequence[MutationRow], quality: Quality) -> go.Figure:
@@ -204,42 +204,12 @@ def mutations(rows: Sequence[MutationRow], quality: Quality) -> go.Figure:
             error_x={"type": "data", "array": arms, "color": GREY, "thickness": 1.5},
         )
     )
-    _framed(figure, f"mean gain, {quality.unit}", "")
+    framed(figure, f"mean gain, {quality.unit}", "")
     # A mutation with few children has an interval that would squeeze every bar: it runs off.
     low, high = min([0.0, *centres]), max([0.0, *centres])
     room = 0.5 * (high - low) or 1.0
     figure.update_xaxes(range=(low - room, high + room))
     return figure.update_yaxes(type="category").update_layout(height=120 + 36 * len(shown))
-
-
-def curves(found: Iterable[Curve], quality: Quality, names: Mapping[int, str]) -> go.Figure:
-    """Validation scores along training: a candidate a colour, its search run solid and its final
-    runs dotted."""
-    figure = go.Figure()
-    colours = {id: COLOURS[place % len(COLOURS)] for place, id in enumerate(names)}
-    final_seen: set[int] = set()
-    for curve in found:
-        final = curve.kind == "final"
-        name = names[curve.id] + (", final runs" if final else "")
-        figure.add_trace(
-            go.Scatter(
-                x=[point.steps for point in curve.points],
-                y=[quality.of(point.val_loss) for point in curve.points],
-                name=plain(name),
-                legendgroup=plain(name),
-                showlegend=not (final and curve.id in final_seen),
-                mode="lines+markers",
-                line={
-                    "color": colours[curve.id],
-                    "dash": "dot" if final else "solid",
-                    "width": 1.5 if final else 2.5,
-                },
-                marker={"size": 5},
-            )
-        )
-        if final:
-            final_seen.add(curve.id)
-    return _framed(figure, "training steps", quality.unit)
 
 
 def finals(rows: Sequence[FinalRow], scores: Mapping[int, Sequence[float]], unit: str) -> go.Figure:
@@ -270,7 +240,7 @@ def finals(rows: Sequence[FinalRow], scores: Mapping[int, Sequence[float]], unit
             },
         )
     )
-    _framed(figure, f"{unit}, test split", "")
+    framed(figure, f"{unit}, test split", "")
     return figure.update_yaxes(type="category", autorange="reversed").update_layout(
         height=150 + 44 * len(rows)
     )
@@ -294,7 +264,7 @@ def experts(records: Sequence[Record], quality: Quality) -> go.Figure:
                 marker={"color": colour, "size": 9, "opacity": 0.8},
             )
         )
-    return _framed(figure, "share", quality.unit).update_xaxes(range=(-0.03, 1.03))
+    return framed(figure, "share", quality.unit).update_xaxes(range=(-0.03, 1.03))
 
 
 _DASHES = ("dash", "dot", "dashdot", "longdash")
@@ -379,14 +349,14 @@ def _stacked(
         heights = [counts(each).get(name, 0) for each in bins]
         figure.add_trace(_bars(bins, heights, name, colour))
     figure.update_layout(barmode="stack")
-    return _framed(figure, "results, in the order they came", label)
+    return framed(figure, "results, in the order they came", label)
 
 
 def _final_name(row: FinalRow) -> str:
     return f"seed program ({row.id})" if row.is_seed else f"candidate {row.id}"
 
 
-def _framed(
+def framed(
     figure: go.Figure, x: str, y: str, limits: tuple[float, float] | None = None
 ) -> go.Figure:
     figure.update_layout(

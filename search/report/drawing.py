@@ -19,7 +19,8 @@ from markupsafe import Markup
 
 from primitives.errors import ProgramError
 from primitives.graph.build import COMBINE, CONCAT, DISPATCH, INPUT, Graph, IllTyped, Node, build
-from primitives.graph.calls import Call, Calls, calls
+from primitives.graph.calls import Call, Calls, sites
+from primitives.graph.live import live_program
 from primitives.graph.liveness import TRAITS
 from primitives.language.dna import DNA
 from primitives.language.text import parse
@@ -160,16 +161,18 @@ def _with(drawn: Drawn, mark: Mark) -> Drawn:
 
 
 def _nodes(dna: DNA) -> dict[Key, Drawn]:
+    """The nodes of what runs of a program, whose states have the names that `show` prints."""
+    dna = live_program(dna)
     keys: list[Key] = []
     found: dict[Key, Drawn] = {}
-    for node, path in zip(_graph(dna).nodes, calls(dna, bidirectional=True), strict=True):
+    for node, site in zip(_graph(dna).nodes, sites(dna, bidirectional=True), strict=True):
         key: Key = (
-            tuple(call[:2] for call in path),
-            node.name,
+            tuple(call[:2] for call in site.calls),
+            site.state,
             node.op if node.op in (CONCAT, DISPATCH, COMBINE) else "",
         )
         keys.append(key)
-        found[key] = Drawn(node, path, tuple(keys[place] for place in node.inputs))
+        found[key] = Drawn(node, site.calls, tuple(keys[place] for place in node.inputs))
     return found
 
 
@@ -189,7 +192,7 @@ def _digraph(nodes: Mapping[Key, Drawn], title: str) -> Digraph:
         },
         node_attr={
             "shape": "box", "style": "rounded,filled", "fontname": "Helvetica", "fontsize": "11",
-            "height": "0.3", "margin": "0.09,0.04", "color": "#00000000",
+            "height": "0.3", "margin": "0.17,0.04", "color": "#00000000",
         },
         edge_attr={
             "fontname": "Helvetica", "fontsize": "8", "arrowsize": "0.6", "color": "#8b93a1",

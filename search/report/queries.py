@@ -22,12 +22,24 @@ class Point(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """The scored points of one run, in order. `kind` is search or final."""
+    """The scored points of one run, in order. `kind` is search or final. `training` holds (steps,
+    mean training loss of the steps since the point before)."""
 
     id: int
     kind: str
     seed: int
     points: tuple[Point, ...]
+    training: tuple[tuple[int, float | None], ...] = ()
+
+
+def training_points(curve: Curve) -> list[Point]:
+    """The losses of training as points whose `val_loss` is a training loss; tokens and seconds by
+    the pace of the whole run."""
+    last = curve.points[-1]
+    seconds = (last.train_seconds or 0.0) / last.steps
+    return [
+        Point(at, at * last.tokens // last.steps, at * seconds, loss) for at, loss in curve.training
+    ]
 
 
 class Run(NamedTuple):
@@ -94,7 +106,13 @@ def curves(
     """The curves of the candidates' runs, by candidate and in order of recording; runs without a
     scored point are left out."""
     statement = (
-        select(Evaluation.candidate_id, Evaluation.kind, Evaluation.seed, Evaluation.curve)
+        select(
+            Evaluation.candidate_id,
+            Evaluation.kind,
+            Evaluation.seed,
+            Evaluation.curve,
+            Evaluation.training,
+        )
         .where(
             Evaluation.campaign_id == store.campaign(name).id,
             Evaluation.candidate_id.in_(ids),
@@ -105,10 +123,23 @@ def curves(
     with store.reading() as connection:
         rows = connection.execute(statement).all()
     return [
-        Curve(id, kind, seed, tuple(Point._make(point) for point in curve))
-        for id, kind, seed, curve in rows
+        Curve(
+            id,
+            kind,
+            seed,
+            tuple(map(Point._make, curve)),
+            _losses(training),
+        )
+        for id, kind, seed, curve, training in rows
         if curve
     ]
+
+
+def _losses(
+    stored: Collection[Sequence[float | None]] | None,
+) -> tuple[tuple[int, float | None], ...]:
+    """Losses of training; rows of earlier versions have none."""
+    return tuple((int(at or 0), loss) for at, loss in stored or ())
 
 
 def programs(store: Store, name: str, ids: Collection[int]) -> dict[int, str]:

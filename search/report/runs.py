@@ -12,7 +12,7 @@ from search.errors import UsageError
 from search.report.queries import Point
 from search.storage.models import Candidate, Evaluation
 from search.storage.store import Store
-from workers.spec.metrics import METRICS
+from workers.spec.metrics import METRICS, by_task
 
 Setting = str | int | float
 
@@ -96,7 +96,7 @@ def _tracked(row: Mapping[str, object], name: str, key: str) -> TrackedRun:
     measured = {
         metric: line.formed(_number(row[line.column])) if line.column else _number(own.get(metric))
         for metric, line in METRICS.items()
-    }
+    } | {name: _number(value) for name, value in by_task(own).items()}
     curve = row["curve"]
     assert isinstance(curve, list)
     return TrackedRun(

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from search.report import charts, data, expertcharts
+from search.report import charts, curvecharts, data, expertcharts
 from search.report.queries import Run
 from search.report.view import ROUTED, View
 
@@ -122,8 +122,8 @@ def _curves(view: View) -> list[Chart]:
         return []
     ids = dict.fromkeys(curve.id for curve in view.curves)
     names = {id: "seed program" if id == 1 else f"candidate {id}" for id in ids}
-    caption = "Validation scores as they were recorded along training; final runs are dotted."
-    figure = charts.curves(view.curves, view.quality, names)
+    caption = curvecharts.CAPTION
+    figure = curvecharts.curves(view.curves, view.quality, names)
     return [Chart("curves", "Training curves", caption, figure)]
 
 

@@ -38,8 +38,8 @@ def scatter(
     rows: int,
     plain: bool,
 ) -> str:
-    """Points by label, both axes logarithmic; otherwise as `draw`."""
-    return _drawn(series, title, columns, rows, plain, x_as_log=True, y_as_log=True)
+    """Points by label, with x logarithmic; otherwise as `draw`."""
+    return _drawn(series, title, columns, rows, plain, x_as_log=True)
 
 
 def _drawn(

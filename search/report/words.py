@@ -22,6 +22,8 @@ from primitives.ops.table import PRIMITIVES
 from primitives.ops.types import KEYS, UNITS_PER_WIDTH
 
 _MAIN = "main"
+_CALL = ("in1", "in2")
+"""What a call of a subroutine may read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,10 @@ def _bodies(dna: DNA) -> dict[str, _Body]:
 
 
 def _line(dna: DNA, states: Sequence[str], row: Instruction) -> _Line:
+    op = str(row.op)
+    fields: tuple[str, ...] = PRIMITIVES[row.op].reads if isinstance(row.op, str) else _CALL
     if isinstance(row.op, int):
-        op, fields = dna.subroutines[row.op].name, ("in1", "in2")
-    else:
-        op, fields = row.op, PRIMITIVES[row.op].reads
+        op = dna.subroutines[row.op].name
     places = [place for name, place in (("in1", row.in1), ("in2", row.in2)) if name in fields]
     if isinstance(row.op, int) and row.in1 == row.in2 and row.branch != ROUTED:
         places = places[:1]

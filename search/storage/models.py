@@ -113,7 +113,8 @@ class Evaluation(Base):
     values by name of those metrics (workers.spec.metrics) that have no column of their own; it is
     null in rows of the first versions, which had none. `experts` says what the experts of a final
     run are for (workers.training.specialties); null where no call is routed, and in rows of earlier
-    versions.
+    versions. `training` holds [steps, mean training loss of the steps since the point before]; null
+    in rows of earlier versions.
     """
 
     __tablename__ = "evaluations"
@@ -151,6 +152,7 @@ class Evaluation(Base):
     curve: Mapped[list[list[float | None]]] = mapped_column(JSON)
     metrics: Mapped[dict[str, float | None] | None] = mapped_column(JSON(none_as_null=True))
     experts: Mapped[list[dict[str, object]] | None] = mapped_column(JSON(none_as_null=True))
+    training: Mapped[list[list[float | None]] | None] = mapped_column(JSON(none_as_null=True))
     worker: Mapped[str | None] = mapped_column(String(200))
     finished_at: Mapped[float] = mapped_column(Float)
 

@@ -193,10 +193,10 @@ def _place(config: StudyConfig, task: Task, names: Mapping[str, str]) -> dict[st
 def _data_names(config: StudyConfig) -> dict[str, str]:
     """A short name for each text: its source, and the keys in which the texts differ."""
     dumps = [spec.model_dump(mode="json") for spec in config.grid.data]
-    varied = [key for key in DataSpec.model_fields if len({str(one[key]) for one in dumps}) > 1]
+    varied = [key for key in DataSpec.model_fields if len({str(one.get(key)) for one in dumps}) > 1]
     found: dict[str, str] = {}
     for spec, dump in zip(config.grid.data, dumps, strict=True):
-        parts = [_told(key, dump[key]) for key in varied]
+        parts = [_told(key, dump.get(key)) for key in varied]
         found[spec.model_dump_json()] = " ".join(filter(None, parts)) or spec.source
     return found
 

@@ -13,7 +13,6 @@ theirs (Efron and Tibshirani 1993, chapter 12), so that few cells give wide inte
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,9 @@ from search.report.verdict import LEVEL, Interval
 
 DRAWS = 999
 """Resamples of a law without a floor. One with a floor is fitted by iteration, and gets a third."""
+
+SPAN = 1.5
+"""The largest x of a group over its smallest one from which a power of x is fitted."""
 
 Array = npt.NDArray[np.float64]
 
@@ -56,7 +58,7 @@ class Law:
 
 
 def fit(samples: Sequence[Sample], seed: int = 0) -> Law | None:
-    """The law of these cells; None where no group has cells with different x."""
+    """The law of these cells; None where no group's x spans SPAN."""
     usable = _informative(samples)
     if not usable:
         return None
@@ -82,9 +84,13 @@ def fit(samples: Sequence[Sample], seed: int = 0) -> Law | None:
 
 
 def _informative(samples: Sequence[Sample]) -> list[Sample]:
-    """The cells of groups in which x differs. Others would add a parameter each and say nothing."""
-    kinds = Counter(group for group, _ in {(each.group, each.x) for each in samples})
-    return [each for each in samples if kinds[each.group] > 1]
+    """The cells of groups whose x spans SPAN. Others would add a parameter each and say nothing, or
+    take for a trend in x what differs beside it."""
+    reach: dict[str, list[float]] = {}
+    for each in samples:
+        reach.setdefault(each.group, []).append(each.x)
+    wide = {group for group, xs in reach.items() if max(xs) >= SPAN * min(xs)}
+    return [each for each in samples if each.group in wide]
 
 
 def _design(samples: Sequence[Sample]) -> Array:

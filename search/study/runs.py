@@ -7,6 +7,7 @@ again. Whoever records a run twice records it once.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
@@ -97,9 +98,15 @@ def _plain(outcome: Outcome) -> dict[str, Any]:
 def _outcome(result: Mapping[str, Any]) -> Outcome:
     values = {field.name: result[field.name] for field in fields(Outcome) if field.name in result}
     values["experts"] = tuple(result.get("experts") or ())  # earlier versions had none
+    values["training"] = _training(result.get("training"))
     values["curve"] = _curve(result["curve"])
     values["metrics"] = _measured(result["metrics"])
     return Outcome(**values)
+
+
+def _training(points: Iterable[Any] | None) -> tuple[tuple[int, float], ...]:
+    """Losses of training as they are stored; earlier versions had none."""
+    return tuple((at, math.nan if loss is None else loss) for at, loss in points or ())
 
 
 def _curve(points: Iterable[Any]) -> tuple[Measurement, ...]:
@@ -153,9 +160,10 @@ def _finals(store: Store, setting: Setting, trials: Iterable[Trial]) -> dict[Tri
 
 def _evaluated(row: Any) -> Outcome:
     """The outcome that a row of evaluations holds."""
-    names = {field.name for field in fields(Outcome)} - {"status", "curve", "metrics", "experts"}
+    apart = {"status", "curve", "metrics", "experts", "training"}
+    names = {field.name for field in fields(Outcome)} - apart
     values = {name: getattr(row, name) for name in names}
     return Outcome(
         row.outcome, curve=_curve(row.curve), metrics=_measured(row.metrics),
-        experts=tuple(row.experts or ()), **values,
+        experts=tuple(row.experts or ()), training=_training(row.training), **values,
     )  # fmt: skip

@@ -65,7 +65,8 @@ MEASURES = (
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The law of one program in one measure; None where its cells do not differ in it."""
+    """The law of one program in one measure; None where its cells do not differ in it,
+    or by less than `law.SPAN`."""
 
     program: str
     measure: Measure

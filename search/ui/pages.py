@@ -11,15 +11,14 @@ from urllib.parse import quote
 from jinja2 import Environment
 
 from primitives.errors import ProgramError
-from primitives.graph.live import live_program
-from primitives.language.text import parse, render
+from primitives.language.text import parse
 from search.campaign import queries as campaign_queries
 from search.campaign.queries import Record
 from search.campaign.size import size_of
 from search.config.plugins import stored_config
 from search.config.schema import CampaignConfig
 from search.errors import UsageError
-from search.report import ancestry, charts, data, difference, drawing, page, queries, view
+from search.report import ancestry, curvecharts, data, difference, drawing, page, queries, view
 from search.report.sections import Chart
 from search.storage.store import Store
 from search.ui import recent
@@ -78,7 +77,8 @@ def candidate(store: Store, name: str, id: int) -> str:
     quality = data.quality(runs.values())
     parent = int(record["parent_id"]) if record["parent_id"] is not None else None
     texts = queries.programs(store, name, [1, *above])
-    program = _live(texts[id])
+    live = {each: ancestry.live_text(text) for each, text in texts.items()}
+    program = live[id]
     root = above[0] if above[0] != id else 1
     return fill(
         "candidate.html",
@@ -96,8 +96,8 @@ def candidate(store: Store, name: str, id: int) -> str:
         genome=texts[id] if texts[id].strip() != program.strip() else None,
         picture=drawing.picture(texts[id], texts.get(parent or 0)),
         from_seed=root != parent and root != id and drawing.picture(texts[id], texts[root]),
-        from_parent=parent and difference.difference(_live(texts[parent]), program),
-        beside=None if root == id else ancestry.beside(root, _live(texts[root]), program),
+        from_parent=parent and difference.difference(live[parent], program),
+        beside=None if root == id else ancestry.beside(root, live[root], program),
         lineage=ancestry.steps(store, name, id, runs, quality),
     )  # fmt: skip
 
@@ -110,14 +110,6 @@ def asset(name: str) -> str:
 def failure(title: str, text: str) -> str:
     """A page that says why there is no other one."""
     return fill("failure.html", title=title, text=text)
-
-
-def _live(text: str) -> str:
-    """What of a program runs; a text that is no program as it is."""
-    try:
-        return render(live_program(parse(text)))
-    except ProgramError:
-        return text
 
 
 def _size(text: str, config: CampaignConfig) -> Mapping[str, int | str]:
@@ -173,8 +165,8 @@ def _charts(
     names = {each: f"candidate {each}" for each in ids}
     names |= {parent: f"parent {parent}"} if parent is not None else {}
     names |= {1: "seed program 1"}
-    caption = "Validation scores as they were recorded along training; final runs are dotted."
-    return [Chart("curves", "Score along training", caption, charts.curves(curves, quality, names))]
+    figure = curvecharts.curves(curves, quality, names)
+    return [Chart("curves", "Score along training", curvecharts.CAPTION, figure)]
 
 
 def _moment(at: float | None) -> str:

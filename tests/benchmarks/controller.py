@@ -12,8 +12,9 @@ mutate_check_hash_per_s: children made by `mutate` and checked and hashed by `bu
 controller_steps_per_s: candidates of a campaign that are proposed, gated, recorded and dispatched,
     and whose outcome is recorded, on a SQLite file, one worker that answers at once; the whole run
     of the controller is timed, heartbeats included. One commit a step; a duplicate is recorded
-    together with the next candidate that is trained (`commits_per_s`). Without the gate on
-    behaviour; `steps_with_behaviour_per_s` is with it.
+    together with the next candidate that is trained (`commits_per_s`). Without the gates
+    that run programs; `steps_with_behaviour_per_s` is with the one on behaviour, and
+    `steps_with_divergence_per_s` with the one on divergence, too.
 replay_100k_s: seconds to open a database with a campaign of 100,000 candidates and fold it back
     into the controller's state, with the programs of its population parsed.
 """
@@ -52,7 +53,8 @@ def main() -> None:
         results = {
             **mutate_check_hash(),
             **controller_steps(f"sqlite:///{folder}/steps.db"),
-            **steps_with_behaviour(f"sqlite:///{folder}/behaviour.db"),
+            **steps_with(f"sqlite:///{folder}/behaviour.db", "behaviour"),
+            **steps_with(f"sqlite:///{folder}/divergence.db", "divergence"),
             **replay(f"sqlite:///{folder}/replay.db"),
         }
     print(json.dumps({name: round(value, 3) for name, value in results.items()}))
@@ -93,11 +95,14 @@ def grown(rng: random.Random) -> DNA:
     return dna
 
 
-def campaign(store: Store, candidates: int, behaviour: bool = False) -> CampaignRow:
+def campaign(
+    store: Store, candidates: int, behaviour: bool = False, divergence: bool = False
+) -> CampaignRow:
     config = CampaignConfig(
         search=SearchSpec(
             candidates=candidates,
             behaviour=behaviour,
+            divergence=divergence,
             budget=BudgetSpec(unit="steps", base=25.0, hurdles=2),
             final=FinalSpec(top=0),
         )
@@ -119,12 +124,13 @@ def controller_steps(url: str) -> dict[str, float]:
     }
 
 
-def steps_with_behaviour(url: str) -> dict[str, float]:
+def steps_with(url: str, last: str) -> dict[str, float]:
+    """With the gates that run programs, up to the `last` one."""
     with Store.open(url) as store:
-        row = campaign(store, STEPS, behaviour=True)
+        row = campaign(store, STEPS, behaviour=True, divergence=last == "divergence")
         began = time.perf_counter()
         Controller(store, row, InstantEvaluator()).run()
-        return {"steps_with_behaviour_per_s": STEPS / (time.perf_counter() - began)}
+        return {f"steps_with_{last}_per_s": STEPS / (time.perf_counter() - began)}
 
 
 def replay(url: str) -> dict[str, float]:

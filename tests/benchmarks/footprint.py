@@ -70,9 +70,10 @@ def in_a_process(backend: str, name: str, size: tuple[int, ...]) -> dict[str, An
 
 
 def task(backend: str, name: str, d_model: int, layers: int, length: int, batch: int) -> Any:
+    from tests.reference.seeds import objective_of
     from workers.spec.task import DataSpec, ModelSpec, Task, TrainingSpec
 
-    objective = "masked" if name == "expert_choice" else "next_token"
+    objective = objective_of(name)
     return Task(
         data=DataSpec(max_documents=40),
         model=ModelSpec(d_model=d_model, layers=layers, sequence_length=length),

@@ -15,16 +15,24 @@ losses of the found and the best one, in bits per byte;
 better with time. WORKERS candidates are in flight at a time. The seed program comes first and is
 never stopped. Diverged candidates are left out: they cost the same with and without hurdles. Losses
 between two recorded points are interpolated in the logarithm of the step.
+
+`promoting` is of a rule that campaigns do not have: asynchronous successive halving that pauses
+candidates and promotes them later (ASHA, Li et al. 2020). A free worker takes up the best candidate
+that is paused at the highest hurdle where one is among the top 1/`eta` and not yet promoted, as
+soon as `least` candidates have come there, or else a new one. It goes on from its checkpoint, or,
+for `from_the_start`, begins anew, as it would have to where no checkpoint is kept.
 """
 
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import math
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -41,6 +49,13 @@ RULES: tuple[tuple[Rule, int, int], ...] = (
     ("median", 2, 3), ("top", 2, 3), ("top", 2, 4), ("top", 2, 5), ("top", 3, 2), ("top", 3, 3),
     ("top", 4, 2), ("top", 5, 2), ("top", 6, 2), ("top", 8, 2),
 )  # fmt: skip
+
+
+PROMOTIONS: tuple[tuple[int, int, float, int, bool], ...] = (
+    (2, 5, 2, 1, False), (2, 5, 2, 16, False), (2, 5, 2.5, 1, False), (2, 5, 2.5, 8, False),
+    (3, 3, 3, 16, False), (2, 5, 2, 16, True), (2, 5, 2.5, 8, True), (3, 3, 3, 16, True),
+)  # fmt: skip
+"""How many times longer each band is, hurdles, and `promoting`'s `eta`, `least`, `anew`."""
 
 
 class Curve(NamedTuple):
@@ -68,6 +83,9 @@ class Replay(NamedTuple):
     winner: int
     loss: float
     in_full: float
+
+
+Replayed = Callable[[Sequence[Curve], BudgetSpec], Replay]
 
 
 def curves(data: dict[str, Any]) -> list[Curve]:
@@ -107,29 +125,63 @@ def replay(order: Iterable[Curve], budget: BudgetSpec, workers: int = WORKERS) -
     return Replay(cost / count, best[1].id, best[1].losses[-1], full / (count - 1))
 
 
+def promoting(
+    order: Sequence[Curve], budget: BudgetSpec, eta: float, least: int, anew: bool = False
+) -> Replay:
+    """Candidates that are paused at each hurdle, and promoted from there; see above."""
+    ends = (*budget.points, budget.full)
+    at_rung: list[list[tuple[float, int]]] = [[] for _ in ends]
+    promoted: list[set[int]] = [set() for _ in ends]
+    new, running, cost = iter(range(len(order))), list[tuple[float, int, int]](), 0.0
+
+    def next_run() -> tuple[int, int] | None:
+        for rung in reversed(range(budget.hurdles)):
+            best = at_rung[rung][: int(len(at_rung[rung]) / eta)]
+            for _, index in best if len(at_rung[rung]) >= least else ():
+                if index not in promoted[rung]:
+                    promoted[rung].add(index)
+                    return index, rung + 1
+        return next(((index, 0) for index in new), None)
+
+    now = 0.0
+    while True:
+        while len(running) < WORKERS and (found := next_run()):
+            index, rung = found
+            steps = ends[rung] - (ends[rung - 1] if rung and not anew else 0.0)
+            cost += steps / budget.full
+            heappush(running, (now + steps, index, rung))
+        if not running:
+            break
+        now, index, rung = heappop(running)
+        curve = order[index]
+        loss = curve.at(ends[rung]) if rung < budget.hurdles else curve.losses[-1]
+        insort(at_rung[rung], (loss, index))
+    winner = order[min(itertools.chain.from_iterable(at_rung))[1]]
+    full = len(at_rung[-1]) / len(order)
+    return Replay(cost / len(order), winner.id, winner.losses[-1], full)
+
+
 def budget_of(rule: Rule, eta: int, hurdles: int, full: float) -> BudgetSpec:
     """A budget of that many steps; its base need not be whole here."""
     bands = BudgetSpec(unit="seconds", base=1, hurdles=hurdles, eta=eta, rule=rule).full
     return BudgetSpec(unit="seconds", base=full / bands, hurdles=hurdles, eta=eta, rule=rule)
 
 
-def judged(found: Sequence[Curve], budget: BudgetSpec) -> dict[str, Any]:
+def judged(found: Sequence[Curve], budget: BudgetSpec, replayed: Replayed) -> dict[str, Any]:
     """One rule in all orders."""
     seed, children = found[0], list(found[1:])
     best, *others = sorted(found, key=lambda curve: curve.losses[-1])[:3]
     near = {best.id, *(curve.id for curve in others)}
     replays = [
-        replay([seed, *Random(number).sample(children, len(children))], budget)
+        replayed([seed, *Random(number).sample(children, len(children))], budget)
         for number in range(ORDERS)
     ]
-    recorded = replay(found, budget)
+    recorded = replayed(found, budget)
 
     def excess(one: Replay) -> float:
         return (one.loss - best.losses[-1]) / math.log(2)
 
     return {
-        "rule": budget.rule,
-        "eta": budget.eta,
         "hurdles": [round(point, 1) for point in budget.points],
         "times_fewer_steps": round(1 / fmean(one.cost for one in replays), 2),
         "same_winner_of_5": sum(one.winner == best.id for one in replays[:5]),
@@ -137,7 +189,6 @@ def judged(found: Sequence[Curve], budget: BudgetSpec) -> dict[str, Any]:
         "one_of_3": round(fmean(one.winner in near for one in replays), 3),
         "excess_bpb": round(fmean(map(excess, replays)), 4),
         "in_full": round(fmean(one.in_full for one in replays), 3),
-        "meant": round(budget.full_share, 3),
         "recorded_order": {
             "times_fewer_steps": round(1 / recorded.cost, 2),
             "same_winner": recorded.winner == best.id,
@@ -147,11 +198,28 @@ def judged(found: Sequence[Curve], budget: BudgetSpec) -> dict[str, Any]:
     }
 
 
+def stopping_rule(found: Sequence[Curve], budget: BudgetSpec) -> dict[str, Any]:
+    made = {"rule": budget.rule, "eta": budget.eta, **judged(found, budget, replay)}
+    return {**made, "meant": round(budget.full_share, 3)}
+
+
+def promoting_rule(
+    found: Sequence[Curve], budget: BudgetSpec, eta: float, least: int, anew: bool
+) -> dict[str, Any]:
+    made = judged(found, budget, lambda order, spec: promoting(order, spec, eta, least, anew))
+    return {"eta": eta, "least": least, "from_the_start": anew, **made}
+
+
 def main() -> None:
     data = json.loads(gzip.decompress(CURVES.read_bytes()))
-    found = curves(data)
-    rules = [judged(found, budget_of(*rule, data["full"])) for rule in RULES]
-    print(json.dumps({"candidates": len(found), "full": data["full"], "rules": rules}, indent=1))
+    found, full = curves(data), data["full"]
+    rules = [stopping_rule(found, budget_of(*rule, full)) for rule in RULES]
+    promotions = [
+        promoting_rule(found, budget_of("top", bands, hurdles, full), eta, least, anew)
+        for bands, hurdles, eta, least, anew in PROMOTIONS
+    ]
+    made = {"candidates": len(found), "full": full, "rules": rules, "promoting": promotions}
+    print(json.dumps(made, indent=1))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ import numpy as np
 
 from primitives.graph.build import Graph, build
 from primitives.programs.seeds import load_seed
-from tests.reference.random_programs import DENSE_SEEDS
 from workers.machine.backends import BACKENDS, configure
 from workers.machine.devices import Layout
 from workers.spec.task import ModelSpec, Task, TrainingSpec
@@ -37,6 +36,8 @@ TASKS = {
 }
 STEPS = {"cpu": 5, "gpu": 50}
 ROUNDS = 7
+WRITTEN = ("primer", "primer_ez", "transformer", "transformer_gelu", "transformer_pp")
+"""The seed programs that `handwritten` has by hand."""
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--device", choices=TASKS, default="cpu")
     parser.add_argument("--backend", choices=BACKENDS, default="tensorflow")
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
-    parser.add_argument("--only", nargs="*", choices=DENSE_SEEDS, default=DENSE_SEEDS)
+    parser.add_argument("--only", nargs="*", choices=WRITTEN, default=WRITTEN)
     given = parser.parse_args()
     gpu = given.device == "gpu"
     configure(given.backend, Layout(1, os.cpu_count() or 1 if gpu else 1, float(gpu)), None)

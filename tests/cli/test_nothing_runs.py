@@ -4,10 +4,12 @@ every import, `exec`, `open` and process that Python makes."""
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
 import pickle
+import re
 import sqlite3
 import subprocess
 import sys
@@ -238,6 +240,42 @@ def test_the_hook_sees_the_plug_in_that_a_config_names(
     events = {event for event, _ in made["seen"]}
     assert events >= {"exec", "compile", "open", "os.system"}
     assert ["exec", str(tmp_path / "primevo_seen.py")] in made["seen"]
+
+
+RUNS_TEXT = {
+    ("primitives/lowering/layer.py", "exec"),
+    ("primitives/lowering/behaviour.py", "eval"),
+    ("primitives/lowering/numeric.py", "eval"),
+    ("workers/export/export.py", "exec"),
+    ("workers/engines/jax_steps.py", "pickle.loads"),
+    ("workers/plugins.py", "importlib.import_module"),
+    ("workers/machine/backends.py", "pkgutil.resolve_name"),
+    ("workers/pool/worker.py", "resolve_name"),
+    ("primitives/kernels/__init__.py", "import_module"),
+    ("primevo/__init__.py", "import_module"),
+}
+"""The places that docs/security.md names, and what they call."""
+
+
+def test_only_named_places_run_text() -> None:
+    """Every call in the product's source that runs, imports or unpickles what it is given."""
+    calls = re.compile(
+        r"(builtins\.)?(eval|exec|__import__)|(importlib|pickle|marshal|shelve|dill|cloudpickle)"
+        r"\.(?!dumps|invalidate_caches)\w+|import_module|(pkgutil\.)?resolve_name|os\.(system|popen|exec\w*|"
+        r"spawn\w*)|yaml\.(load|unsafe_load|full_load)"
+    )
+    found = set()
+    for package in ("primevo", "search", "primitives", "workers"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if not isinstance(node, ast.Call):
+                    continue
+                name = ast.unparse(node.func)
+                shell = any(each.arg == "shell" for each in node.keywords)
+                if shell or calls.fullmatch(name):
+                    found.add((path.relative_to(ROOT).as_posix(), name))
+    assert found <= RUNS_TEXT, found - RUNS_TEXT
+    assert ("primitives/lowering/layer.py", "exec") in found
 
 
 @pytest.mark.slow

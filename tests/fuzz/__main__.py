@@ -2,7 +2,8 @@
 
 Prints a JSON report: for each target the executions, the distinct refusals, the slowest input and
 the findings, each with the input in hexadecimal digits. The exit code is 1 where anything was
-found. An input that takes more than HANG_S seconds is a finding.
+found. An input that takes more than HANG_S seconds of CPU time, or WAIT_S by the clock, is a
+finding; times in the report are of the CPU, too.
 
 The engine `atheris` (pip install atheris) is guided by coverage, one target at a time, in a process
 of its own for each; the engine `mutants`, the default, needs nothing and knows the words of each
@@ -29,6 +30,7 @@ from tests.fuzz.mutate import mutated
 from tests.fuzz.report import Seen, kind
 
 HANG_S = 20
+WAIT_S = 300
 TURN_S = 5.0
 """How long a target is fuzzed before it is the next one's turn."""
 
@@ -93,9 +95,10 @@ def one(name: str, data: bytes, seen: Seen) -> None:
     """One input, with what came of it noted."""
     from tests.fuzz.targets import TARGETS
 
-    began = time.monotonic()
-    before = signal.signal(signal.SIGALRM, _hang)
-    signal.alarm(HANG_S)
+    began = time.process_time()
+    before = {each: signal.signal(each, _hang) for each in (signal.SIGPROF, signal.SIGALRM)}
+    signal.setitimer(signal.ITIMER_PROF, HANG_S)
+    signal.alarm(WAIT_S)
     try:
         refusal = TARGETS[name].attempt(data)
     except Exception as error:
@@ -106,16 +109,19 @@ def one(name: str, data: bytes, seen: Seen) -> None:
         if refusal is not None:
             seen.refusals[kind(refusal)] += 1
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-        took = time.monotonic() - began
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        took = time.process_time() - began
         seen.executions += 1
         seen.seconds += took
         seen.slowest_s = max(seen.slowest_s, took)
 
 
 def _hang(number: int, frame: FrameType | None) -> None:
-    raise Hang(f"more than {HANG_S} s")
+    what = f"{HANG_S} s of CPU time" if number == signal.SIGPROF else f"{WAIT_S} s"
+    raise Hang(f"more than {what}")
 
 
 def _with_atheris(names: list[str], seconds: float, seed: int) -> dict[str, Any]:

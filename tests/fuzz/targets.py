@@ -273,7 +273,7 @@ def database_row(data: bytes) -> str | None:
     from search.campaign.replay import replay
     from search.report.page import render as page
     from search.storage.store import Store
-    from search.study import kept
+    from search.study import kept, prunings
 
     place, _, value = data.partition(b"|")
     rng = random.Random(place)
@@ -294,6 +294,7 @@ def database_row(data: bytes) -> str | None:
         lambda store: queries.top(store, "first"), lambda store: replay(store, "first"),
         lambda store: queries.lineage(store, "first", 9), _known_runs,
         lambda store: [kept.runs(store, each.study) for each in kept.studies(store)],
+        lambda store: [each.record for each in prunings.prunings(store)],
         lambda store: [queries.stored_program(store, store.campaign("first"), id)
                        for id in range(1, 13)],
     ]  # fmt: skip
@@ -319,7 +320,7 @@ def _known_runs(store: Any) -> None:
     known(store, made, [(each, seed) for each in hashes for seed in made.seeds])
 
 
-TABLES = ("campaigns", "candidates", "evaluations", "study_runs")
+TABLES = ("campaigns", "candidates", "evaluations", "study_runs", "prunings")
 
 
 def _row_values() -> list[bytes]:

@@ -17,7 +17,9 @@ from primitives.programs.seeds import load_seed
 from tests.reference.routings import Array, Ids
 
 WIDTH, BATCH, LENGTH = 16, 2, 12
-TOKENS = np.random.default_rng(3).integers(0, 256, (BATCH, LENGTH))
+TASKS = np.array([[0, 0, 0, 5, 5, 5, 5, 2, 2, 2, 2, 2], [13, 3, 3, 3, 3, 3, 3, 1, 1, 1, 0, 0]])
+"""Two are equal modulo 8."""
+TOKENS = np.random.default_rng(3).integers(0, 256, (BATCH, LENGTH)) + 2**17 * TASKS
 X = np.random.default_rng(1).standard_normal((BATCH, LENGTH, WIDTH)).astype(np.float32)
 
 
@@ -36,6 +38,8 @@ def weights_of(graph: Graph, seed: int = 4) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
 
     def drawn(name: str, shape: tuple[int, ...], fan_in: int) -> Array:
+        if name.endswith("steps"):
+            return rng.uniform(1000, 1500, shape).astype(np.float32)
         if name.endswith(("threshold", "bias", "sparsity_loss")):
             return rng.uniform(0.3, 0.7, shape).astype(np.float32)
         return (rng.standard_normal(shape) * fan_in**-0.5).astype(np.float32)

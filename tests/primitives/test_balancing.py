@@ -32,7 +32,7 @@ from tests.primitives.test_conformance_routing import (
 )
 from tests.reference import balancing as reference
 
-LOSSES = [name for name in NAMES if name.endswith("_LOSS") or name == "REINFORCE"]
+LOSSES = [name for name in NAMES if name.endswith("_LOSS") or name in ("REINFORCE", "BASELINE")]
 IN_HEADS = ((3,), (3,), (3,), (3,), (3,))
 
 
@@ -113,7 +113,7 @@ def heads_mean(function: Callable[..., float], *arrays: np.ndarray) -> float:
 def logged(name: str, types: tuple[StateType, StateType]) -> tuple[Case, Run, tf.GradientTape]:
     """A loss's op on three heads, in training."""
     made, run = case(name, types, IN_HEADS, 5), Run(training=True)
-    if name in ("IMPORTANCE_LOSS", "SPARSITY_LOSS"):
+    if name == "IMPORTANCE_LOSS" or name.endswith("SPARSITY_LOSS"):
         made.values = [tf.nn.relu(value) for value in made.values]
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(made.values)
@@ -154,6 +154,31 @@ def test_sparsity_loss_steers_its_weight() -> None:
     steps = np.sign(np.array(active) - made.count / EXPERTS)[:, None]
     np.testing.assert_allclose(run.updates["w"], np.array(made.w) + steps)
     assert set(steps.ravel()) - {0.0}
+
+
+def test_a_joint_sparsity_loss_says_how_far_its_share_is_off() -> None:
+    """Its loss, and what a layer by itself does, are those of SPARSITY_LOSS."""
+    made, run, _ = logged("JOINT_SPARSITY_LOSS", (SCORES, ONE))
+    _, alone, _ = logged("SPARSITY_LOSS", (SCORES, ONE))
+    np.testing.assert_array_equal(run.losses, alone.losses)
+    np.testing.assert_array_equal(run.updates["w"], alone.updates["w"])
+    active = [np.mean(gates > 0) for gates in tokens_of(made.values[0])]
+    np.testing.assert_allclose(run.together["w"][:, 0], np.array(active) - made.count / EXPERTS)
+
+
+def test_steps_are_counted_in_training() -> None:
+    made, run = case("STEPS", (SCORES, ONE), IN_HEADS, 5), Run(training=True)
+    np.testing.assert_array_equal(
+        made.run(run)[:, :, 0, 0], np.array(made.w)[None, :, 0].repeat(BATCH, 0)
+    )
+    np.testing.assert_array_equal(run.updates["w"], np.array(made.w) + 1)
+
+
+def test_baselines_are_left_to_the_trainer() -> None:
+    made, run, _ = logged("BASELINE", (SPARSE, ONE))
+    ((foreseen, weight),) = run.baselines
+    np.testing.assert_allclose(foreseen, np.array(made.values[1]).mean((1, 3)))
+    assert weight == CONSTANT and run.losses == run.policies == []
 
 
 def test_reinforce_leaves_log_probabilities_to_the_trainer() -> None:
@@ -206,7 +231,8 @@ def test_losses_are_of_scores_in_any_heads(
         run = Run(training=True)
         case(name, types, branches, 3).run(run)
         assert all(np.isfinite(loss) and np.ndim(loss) == 0 for loss in run.losses)
-        assert [np.shape(policy) for policy in run.policies] == [(BATCH, LENGTH)] * (not run.losses)
+        left = [*run.policies, *(foreseen for foreseen, _ in run.baselines)]
+        assert [np.shape(each) for each in left] == [(BATCH, LENGTH)] * (not run.losses)
 
 
 @pytest.mark.parametrize("op", ["NOISE", "UNIFORM"])

@@ -24,12 +24,12 @@ from primitives.lowering.expression import Name
 from primitives.lowering.operation import operation
 from primitives.lowering.render import source
 from primitives.ops.table import PRIMITIVES, Primitive, infer
-from primitives.ops.types import CHANNELS, COUNT, KEYS, Mismatch, StateType
+from primitives.ops.types import BLOCK, CHANNELS, COUNT, KEYS, Mismatch, StateType
 
 BATCH, LENGTH, WIDTH = 2, 5, 16
 CONSTANT, DIM = 0.25, 4
 Branches = tuple[int, ...]
-NAMES = [name for name, row in PRIMITIVES.items() if not row.routing]
+NAMES = [name for name, row in PRIMITIVES.items() if not (row.routing or row.marks)]
 BINARY = [name for name in NAMES if PRIMITIVES[name].binary]
 WEIGHTED = [name for name in NAMES if PRIMITIVES[name].weight]
 
@@ -304,6 +304,23 @@ def test_convolutions_fit_any_length(name: str, length: int) -> None:
         x = tf.random.stateless_normal((BATCH, length, shape(NARROW)[-1]), seed=(1, 2))
         ours, theirs = lowering(nodes)(x, None, w), by_tf(nodes, x, x, w)
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+def test_a_mark_is_the_identity_of_a_state_of_the_blocks_type() -> None:
+    row = PRIMITIVES["REMEMBER"]
+    assert row.tf == "tf.identity" and row.marks and row.flops(8, 8, 8) == 0
+    assert infer("REMEMBER", BLOCK, BLOCK, DIM, ()) == BLOCK
+    nodes = nodes_of("REMEMBER", BLOCK, ONE, BLOCK, ())
+    x = tf.random.stateless_normal(shape(BLOCK), seed=(1, 2))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        ours, theirs = lowering(nodes)(x, None, None), tf.identity(x)
+        totals = tf.reduce_sum(ours * ours), tf.reduce_sum(theirs * theirs)
+    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(*(tape.gradient(total, x) for total in totals))
+    for other in (*KINDS, branched(BLOCK, (2,))):
+        told = infer("REMEMBER", other, other, DIM, ())
+        assert isinstance(told, Mismatch) and "d_model channels can be remembered" in str(told)
 
 
 def test_four_branched_calls_may_nest_and_no_more() -> None:

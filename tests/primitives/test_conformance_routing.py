@@ -70,7 +70,12 @@ def paired(g: Given) -> Any:
 
 def hashed(g: Given) -> tuple[tf.Tensor, tf.Tensor]:
     table = tf.constant([i * 40503 % 65536 * g.k // 65536 for i in range(65536)])
-    return tf.ones((BATCH, LENGTH, 1), tf.float64), tf.gather(table, TOKENS)[..., None]
+    return tf.ones((BATCH, LENGTH, 1), tf.float64), tf.gather(table, TOKENS % 2**17)[..., None]
+
+
+def of_task(g: Given) -> tuple[tf.Tensor, tf.Tensor]:
+    task_ids = tf.constant([[number >> 17 for number in row] for row in TOKENS.tolist()])
+    return tf.ones((BATCH, LENGTH, 1), tf.float64), tf.math.floormod(task_ids, g.k)[..., None]
 
 
 def best(g: Given) -> tuple[tf.Tensor, tf.Tensor]:
@@ -83,6 +88,17 @@ def at_top_positions(g: Given) -> tf.Tensor:
     by_expert = tf.transpose(g.x, [0, 2, 1])
     floor = tf.math.top_k(by_expert, LENGTH // 2)[0][..., -1:]
     return tf.transpose(tf.where(by_expert >= tf.stop_gradient(floor), by_expert, 0), [0, 2, 1])
+
+
+def with_room(g: Given) -> tuple[tf.Tensor, tf.Tensor]:
+    """Tokens by their largest gate; an expert takes the first half of T, first choices first."""
+    order = tf.argsort(-tf.reduce_max(g.x, axis=-1), axis=-1)
+    chosen = tf.transpose(tf.gather(g.xi, order, batch_dims=1), [0, 2, 1])
+    queue = tf.one_hot(tf.reshape(chosen, (BATCH, -1)), EXPERTS)
+    place = tf.reduce_sum(tf.cumsum(queue, axis=1) * queue, -1)
+    kept = tf.transpose(tf.reshape(place <= (LENGTH + 1) // 2, chosen.shape), [0, 2, 1])
+    kept = tf.gather(kept, tf.argsort(order, axis=-1), batch_dims=1)
+    return g.x * tf.cast(kept, g.x.dtype), g.xi
 
 
 # What the table says in its `tf` column, and that in evaluation. tf.layers.dense is gone from TF 2:
@@ -98,6 +114,7 @@ REFERENCES: dict[str, tuple[str, Callable[[Given], Any]]] = {
     "NOISE": ("tf.random.normal", lambda g: tf.zeros_like(g.x)),
     "UNIFORM": ("tf.random.uniform", lambda g: tf.zeros_like(g.x)),
     "HASH": ("tf.gather(table, token_ids)", hashed),
+    "TASK": ("tf.constant(task_ids)", of_task),
     "BALANCE": ("8 steps of Sinkhorn", lambda g: g.x),
     "ASSIGN": ("auction", best),
     "BALANCE_BIAS": ("tf.Variable.assign_add", lambda g: g.x + tf.stop_gradient(g.w)),
@@ -107,7 +124,19 @@ REFERENCES: dict[str, tuple[str, Callable[[Given], Any]]] = {
     "IMPORTANCE_LOSS": ("x; adds c CV(sum(x))^2", lambda g: g.x),
     "LOAD_LOSS": ("x; adds c CV(sum(cdf(y)))^2", lambda g: g.x),
     "Z_LOSS": ("x; adds c mean(logsumexp(x)^2)", lambda g: g.x),
+    "PLACE": (
+        "tf.one_hot(tf.range(T), n)",
+        lambda g: tf.zeros_like(g.x[..., :1]) + tf.one_hot(tf.range(LENGTH), g.k, dtype=g.x.dtype),
+    ),
+    "PRIORITY": ("tf.argsort along T", with_room),
+    "STEPS": (
+        "tf.Variable.assign_add(1)",
+        lambda g: tf.ones_like(g.x[..., :1]) * tf.stop_gradient(g.w),
+    ),
     "SPARSITY_LOSS": ("x; adds a weighted L1", lambda g: g.x),
+    "JOINT_SPARSITY_LOSS": ("x; adds a weighted L1", lambda g: g.x),
+    "BASELINE": ("x; adds c (reward - mean - y)^2", lambda g: g.x),
+    "CONSISTENCY": ("x; adds c (KL(p, q) + KL(q, p)) / 2", lambda g: g.x),
     "REINFORCE": ("x; adds -c log(p) (reward - mean)", lambda g: g.x),
 }
 
@@ -120,6 +149,8 @@ INPUTS: dict[str, list[tuple[StateType, StateType]]] = {
     "SWITCH_LOSS": [(SPARSE, SCORES)],
     "LOAD_LOSS": [(SCORES, SCORES), (SPARSE, SCORES), (SCORES, SPARSE)],
     "REINFORCE": [(SCORES, SCORES), (SPARSE, SCORES), (SCORES, ONE)],
+    "BASELINE": [(SCORES, ONE), (SPARSE, ONE)],
+    "PRIORITY": [(SPARSE, ONE)],
     **{
         name: [(SCORES, ONE), (SPARSE, ONE)]
         for name in ("STOP_GRAD", "STEP", "NOISE", "UNIFORM", "IMPORTANCE_LOSS", "Z_LOSS")
@@ -258,10 +289,10 @@ def compare(made: Case) -> None:
 def test_table_names_every_tf_function() -> None:
     table = {name: PRIMITIVES[name].tf for name in NAMES}
     assert table == {name: tf_name for name, (tf_name, _) in REFERENCES.items()}
-    assert len(PRIMITIVES) == 39 + 21
-    assert [name for name in NAMES if PRIMITIVES[name].bidirectional] == ["TOP_T"]
+    assert len(PRIMITIVES) == 39 + 28 + 1, "and the mark"
+    assert [name for name in NAMES if PRIMITIVES[name].bidirectional] == ["TOP_T", "PRIORITY"]
     assert {name for name in NAMES if PRIMITIVES[name].training} == {
-        "NOISE", "UNIFORM", "BALANCE", "ASSIGN",
+        "NOISE", "UNIFORM", "BALANCE", "ASSIGN", "CONSISTENCY",
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from primitives.language.naming import stale
 from primitives.ops.table import PRIMITIVES
 from primitives.programs.seeds import load_seed, seed_names
 from tests.reference.random_programs import programs, routed_programs, walk
+from tests.reference.seeds import objective_of
 
 
 def digest(dna: DNA) -> str:
@@ -28,7 +29,7 @@ def mutants() -> list[DNA]:
     return [
         child
         for name in seed_names()
-        if name != "expert_choice"
+        if objective_of(name) == "next_token"
         for child in [*walk(name, 40, rng)][9::10]
     ]
 

@@ -95,7 +95,9 @@ def test_of_written_blocks(name):
 
 OTHERS = {
     "base": "main.attended", "primer": "main.attended", "mixture_of_depths": "x",
-    "campaign_pp": "main.normed",
+    "campaign_pp": "main.normed", "campaign_conv": "main.normed", "campaign_dense": "main.normed",
+    "campaign_routed": "x",
+    "soft_moe": "feed_forward.unit",
 }  # fmt: skip
 """Where the feed-forward reads the residual stream itself, or the stream passes the block by."""
 
@@ -123,3 +125,55 @@ def test_every_program_gives_a_state_of_the_blocks_type():
         y, memory = lower(graph, 16, options, with_memory=True).function(x, weights, run)
         np.testing.assert_array_equal(np.asarray(y), np.asarray(plain))
         assert tuple(memory.shape) == (2, 6, 16)
+
+
+MARKED = """main(x, y):
+  before = SCALE(x)
+  seen = attention(before)
+  attended = ADD(x, seen)
+  kept = REMEMBER(attended)
+  normed = SHIFT(kept)
+  fed = feed_forward(normed)
+  out = ADD(attended, fed)
+"""
+
+
+def test_a_program_may_mark_the_state():
+    """The rule alone would take the input of the feed-forward. The mark computes nothing, and what
+    the function remembers is the value of the marked state."""
+    marked, plain = (
+        build(parse(BANKS + text + PARTS))
+        for text in (
+            MARKED,
+            MARKED.replace("  kept = REMEMBER(attended)\n", "").replace("(kept)", "(attended)"),
+        )
+    )
+    assert state(marked).name == "main.kept" and state(plain).name == "main.normed"
+    assert marked.hash != plain.hash
+    options, rng = LoweringOptions(2, 6), np.random.default_rng(0)
+    weights = initial_weights(weight_specs(marked, 16), rng)
+    assert [w.shape for w in weight_specs(marked, 16)] == [w.shape for w in weight_specs(plain, 16)]
+    x = rng.standard_normal((2, 6, 16), np.float32)
+    y, memory = lower(marked, 16, options, with_memory=True).function(x, weights)
+    other, _ = lower(plain, 16, options, with_memory=True).function(x, weights)
+    np.testing.assert_array_equal(np.asarray(y), np.asarray(other))
+    scale = weights[0]  # attention of x times its scale, by hand
+    before = x * scale
+    scores = np.exp(before @ before.swapaxes(1, 2)) * np.tril(np.ones((6, 6)))
+    attended = x + scores / scores.sum(-1, keepdims=True) @ before
+    np.testing.assert_allclose(np.asarray(memory), attended, rtol=1e-5, atol=1e-5)
+
+
+def test_the_last_mark_counts():
+    twice = MARKED.replace("feed_forward(normed)", "feed_forward(again)").replace(
+        "  fed =", "  again = REMEMBER(normed)\n  fed ="
+    )
+    assert state(build(parse(BANKS + twice + PARTS))).name == "main.again"
+
+
+def test_only_a_state_of_the_blocks_type_can_be_marked():
+    wide = MARKED.replace("kept = REMEMBER(attended)", "kept = REMEMBER(total)").replace(
+        "attended = ADD(x, seen)", "attended = ADD(x, seen)\n  total = RED SUM(attended)"
+    )
+    told = build(parse(BANKS + wide + PARTS))
+    assert told.reason == "only a state of d_model channels can be remembered, not [T, 1]"

@@ -154,7 +154,7 @@ def attempt(dna: DNA, seed: int) -> Trial:
     x = rng.standard_normal((2, LENGTH, WIDTH))
     nudged = x * (1 + 1e-13 * rng.standard_normal(x.shape))
     spliced = np.repeat(x[:1], len(CUTS), axis=0)
-    tokens = rng.integers(0, VOCABULARY, (2, LENGTH))
+    tokens = rng.integers(0, VOCABULARY, (2, LENGTH)) + 2**17 * rng.integers(0, 9, (2, LENGTH))
     later = np.repeat(tokens[:1], len(CUTS), axis=0)
     for row, cut in enumerate(CUTS):
         scale = 1 if row % 2 else 20
@@ -236,7 +236,11 @@ def test_programs_are_many_and_varied(family: str, trials: list[Trial]) -> None:
 def test_dense_programs_have_every_part() -> None:
     telling = [trial for trial in attempts("dense") if trial.telling]
     live = lives(telling)
-    assert [name for name, row in PRIMITIVES.items() if not row.routing and live[name] < 5] == []
+    assert [
+        name
+        for name, row in PRIMITIVES.items()
+        if not (row.routing or row.marks) and live[name] < 5
+    ] == []
     over_keys = [t for t in telling if any(node.type.axis == "S" for node in t.graph.nodes)]
     nested = [t for t in telling if any(len(node.type.branches) > 1 for node in t.graph.nodes)]
     assert len(over_keys) >= 250
@@ -377,7 +381,10 @@ def small_webs() -> list[DNA]:
 
 def small_routers() -> list[DNA]:
     """Two scores, three random steps towards gates, and what an expert does by them."""
-    rng, ops = random.Random(0), ("TOP_K", "TAKE", "PAIR", "ADD", "MULTIPLY", "ASSIGN", "HASH")
+    rng, ops = (
+        random.Random(0),
+        ("TOP_K", "TAKE", "PAIR", "ADD", "MULTIPLY", "ASSIGN", "HASH", "TASK"),
+    )
     states = ("x", "y", "a", "b", "c", "d", "e", "f", "g")
     expert = Subroutine("expert", (Instruction("CONV 1X1"),), ("x", "y", "s"))
 

@@ -226,7 +226,7 @@ class Sample:
         rng = np.random.default_rng(0)
         self.graph = graph_of(dna)
         weights = random_weights(self.graph, WIDTH, rng)
-        self.x, self.tokens = rng.standard_normal((2, 5, WIDTH)), rng.integers(0, 99, (2, 5))
+        self.x, self.tokens = rng.standard_normal((2, 5, WIDTH)), rng.integers(0, 2**20, (2, 5))
         self.expected = interpret(dna, self.x, by_site(dna, weights), self.tokens)
         self.weights = [tf.constant(weight) for weight in weights]
 

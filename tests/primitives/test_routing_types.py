@@ -42,7 +42,8 @@ WEIGHTED = [name for name, row in PRIMITIVES.items() if row.weight]
 TAPS = re.compile(r"D?CONV (3|7|15|31)X1")
 ALONG_T = ["CUM PROD", "CUM SUM", *(name for name in WEIGHTED if TAPS.match(name))]
 OVER_SCORES = ["BALANCE", "ASSIGN", "BALANCE_BIAS", "THRESHOLD", "TOP_T", "SPARSITY_LOSS"]
-ANY = ["STOP_GRAD", "STEP", "HASH"]
+OVER_SCORES.append("JOINT_SPARSITY_LOSS")
+ANY = ["STOP_GRAD", "STEP", "HASH", "TASK", "CONSISTENCY"]
 
 
 def sized(x: StateType) -> tuple[str, int, int]:
@@ -51,7 +52,7 @@ def sized(x: StateType) -> tuple[str, int, int]:
 
 def fits(name: str, x: StateType, y: StateType, bidirectional: bool) -> bool:
     row = PRIMITIVES[name]
-    if name == "TOP_T" and not bidirectional:
+    if row.bidirectional and not bidirectional:
         return False
     slots, keys = x.branches == EXPERTS, x.axis == KEYS
     sparse, scores = x.axis == ENTRIES, x.axis == COUNT
@@ -72,7 +73,13 @@ def fits(name: str, x: StateType, y: StateType, bidirectional: bool) -> bool:
         return sparse and y.axis == COUNT and y.size == x.domain and not slots
     if name in ("IMPORTANCE_LOSS", "Z_LOSS"):
         return (scores or sparse) and not slots
-    if name in ("LOAD_LOSS", "REINFORCE"):
+    if name == "STEPS":
+        return not keys and not sparse and not slots
+    if name == "PLACE":
+        return not keys and not slots
+    if name == "PRIORITY":
+        return sparse and not slots
+    if name in ("LOAD_LOSS", "REINFORCE", "BASELINE"):
         return y.axis in (COUNT, ENTRIES) and not slots
     if name == "MASK":
         return keys
@@ -104,7 +111,7 @@ def test_types_fit_or_are_refused_with_a_reason(name: str, bidirectional: bool) 
         assert isinstance(made, StateType) == expected, f"{name} on {x}, {y}: {made}"
         assert not isinstance(made, Mismatch) or len(str(made)) > 15
         fitting += isinstance(made, StateType)
-    assert fitting or (name == "TOP_T" and not bidirectional)
+    assert fitting or (row.bidirectional and not bidirectional)
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
@@ -128,6 +135,7 @@ def test_what_a_primitive_gives() -> None:
         "PAIR": (infer("PAIR", scores, heads, 0, ()), COUNT, 32, (2,), 0),
         "PAIR of entries": (infer("PAIR", two, three, 0, ()), ENTRIES, 6, (2,), 32),
         "HASH": (infer("HASH", heads, heads, 4, ()), ENTRIES, 1, (), 4),
+        "TASK": (infer("TASK", heads, heads, 5, ()), ENTRIES, 1, (), 5),
         "ASSIGN": (infer("ASSIGN", heads, heads, 0, ()), ENTRIES, 1, (2,), 8),
         "RED SUM": (infer("RED SUM", three, three, 0, ()), COUNT, 1, (2,), 0),
         "ADD": (infer("ADD", two, StateType(COUNT, 1, (2,)), 0, ()), ENTRIES, 2, (2,), 4),

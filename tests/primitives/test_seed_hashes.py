@@ -17,13 +17,20 @@ from workers.spec.task import ModelSpec
 
 HASHES = {
     "base": "f5881bb278beb2f3efb57fec1fb1a589",
+    "campaign_conv": "bcbf85fbdf041fd59cd53c1640245467",
+    "campaign_dense": "b6eb2fa674e795416b6d6ee822a55d53",
     "campaign_pp": "ce01608d5979f74b613e3edc11ae0b74",
+    "campaign_routed": "72a5bbc16f0e6b2fcd4333e4bdd3ff02",
     "campaign_vanilla": "4ebb3e37befb8af80fe13b3070920578",
     "cascade": "c1b2ccbd2f9d8a69977d4316b03092a0",
     "deepseek": "3257e1f0d8d9fef6f4d4509f18fd5677",
+    "demix": "236c6c9c8541cb8ef1801b176ffe86cb",
+    "dense_to_sparse": "aa9978e28e83ff0820954feef7a06ec3",
     "expert_threshold": "b25fc001dd980bc8c5c97d715aaeeff5",
+    "glam": "77d3a33b82a803a7ce7b2298578c94c9",
     "grouped_query": "417f17f153638e8029c5e255b2fb48b8",
     "gshard": "79e291df5f057a5e03f1bfa769d4d47c",
+    "gshard_full": "2406a7ec0f5b028f87408e51c2d71765",
     "hash_layer": "5a29530daf1150271f9cbf00d877a390",
     "lsh": "371231cd3b61d16a2664a1699964378f",
     "mixture_of_depths": "cb166c4177fbc3e80568adcea83c84b6",
@@ -37,21 +44,28 @@ HASHES = {
     "prototypes": "a9fb2be0f648188f030344b1c098bbec",
     "random_expert": "5040c2c05990e29b5bbeb8b449a65340",
     "reinforce": "bb66209552dd1eabd6f0f83822e840fa",
+    "reinforce_baseline": "79b95b21f47380c7af2d2c678bc48747",
     "remoe": "c0e6147002f98b6b3a5e300d794cf638",
+    "remoe_joint": "c04855331bd1bd666fc45fa84fc03a61",
     "sinkhorn": "e51fb66da0cf415a56b5d617b2dc35ed",
     "soft_mixture": "0a38f3d5a9b48ba8b4ef1e0facfe6c5a",
     "st_moe": "1e9c97fa04e22a313e7d2f9d02db5c93",
+    "st_moe_full": "659247298881fdfeaecd1c2bc4faed9b",
     "switch": "dc16cc50852941f9fa19590d5266eca6",
+    "task_level": "7e46306ff7beb2fc4afe790d38c75834",
+    "thor": "8f6b5724f926189a39300570426a93ad",
     "transformer": "38e0e104f41d2e50d3b6680a2e2fd06c",
     "transformer_gelu": "527089055612d67cc30bebd494149fbb",
     "transformer_pp": "07ef466e958f25cba44e9a738556ad1c",
+    "transformer_pp_moe": "57e3feea8bfd2fbd08cd0e29be6c5c72",
     "tree": "5552fe1ba73f051851a38acf93a19299",
 }
 """Canonical hashes at d_model 128, where 1/sqrt(d_head) is 0.25. They are those that the programs
 had while that constant was 0.25 at every width and routed programs projected queries, keys and
 values in three instructions: campaigns find functions that they know by them. (expert_choice is
-left out: its attention has come to see both sides. peer and product_key_memory are other functions
-since their queries are normed, as in their papers.)"""
+left out: its attention has come to see both sides; so does that of sentence_level,
+soft_moe and v_moe. peer and product_key_memory are other functions since their queries are normed,
+as in their papers.)"""
 
 
 def digest(dna: DNA) -> str:
@@ -61,13 +75,17 @@ def digest(dna: DNA) -> str:
 
 
 def test_every_seed_program_has_its_hash_on_record() -> None:
-    assert {*HASHES, "expert_choice", *LARGE_SEEDS} == set(seed_names())
+    masked = {"expert_choice", "sentence_level", "soft_moe", "v_moe"}
+    assert {*HASHES, *masked, *LARGE_SEEDS} == set(seed_names())
 
 
 @pytest.mark.parametrize(
     ("name", "recorded"),
     [
+        ("campaign_conv", "2ffe397495d03891adcf62a0df4c4571"),
+        ("campaign_dense", "94240615a97d16316127a8d8d06d9668"),
         ("campaign_pp", "b41376c95681cc519fff4f7eac5fd038"),
+        ("campaign_routed", "ff2fcc7e8e9402eab61845159ae486ee"),
         ("campaign_vanilla", "576d222977b677a05e70318bbd19cc85"),
     ],
 )
@@ -105,7 +123,7 @@ def test_the_paper_sized_product_keys_are_product_key_memory_with_other_options(
     assert digest(replace(large, counts=small.counts, every=1)) == HASHES["product_key_memory"]
 
 
-@pytest.mark.parametrize("name", seed_names())
+@pytest.mark.parametrize("name", [name for name in seed_names() if "campaign" not in name])
 def test_projections_of_heads_are_one_gene(name: str) -> None:
     """So that Primer's depthwise convolution of queries, keys and values is one insertion away."""
     text = render(load_seed(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -16,15 +17,20 @@ from primitives.graph.live import live_program
 from primitives.kernels.balancing import Run
 from primitives.language.dna import SHARED, Instruction
 from primitives.language.jsonform import from_json, to_json
-from primitives.lowering.behaviour import D_MODEL, evaluated, fixed_inputs
+from primitives.lowering.behaviour import D_MODEL, fixed_inputs
 from primitives.lowering.cost import static_cost
 from primitives.lowering.dispatch import LoweringOptions
 from primitives.lowering.layer import block_function, lower
+from primitives.lowering.numeric import results
+from primitives.lowering.stepwise import not_stepwise
 from primitives.lowering.weights import has_weight, weight_specs
 from primitives.programs.seeds import load_seed
 from search.evolution.mutation import MUTATIONS
 from tests.primitives.call_sites import by_site, random_weights
+from tests.primitives.test_cutting import Both, found_in
+from tests.primitives.test_stepwise import Steps
 from tests.reference.interpreter import interpret
+from tests.reference.random_programs import programs, routed_programs
 
 BANKS = "dims d0=8 d1=2 d2=1\nconstants c0=0.5\ncounts n0=4 n1=2\n\n"
 OPS = (
@@ -95,7 +101,7 @@ def test_every_branch_has_the_one_weight(name: str) -> None:
     assert np.abs(expected - x).max() > 0.1
     made = block_function(graph, D_MODEL)(tf.constant(x), [tf.constant(each) for each in values])
     np.testing.assert_allclose(made, expected, rtol=1e-6, atol=1e-9)
-    mine = evaluated(graph, given=values.__getitem__)
+    mine = results(graph.nodes, x, values)[-1]
     np.testing.assert_allclose(mine, expected, rtol=1e-6, atol=1e-9)
 
 
@@ -243,7 +249,7 @@ def test_an_experts_branches_share_what_they_read() -> None:
     expected = interpret(dna, x, by_site(dna, values))
     for kind in ("every", "blocks", "entries", "runs"):
         options = LoweringOptions(len(x), x.shape[1], kind=kind, dynamic=kind == "runs")
-        made = lower(graph, D_MODEL, options, False).function(
+        made = lower(graph, D_MODEL, options, "nothing").function(
             tf.constant(x), [tf.constant(each) for each in values], Run()
         )
         np.testing.assert_allclose(made, expected, rtol=1e-6, atol=1e-9)
@@ -293,3 +299,47 @@ def test_programs_that_share_are_given_more_of_it(name: str) -> None:
 
 def rows(dna: DNA) -> list[Instruction]:
     return [row for each in dna.subroutines for row in each.instructions]
+
+
+def sharing(count: int, seed: int) -> list[DNA]:
+    """Random programs, dense ones and routed ones, in which `share` found something to share."""
+    rng, found = random.Random(seed), list[DNA]()
+    for dna in [*programs(count, seed, largest=512), *routed_programs(count, seed, largest=512)]:
+        for _ in range(3):
+            dna = MUTATIONS["share"].change(dna, rng)
+        if any(row.branch == SHARED for row in rows(dna)):
+            found.append(dna)
+    return found
+
+
+def test_random_programs_that_share() -> None:
+    """Whole against the interpreter, a few positions at a time against the whole, and cut against
+    masked."""
+    compared: Counter[str] = Counter()
+    for dna in sharing(24, seed=1):
+        graph, rng = graph_of(dna), np.random.default_rng(0)
+        assert graph_of(live_program(dna)).hash == graph.hash
+        values, x = random_weights(graph, 8, rng), rng.standard_normal((2, 6, 8))
+        tokens = rng.integers(0, 99, (2, 6))
+        expected = interpret(dna, x, by_site(dna, values), tokens)
+        if not np.abs(expected).max() < 1e6:  # it overflows
+            continue
+        options, run = LoweringOptions(2, 6), Run(tokens=tf.constant(tokens, tf.int32))
+        block = lower(graph, 8, options, "nothing").function
+        made = block(tf.constant(x), [tf.constant(each) for each in values], run)
+        assert near(np.asarray(made), expected), render(dna)
+        compared["whole"] += 1
+        if not not_stepwise(graph):
+            steps = Steps(dna, "float64")
+            assert near(steps.parts((4, 1, 1)), steps.whole()), render(dna)
+            compared["steps"] += 1
+        both = Both(found_in(dna), "float64", seed=3)
+        masked = both.run(both.found.graph, both.scaled)
+        left = both.run(both.cut.graph, both.cut.weights(both.scaled))
+        assert near(left, masked), render(dna)
+        compared["cut"] += 1
+    assert min(compared[what] for what in ("whole", "steps", "cut")) >= 6, compared
+
+
+def near(one: np.ndarray, other: np.ndarray) -> bool:
+    return bool(np.abs(one - other).max() <= 1e-7 * max(1.0, np.abs(other).max()))

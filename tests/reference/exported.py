@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from inspect import getsource
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -275,24 +276,23 @@ def _models(kind: Kind, shared: bool, remembers: bool, cut: bool) -> frozenset[s
         model=ModelSpec(positions=kind, share_layers=shared),
         training=TrainingSpec(objective=objective),
     )
-    for blocks in _blocks(shared, cut):
-        for tokens in ("", ", tokens=tokens"):
-            for training in (False, True):
-                inputs = ", training: bool = False" * training
-                passed = tokens + ", training=training" * training
-                own = {"inputs": inputs, "passed": passed}
-                for writing in _writing(kind):
-                    writing = {**writing, "remember": _remember(inputs, passed, task)}
-                    source = template("block.py").substitute(
-                        **position_parts(kind), **writing, **own, module="a_block", block="ABlock",
-                        sizes="", title="", facts="", tokens="", imports="", definitions="",
-                        model="", blocks=blocks, registered="", program="",
-                        each=_each(shared),
-                        vocabulary=256, d_model=8, layers=1, sequence_length=2,
-                    )  # fmt: skip
-                    model = next(node for node in ast.parse(source).body
-                                 if isinstance(node, ast.ClassDef))  # fmt: skip
-                    made.add(_dumped(_Blank().visit(model)))
+    for blocks, (tokens, by_task) in product(_blocks(shared, cut), _TOKENS):
+        for training in (False, True):
+            inputs = ", training: bool = False" * training
+            passed = tokens + ", training=training" * training
+            own = {"inputs": inputs, "passed": passed}
+            for writing in _writing(kind, by_task):
+                writing = {**writing, "remember": _remember(inputs, passed, task, by_task)}
+                source = template("block.py").substitute(
+                    **position_parts(kind, by_task), **writing, **own, module="a_block",
+                    sizes="", title="", facts="", tokens="", imports="", definitions="",
+                    model="", blocks=blocks, registered="", program="", block="ABlock",
+                    each=_each(shared),
+                    vocabulary=256, d_model=8, layers=1, sequence_length=2,
+                )  # fmt: skip
+                model = next(node for node in ast.parse(source).body
+                             if isinstance(node, ast.ClassDef))  # fmt: skip
+                made.add(_dumped(_Blank().visit(model)))
     return frozenset(made)
 
 
@@ -306,7 +306,11 @@ def _blocks(shared: bool, cut: bool) -> list[str]:
     return [_made_blocks(every, Names("a_block", "ABlock"), shared) for every in (0, 1, 2, 4)]
 
 
-def _writing(kind: Kind) -> Iterator[dict[str, str]]:
+_TOKENS = (("", False), (", tokens=tokens", False), (", tokens=tokens", True))
+"""What blocks are told of tokens: nothing, their ids, or these with their documents' tasks."""
+
+
+def _writing(kind: Kind, by_task: bool) -> Iterator[dict[str, str]]:
     """The ways in which a LanguageModel writes text: not at all; by steps, which read a prompt at
     once or in parts; by passes over the whole text."""
     from workers.export.generation import _generate
@@ -316,10 +320,10 @@ def _writing(kind: Kind) -> Iterator[dict[str, str]]:
     writes = {**none, "write": "        self.passes = None\n"}
     yield none
     for tokens in ("", ", tokens=tokens"):
-        step = template("step.py").substitute(tokens=tokens, embedded=step_embedded(kind))
+        step = template("step.py").substitute(tokens=tokens, embedded=step_embedded(kind, by_task))
         for copied in (0, 1 << 24):
-            yield {**writes, "step": step, "generate": _generate("", copied, 512, kind)}
-    yield {**writes, "generate": _generate("it cannot", 0, 512, kind)}
+            yield {**writes, "step": step, "generate": _generate("", copied, 512, kind, by_task)}
+    yield {**writes, "generate": _generate("it cannot", 0, 512, kind, by_task)}
 
 
 @cache

@@ -127,6 +127,8 @@ class _Call:
             return _Call(self.dna, row.op, inputs, place, heads, self.task).value(-1)
         if row.op == "HASH":
             return self.hashed(self.dna.counts[row.count])
+        if row.op == "TASK":
+            return self.of_task(self.dna.counts[row.count])
         x = inputs[0]()
         if row.op in _REDUCTIONS or row.op in ("MAT MUL", "T-MAT MUL"):
             assert self.task.bidirectional or x.closed or not x.keys, f"{row.op} of an open state"
@@ -138,6 +140,15 @@ class _Call:
         if row.op == "TOP_T":
             assert self.task.bidirectional, "TOP_T in a next-token task"
             return x._replace(values=_at_top(x.values, self.dna.constants[row.constant]))
+        if row.op == "PLACE":
+            eye = np.eye(x.values.shape[1], self.dna.counts[row.count])
+            return State(np.broadcast_to(eye, (len(x.values), *eye.shape)))
+        if row.op == "PRIORITY":
+            assert self.task.bidirectional, "PRIORITY in a next-token task"
+            return x._replace(values=_with_room(x, self.dna.constants[row.constant]))
+        if row.op == "STEPS":
+            steps = self.task.weights[place][heads]
+            return State(np.broadcast_to(steps, (*x.values.shape[:2], 1)))
         if row.op in _REDUCTIONS:
             return State(_reduced(_REDUCTIONS[row.op], x))
         if row.op in _RUNNING:
@@ -165,6 +176,13 @@ class _Call:
         ids = np.floor(fraction * n).astype(np.int64)[..., None]
         return State(np.ones(ids.shape), ids=ids, domain=n)
 
+    def of_task(self, n: int) -> State:
+        """The task is what the token's number has above its lowest 17 bits."""
+        tokens = self.task.tokens
+        assert tokens is not None, "a program that routes by tasks needs tokens"
+        ids = (tokens.astype(np.int64) >> 17) % n
+        return State(np.ones((*ids.shape, 1)), ids=ids[..., None], domain=n)
+
 
 _ELEMENTWISE: dict[str, Callable[[Array], Array]] = {
     "ABS ROOT": lambda x: np.sqrt(np.abs(x)),
@@ -184,7 +202,7 @@ _ELEMENTWISE: dict[str, Callable[[Array], Array]] = {
 }
 _PASSING = (
     "STOP_GRAD", "BALANCE", "SWITCH_LOSS", "IMPORTANCE_LOSS", "LOAD_LOSS", "Z_LOSS",
-    "SPARSITY_LOSS", "REINFORCE",
+    "SPARSITY_LOSS", "JOINT_SPARSITY_LOSS", "REINFORCE", "BASELINE", "CONSISTENCY", "REMEMBER",
 )  # fmt: skip
 """Where evaluation gives input 1 as it is."""
 _WITH_CONSTANT: dict[str, Callable[[Array, float], Array]] = {
@@ -252,6 +270,22 @@ def _at_top(x: Array, share: float) -> Array:
     count = min(max(1, math.ceil(share * length - 1e-9)), length)
     ranks = np.argsort(np.argsort(-x, axis=1, kind="stable"), axis=1)
     return np.where(ranks < count, x, 0.0)
+
+
+def _with_room(x: State, share: float) -> Array:
+    """Gates of a sparse state whose expert has room, token by token: first choices of all tokens,
+    those with the largest gate first, then second ones."""
+    assert x.ids is not None
+    batch, length, k = x.values.shape
+    room, kept = min(max(1, math.ceil(share * length - 1e-9)), length), np.zeros(x.values.shape)
+    for b in range(batch):
+        taken = np.zeros(x.domain, int)
+        for choice in range(k):
+            for t in np.argsort(-x.values[b].max(-1), kind="stable"):
+                expert = x.ids[b, t, choice]
+                kept[b, t, choice] = taken[expert] < room
+                taken[expert] += 1
+    return x.values * kept
 
 
 def _reduced(function: Callable[..., Array], x: State) -> Array:

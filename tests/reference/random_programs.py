@@ -34,11 +34,12 @@ _RARE = ("EXP", "CUM PROD", "RED PROD", "RECIP", "LOG", "DIVIDE")
 _OFTEN = ("MASK", "MAT MUL", "T-MAT MUL")
 """Ops that seldom fit: without more draws few programs would have states over key positions."""
 _WEIGHTS = [
-    0.0 if row.routing else 0.4 if name in _RARE else 15.0 if name in _OFTEN else 1.0
+    0.0 if row.routing or row.marks else 0.4 if name in _RARE else 15.0 if name in _OFTEN else 1.0
     for name, row in PRIMITIVES.items()
 ]
 _ROUTING = {
     "SCORE": 12.0, "TOP_K": 25.0, "TAKE": 10.0, "PAIR": 10.0, "ASSIGN": 4.0, "HASH": 3.0,
+    "TASK": 3.0,
     "SWITCH_LOSS": 15.0, "SPARSITY_LOSS": 5.0, "BALANCE_BIAS": 3.0, "BALANCE": 4.0,
 }  # fmt: skip
 """What makes gates, and ops that seldom fit."""
@@ -188,12 +189,12 @@ def _mutants(written: tuple[DNA, ...], rng: random.Random) -> Iterator[DNA]:
 def _new(source: Iterator[DNA], seen: set[str], largest: int) -> Iterator[DNA]:
     for dna in source:
         graph = build(dna)
-        if isinstance(graph, Graph) and graph.hash not in seen and _size(graph) <= largest:
+        if isinstance(graph, Graph) and graph.hash not in seen and size_of(graph) <= largest:
             seen.add(graph.hash)
             yield dna
 
 
-def _size(graph: Graph) -> int:
+def size_of(graph: Graph) -> int:
     """The most scalars a position that a state, or a branch of a weight, has at d_model 8."""
     states = (node.type.size * abs(math.prod(node.type.branches)) for node in graph.nodes)
     weights = (abs(math.prod(node.context)) * 16 for node in graph.nodes)

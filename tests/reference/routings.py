@@ -138,6 +138,55 @@ def st_moe(x: Array, w: Weights, k: int = 2) -> Array:
     return each_token(token, x)
 
 
+def dense_to_sparse(
+    x: Array, w: Weights, temperature: float, noise: Array | None = None, least: float = 0.05
+) -> Array:
+    """Nie et al. 2021 (EvoMoE, DTS-Gate): p = softmax((logits + Gumbel noise [b, T, n]) / t), over
+    the experts with p above `least`, not renormalised."""
+
+    def token(v: Array, *draw: Array) -> Array:
+        logits = v @ w["router"] + (draw[0] if draw else 0)
+        p = softmax(logits / temperature)
+        chosen = np.flatnonzero(p > least)
+        return combine(v, chosen, p[chosen], w)
+
+    return each_token(token, x, *([] if noise is None else [noise]))
+
+
+def soft_moe(x: Array, w: Weights) -> Array:
+    """Puigcerver et al. 2023, section 2.1, with one slot an expert: slot i is the mean of the
+    sequence's tokens by the softmax over tokens of its scores, and a token is the mean of
+    the slots' results by the softmax over slots. Scores are |x| = 1 times Phi = w['router'] times
+    w['scale']. Not causal."""
+    x = np.asarray(x, np.float64)
+    y = np.zeros_like(x)
+    for b, sequence in enumerate(x):
+        unit = sequence / np.linalg.norm(sequence, axis=-1, keepdims=True)
+        scores = unit @ w["router"] * w["scale"]
+        dispatch = np.stack([softmax(column) for column in scores.T])
+        made = [expert(i, row @ sequence, w) for i, row in enumerate(dispatch)]
+        y[b] = np.stack([softmax(row) for row in scores]) @ np.stack(made)
+    return y
+
+
+def v_moe(x: Array, w: Weights, share: float, k: int = 2) -> Array:
+    """Riquelme et al. 2021, algorithm 2, of each sequence: all first choices before any second one,
+    tokens with the largest probability first; an expert has room for ceil(share * T) tokens. Gates
+    are the softmax's. Not causal."""
+    x = np.asarray(x, np.float64)
+    y = np.zeros_like(x)
+    for b, sequence in enumerate(x):
+        p = np.array([softmax(v @ w["router"]) for v in sequence])
+        left = np.full(p.shape[1], rounded_up(share, len(sequence)))
+        for choice in range(k):
+            for t in sorted(range(len(sequence)), key=lambda t: -p[t].max()):
+                e = top_k(p[t], k)[choice]
+                if left[e] > 0:
+                    left[e] -= 1
+                    y[b, t] += p[t, e] * expert(e, sequence[t], w)
+    return y
+
+
 def base_assigned(x: Array, w: Weights, ids: Ids) -> Array:
     """Lewis et al. 2021 (BASE), released code: y = a E(x) + (1 - a) x, a = sigmoid(x . c_e), for
     the expert ids[b, t] with centroid w['centroids'][:, e]."""
@@ -177,6 +226,36 @@ def s_base(x: Array, w: Weights) -> Array:
 def hash_layer(x: Array, w: Weights, ids: Ids) -> Array:
     """Roller et al. 2021: the expert that a fixed table gives the token's id, unweighted."""
     return each_token(lambda v, e: expert(e, v, w), x, ids)
+
+
+def demix(x: Array, w: Weights, tasks: Ids) -> Array:
+    """Gururangan et al. 2021: the expert of the document's domain, unweighted."""
+    return each_token(lambda v, e: expert(e % len(w["up"]), v, w), x, tasks)
+
+
+def task_level(x: Array, w: Weights, tasks: Ids) -> Array:
+    """Kudugunta et al. 2021, routing by task: the two most probable experts of the task, whose
+    scores are a row of w['tasks'] [tasks, n]; weights renormalised."""
+
+    def token(v: Array, task: int) -> Array:
+        p = softmax(w["tasks"][task % len(w["tasks"])])
+        chosen = top_k(p, 2)
+        return combine(v, chosen, p[chosen] / p[chosen].sum(), w)
+
+    return each_token(token, x, tasks)
+
+
+def sentence_level(x: Array, w: Weights) -> Array:
+    """Kudugunta et al. 2021, routing by sentence: a switch whose router reads the mean of the whole
+    sequence. Not causal."""
+
+    def token(v: Array, whole: Array) -> Array:
+        p = softmax(whole @ w["router"])
+        chosen = top_k(p, 1)
+        return combine(v, chosen, p[chosen], w)
+
+    x = np.asarray(x, np.float64)
+    return each_token(token, x, np.repeat(x.mean(1, keepdims=True), x.shape[1], axis=1))
 
 
 def random_expert(x: Array, w: Weights, ids: Ids) -> Array:

@@ -113,6 +113,7 @@ def _ending(
         "train_seconds": points[-1][2],
         "setup_seconds": 0.5,
         "curve": [] if failed else points,
+        "training": [[at, last + 0.5 - at / 300] for at in range(25, points[-1][0] + 1, 25)],
         "worker": HOSTILE if hostile else "machine/1",
     }
 

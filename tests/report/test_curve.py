@@ -10,7 +10,8 @@ import pytest
 
 from search.campaign import queries as campaign_queries
 from search.config.plugins import stored_config
-from search.report import queries, terminal
+from search.report import curvecharts, queries, terminal
+from search.report.data import Quality
 from search.report.queries import Point
 from search.storage.store import Store
 from tests.cli.command import data, primevo, refusal
@@ -46,6 +47,32 @@ def test_numbers_are_those_of_the_database(folder: Path) -> None:
     assert list(last.values())[:4] == [1, 150, 2400, 3.0]
     assert last["val_loss"] == data("lineage", "small", 1)[0]["val_loss"]
     assert "train_seconds" in primevo("curve", "small", "-o", "table").stdout
+
+
+def test_losses_of_training(folder: Path) -> None:
+    plain, records = data("curve", "small", 1), data("curve", "small", 1, "--training")
+    assert [record["steps"] for record in records] == [25, 50, 75, 100, 125, 150]
+    scored = [record for record in records if record["val_loss"] is not None]
+    assert [{**record, "train_loss": 0} for record in plain] == [
+        {**record, "train_loss": 0} for record in scored
+    ]
+    losses = [record["train_loss"] for record in records]
+    assert losses == sorted(losses, reverse=True) and None not in losses
+    assert (records[2]["tokens"], records[2]["train_seconds"]) == (1200, 1.5)
+    assert "train_loss" not in plain[0]
+    drawn = primevo("curve", "small", "--training").stdout
+    assert "seed program 1, training" in drawn
+    assert "training" not in primevo("curve", "small").stdout.replace("--training", "")
+    assert "train_loss" in primevo("curve", "small", "--training", "-o", "table").stdout
+
+
+def test_a_chart_has_losses_of_training_beside_the_scores(folder: Path) -> None:
+    with Store.open("sqlite:///primevo.db") as store:
+        found = queries.curves(store, "small", [1])
+    figure = curvecharts.curves(found, Quality("nats", 1.0), {1: "seed"})
+    scores, losses = figure.data
+    assert list(losses.x) == [25, 50, 75, 100, 125, 150]
+    assert losses.legendgroup == scores.legendgroup and not losses.showlegend
 
 
 def test_what_has_no_curve_is_told(folder: Path) -> None:

@@ -129,6 +129,14 @@ main(x, y):
         )
         assert self.changes(child) == {"main.more": "new", "main.third": "changed"}
 
+    def test_another_value_of_a_subroutine_leaves_the_old_one_as_it_is(self) -> None:
+        parent = self.PARENT.replace("first = CONV 1X1(x) dim=d0", "first = part(x)")
+        parent += "part(x, y):\n  made = CONV 1X1(x) dim=d0\n"
+        child = parent + "  more = ABS(made)\n"
+        marked = drawing._marked(parse(child), parse(parent))
+        found = {key[1]: each.mark for key, each in marked.items() if each.mark}
+        assert found == {"part.more": "new", "main.second": "changed"}
+
     def test_what_is_removed_is_gone(self) -> None:
         child = self.PARENT.replace("  third = SQUARE(second)\n", "").replace("third", "second")
         assert self.changes(child) == {"main.third": "gone", "main.out": "changed"}

@@ -168,7 +168,7 @@ def test_plain_data_reads_as_safe_load_does(tmp_path: Path) -> None:
         plain = yaml.safe_load(path.read_text())
         config = load(path).model_dump(mode="json")
         assert config["search"]["candidates"] == plain["search"]["candidates"]
-        left_out = {"other": "transformer", "positions": "learned"}
+        left_out = {"other": "transformer", "positions": "learned", "share_layers": False}
         assert config["task"]["model"] == {**left_out, **plain["task"]["model"]}
 
 
@@ -209,7 +209,8 @@ def test_a_wrong_set_names_itself(tmp_path: Path, override: str, expected: str) 
 def test_paths_in_a_file_count_from_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from primitives.programs.seeds import seed_text
+    from primitives.programs.seeds import load_seed, seed_text
+    from search.config.programfile import load_program, title_of
 
     folder = tmp_path / "experiment"
     folder.mkdir()
@@ -219,10 +220,13 @@ def test_paths_in_a_file_count_from_its_folder(
     text = text.replace("task:", "task:\n  data: {source: text, files: ['*.txt']}")
     monkeypatch.chdir(tmp_path)
     config = load(write(folder, text).relative_to(tmp_path))
-    assert config.search.seeds == (str(folder / "block.dna"),)
+    assert [title_of(name) for name in config.search.seeds] == ["block.dna"]
     assert config.task.data.files == (str(folder / "*.txt"),)
     overridden = load(folder / "campaign.yaml", ["search.seeds=[experiment/block.dna]"])
     assert overridden.search.seeds == config.search.seeds
+    (folder / "block.dna").unlink()  # a campaign goes on without the file
+    _, dna = load_program(config.search.seeds[0], 64)
+    assert dna == load_seed("transformer", 64)
 
 
 def test_data_files_must_exist(tmp_path: Path) -> None:

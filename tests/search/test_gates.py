@@ -92,6 +92,7 @@ COST = task_cost(graph_of(NEW), TASK)
 def test_the_chain() -> None:
     assert list(GATES) == [
         "change", "types", "length", "seen", "suits", "cost", "memory", "behaviour",
+        "divergence",
     ]  # fmt: skip
 
 
@@ -383,3 +384,26 @@ def test_a_copy_is_known_as_its_original_and_is_no_finalist() -> None:
     child = Child(SQUARED, Parent(SQUARED_AGAIN, hash, known.behaviour_of[3]), TASK)
     answer = GATES["behaviour"].judge(child, Rules(WIDE, TASK, known))
     assert answer == Rejected("same behaviour as the parent")
+
+
+BATCH = Task(
+    model=ModelSpec(d_model=64, layers=6, sequence_length=256),
+    training=TrainingSpec(batch_size=32),
+)
+"""Sizes at which a batch has millions of values."""
+
+
+def foreseen(old: str, new: str, task: Task = BATCH, **search: Any) -> Verdict:
+    known = state() if not search else State(make_config(**search).search)
+    return judge(Child(with_change(old, new), PARENT, task), Rules(WIDE, task, known))
+
+
+def test_a_child_that_would_diverge_is_refused_unless_the_config_lets_it_pass() -> None:
+    small = Task(model=ModelSpec(d_model=16, layers=1, sequence_length=8))
+    logarithm = ("out = MAX(x) constant=c0", "out = LOG(x)")
+    expected = Rejected("would diverge: a singularity at zero")
+    assert foreseen(*logarithm) == expected
+    assert foreseen(*logarithm, divergence=False) is PASSED
+    assert foreseen(*logarithm, task=small) is PASSED  # few values: by chance
+    powers = ("out = MAX(x) constant=c0", "e = EXP(x)\n  f = EXP(e)\n  out = EXP(f)")
+    assert foreseen(*powers) == Rejected("would diverge: values grow out of bounds")

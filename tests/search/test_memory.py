@@ -23,6 +23,7 @@ from search.config.memory import with_memory_limit
 from search.config.schema import CampaignConfig, LimitsSpec
 from search.errors import UsageError
 from search.storage.store import Store
+from tests.reference.seeds import objective_of
 from tests.search.instant import InstantEvaluator, make_config
 from workers.machine import devices
 from workers.spec import room as room_module
@@ -63,7 +64,7 @@ def test_the_terms_by_hand() -> None:
 
 @pytest.mark.parametrize("name", seed_names())
 def test_terms_grow_as_the_sizes_do(name: str) -> None:
-    objective = "masked" if name == "expert_choice" else "next_token"
+    objective = objective_of(name)
     small = estimate(sized(batch_size=8, objective=objective), name)
     wide = estimate(sized(batch_size=16, objective=objective), name)
     assert wide["activations"] == pytest.approx(2 * small["activations"], rel=0.3)

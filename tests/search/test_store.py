@@ -22,6 +22,7 @@ from sqlalchemy import event
 
 from search.campaign import queries
 from search.errors import NotFoundError, PrimevoError, UsageError
+from search.report.queries import curves
 from search.storage import database
 from search.storage.address import StoreError
 from search.storage.entries import CopiedEvaluation, Entry, NewCandidate, NewEvaluation
@@ -118,6 +119,16 @@ def test_numbers_that_json_has_no_place_for(store: Store) -> None:
     record = queries.candidate(store, "test", 1)
     assert [record[name] for name in metrics] == [0.5, None, 3]
     assert queries.top(store, "test", by="experts_dropped") == []
+
+
+def test_losses_of_training_come_back(store: Store) -> None:
+    campaign = launch(store)
+    outcome = replace(OUTCOME, training=((25, 3.25), (75, math.nan)))
+    entries = [candidate(1), candidate(2), evaluation(1, 1, outcome), evaluation(2, 2)]
+    store.record(campaign.id, entries)
+    kept, none = curves(store, "test", [1, 2])
+    assert kept.training == ((25, 3.25), (75, None))
+    assert none.training == ()
 
 
 def test_texts_that_a_database_has_no_place_for(store: Store) -> None:

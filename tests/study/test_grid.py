@@ -275,6 +275,9 @@ def test_a_mistake_is_named_with_place_and_remedy(
         assert part in message
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "configs/studies").glob("*")))
+STUDIES = Path(__file__).parents[2] / "configs" / "studies"
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")))
 def test_the_examples_are_valid(path: Path) -> None:
     assert points(load_study(path))

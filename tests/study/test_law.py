@@ -43,6 +43,16 @@ def test_without_a_floor_it_is_a_line_of_logarithms() -> None:
     assert law.exponent.high - law.exponent.low == pytest.approx(width, rel=0.25)
 
 
+def test_a_narrow_range_has_no_law() -> None:
+    """1 % more parameters and a higher loss is no power of -5: other things differ there."""
+    narrow = sampled([1.0e5, 1.01e5, 1.02e5], 7.0, -5.0)
+    assert fit(narrow) is None
+    wide = sampled([1e5, 2e5, 4e5], 7.0, 0.2, group="wide")
+    law = fit([*narrow, *wide])
+    assert law is not None and law.cells == 3 and set(law.scales) == {"wide"}
+    assert law.exponent.centre == pytest.approx(0.2)
+
+
 def test_a_floor_is_found_where_there_is_one() -> None:
     samples = sampled(WIDE, 60.0, 0.4, noise=0.02, floor=1.5)
     law = fit(samples)

@@ -60,12 +60,12 @@ def test_split_shares() -> None:
 def test_no_split_is_empty_and_no_document_lost(count: int) -> None:
     found = list(split_documents(corpus(count)))
     assert {split for split, _ in found} == {"train", "validation", "test"}
-    assert [text for _, text in found] == [document.text for document in corpus(count)]
+    assert [document for _, document in found] == list(corpus(count))
 
 
 def test_growing_corpus_moves_no_old_document() -> None:
-    before = {text: split for split, text in split_documents(corpus(2000))}
-    after = {text: split for split, text in split_documents(corpus(3000))}
+    before = {document: split for split, document in split_documents(corpus(2000))}
+    after = {document: split for split, document in split_documents(corpus(3000))}
     assert before.items() <= after.items()
 
 
@@ -74,10 +74,10 @@ def test_single_documents_are_cut_by_position(count: int) -> None:
     texts = ["".join(chr(97 + i % 26) for i in range(1000))] * count
     found = list(split_documents(Document(str(i), text) for i, text in enumerate(texts)))
     sizes = Counter()
-    for split, text in found:
-        sizes[split] += len(text)
+    for split, document in found:
+        sizes[split] += len(document.text)
     assert sizes == {"train": 900 * count, "validation": 50 * count, "test": 50 * count}
-    assert "".join(text for _, text in found) == "".join(texts)
+    assert "".join(document.text for _, document in found) == "".join(texts)
 
 
 def test_empty_corpus_is_refused() -> None:
@@ -212,7 +212,7 @@ def test_a_row_is_all_that_a_corpus_needs(with_numbers: None) -> None:
     ("spec", "message"),
     [
         ({"source": "numbers", "options": {"cuont": 1}}, r"did you mean 'count'\? allowed: count,"),
-        ({"source": "text", "options": {"count": 1}}, "'text' has no options; found 'count'"),
+        ({"source": "tfds", "options": {"count": 1}}, "'tfds' has no options; found 'count'"),
         ({"options": {"last": 1}}, r"'last'; did you mean 'last_year'\? allowed: first_year"),
         ({"source": "numbers", "options": {"count": [1]}}, "options.count"),
     ],

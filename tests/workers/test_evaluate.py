@@ -160,7 +160,8 @@ def test_the_engine_trains_as_plain_keras_does(tiny_task, name):
     from primitives import build
     from workers.engines.engine import make_engine
     from workers.engines.optimizer import make_optimizer
-    from workers.model.model import initial_model, model_layers, model_shape, training_loss
+    from workers.model.learning import training_loss
+    from workers.model.model import initial_model, model_layers, model_shape
 
     spec = OptimizerSpec(name=name, learning_rate=0.01, warmup_steps=2, clip_norm=0.5)
     task = changed(tiny_task, optimizer=spec)
@@ -240,6 +241,15 @@ def test_the_schedule_warms_up_and_then_falls_with_the_root():
     rate = WarmupRsqrt(0.1, 4)
     assert [float(rate(step)) for step in (0, 1, 3)] == pytest.approx([0.025, 0.05, 0.1])
     assert float(rate(15)) == pytest.approx(0.05)
+
+
+def test_losses_of_training_are_kept(twenty, tiny_task):
+    assert [at for at, _ in twenty.training] == [8, 20]
+    longer = evaluate(SEED, tiny_task, Budget("steps", 80), seed=1)
+    assert [at for at, _ in longer.training] == [16, 32, 48, 64, 80]
+    losses = [loss for _, loss in longer.training]
+    assert losses[-1] < losses[0] and all(loss == pytest.approx(loss) for loss in losses)
+    assert abs(losses[-1] - longer.val_loss) < 1.0
 
 
 def test_outcomes_are_plain_data(twenty):

@@ -24,7 +24,7 @@ from primitives.language.jsonform import from_json
 from primitives.language.text import parse
 from primitives.lowering.layer import block_function
 from primitives.programs.seeds import load_seed
-from tests.reference.random_programs import DENSE_SEEDS, grown, walk
+from tests.reference.random_programs import DENSE_SEEDS, grown, size_of, walk
 from workers.data.tokens import load_tokens
 from workers.export import export as exporting
 from workers.export.code import LINE
@@ -75,8 +75,9 @@ def mutants(count: int) -> dict[str, DNA]:
     while len(found) < count:
         *_, mutant = walk(rng.choice(DENSE_SEEDS), 30, rng)
         for dna in (mutant, grown(rng)):
-            nested = any(len(node.context) > 1 for node in build(dna).nodes)
-            if nested and len(found) < count and is_steady(dna):
+            graph = build(dna)
+            nested = any(len(node.context) > 1 for node in graph.nodes)
+            if nested and size_of(graph) <= 4096 and len(found) < count and is_steady(dna):
                 found[f"mutant-{len(found)}"] = dna
     return found
 

@@ -24,6 +24,7 @@ from primitives.language.dna import Subroutine
 from primitives.programs.seeds import load_seed, seed_names
 from tests.reference.exported import example_faults, faults
 from tests.reference.random_programs import programs, routed_programs
+from tests.reference.seeds import objective_of
 from tests.workers.test_export import load_module, weights_of
 from tests.workers.test_pruning import TASK as CUT_TASK
 from tests.workers.test_pruning import made, masks_of
@@ -85,7 +86,7 @@ def module_faults(
 
 
 def task_of(name: str) -> Task:
-    objective = "masked" if name == "expert_choice" else "next_token"
+    objective = objective_of(name)
     return Task(training=TrainingSpec(objective=objective))
 
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from primitives import build, render
 from primitives.programs.seeds import load_seed
 from workers.engines.engine import make_engine
+from workers.model.learning import training_loss
 from workers.model.model import (
     Auxiliary,
     Layer,
@@ -26,7 +27,6 @@ from workers.model.model import (
     model_layers,
     model_shape,
     token_losses,
-    training_loss,
 )
 from workers.spec.fit import window_length
 from workers.spec.objectives import MASKED, MASKED_SHARE, OBJECTIVES, Batch, Objective

@@ -267,12 +267,12 @@ def test_reinforce_rewards_what_did_better_than_the_mean(tiny_task):
     """The router's gradient is that of -log p times the reward, which is all that reaches it."""
     import tensorflow as tf
 
+    from workers.model.learning import training_loss
     from workers.model.model import (
         initial_model,
         model_layers,
         model_shape,
         token_losses,
-        training_loss,
     )
 
     graph = build(load_seed("reinforce"))

@@ -10,11 +10,29 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from primitives import Graph
+from primitives import Graph, build, parse, render
 from primitives.kernels.balancing import Run, assign, auction, balance
 from primitives.lowering.layer import block_function
-from tests.primitives.seed_parts import BATCH, LENGTH, WIDTH, Pass, X, close, passed, weights_of
-from tests.primitives.test_routing_seeds import SEEDS, base_given, experts, prototypes, routed
+from primitives.programs.seeds import load_seed
+from tests.primitives.seed_parts import (
+    BATCH,
+    LENGTH,
+    TASKS,
+    WIDTH,
+    Pass,
+    X,
+    close,
+    passed,
+    weights_of,
+)
+from tests.primitives.test_routing_seeds import (
+    SEEDS,
+    base_given,
+    experts,
+    prototypes,
+    routed,
+    temperature,
+)
 from tests.reference import balancing as balancing
 from tests.reference import routings as routings
 from tests.reference.routings import Array, Ids, Weights, each_token, softmax
@@ -22,7 +40,8 @@ from tests.reference.routings import Array, Ids, Weights, each_token, softmax
 SEED = 5
 EXPERTS = 8
 SILENT = (
-    "cascade", "expert_choice", "hash_layer", "lsh", "peer", "product_key_memory", "soft_mixture",
+    "cascade", "demix", "expert_choice", "hash_layer", "lsh", "peer", "product_key_memory",
+    "soft_mixture",
 )  # fmt: skip
 """Programs that train as they evaluate, with no losses and no states."""
 
@@ -90,21 +109,37 @@ def test_noisy_top_k() -> None:
     assert close_losses(run, 0.1 * importance, 0.1 * load)
 
 
-def test_gshard_drops_second_experts_at_random() -> None:
-    x, w, (output, run) = trained("gshard", sharper=4)
-    assert close(output, routings.gshard(x, experts(w), uniform(2)[..., 1]))
+@pytest.mark.parametrize(
+    ("name", "threshold"), [("gshard", 0.2), ("gshard_full", 0.5), ("st_moe_full", 0.2)]
+)
+def test_second_experts_are_dropped_at_random(name: str, threshold: float) -> None:
+    x, w, (output, run) = trained(name, sharper=4)
+    assert close(output, routings.gshard(x, experts(w), uniform(2)[..., 1], threshold))
     assert not close(output, routings.gshard(x, experts(w)))
-    p = rows_softmax(flat(x @ w["router_scores_score"]))
-    assert close_losses(run, 0.01 * balancing.switch_loss(p, best(p, 2)))
+    logits = flat(x @ w["router_scores_score"])
+    p = rows_softmax(logits)
+    z = [0.001 * balancing.z_loss(logits)] * (name == "st_moe_full")
+    assert close_losses(run, 0.01 * balancing.switch_loss(p, best(p, 2)), *z)
 
 
-@pytest.mark.parametrize("name", ["switch", "tree", "prefix_mean"])
+@pytest.mark.parametrize("name", ["switch", "tree", "prefix_mean", "sentence_level"])
 def test_switch_losses(name: str) -> None:
     x, w, (_, run) = trained(name)
     if name == "prefix_mean":
         x = np.cumsum(x, axis=1) / np.arange(1, LENGTH + 1)[:, None]
+    if name == "sentence_level":
+        w["router_scores_score"] = w["router_own_score"]
+        x = np.repeat(x.mean(1, keepdims=True), LENGTH, axis=1)
     p = rows_softmax(flat(x @ w["router_scores_score"]))
     assert close_losses(run, 0.01 * balancing.switch_loss(p, best(p, 1)))
+
+
+def test_task_level_routing_has_the_loss_of_what_its_tasks_chose() -> None:
+    x, w, (output, run) = trained("task_level")
+    table = w["task_scores_out_score"][:, 0]
+    assert close(output, routings.task_level(x, experts(w) | {"tasks": table}, TASKS))
+    p = rows_softmax(table[TASKS.reshape(-1) % len(table)])
+    assert close_losses(run, 0.01 * balancing.switch_loss(p, best(p, 2)))
 
 
 def test_prototypes_have_a_loss_each() -> None:
@@ -121,8 +156,56 @@ def test_st_moe_has_a_z_loss() -> None:
     assert close_losses(run, switch, 0.001 * balancing.z_loss(logits))
 
 
-def test_remoe_steers_its_sparsity() -> None:
-    x, w, (output, run) = trained("remoe")
+@pytest.mark.parametrize("name", ["glam", "v_moe"])
+def test_both_choices_count_in_the_loss(name: str) -> None:
+    x, w, (_, run) = trained(name)
+    p = rows_softmax(flat(x @ w["router_scores_score"]))
+    assert close_losses(run, 0.01 * balancing.switch_loss(p, best(p, 2)))
+
+
+def gumbel(n: int) -> Array:
+    return -np.log(-np.log(np.maximum(uniform(n), 1e-6)))
+
+
+def test_dense_to_sparse_gates_are_noisy_and_count_their_steps() -> None:
+    x, w, (output, run) = trained("dense_to_sparse")
+    assert close(output, routings.dense_to_sparse(x, experts(w), temperature(w), gumbel(EXPERTS)))
+    ((name, steps),) = w_states(w).items()
+    assert list(run.updates) == [name] and not run.losses
+    np.testing.assert_allclose(run.updates[name], steps + 1)
+
+
+@pytest.mark.parametrize(("steps", "fewest", "most"), [(0, 7, 8), (10_000, 1, 3)])
+def test_a_token_begins_with_many_experts_and_ends_with_few(
+    steps: int, fewest: float, most: float
+) -> None:
+    """In evaluation, on average; the temperature is 2, and then 0.3."""
+    graph = routed("dense_to_sparse")
+    weights = weights_of(graph) | {"temperature_steps_steps": np.full(1, steps, np.float32)}
+    output, run = passed(graph, weights)
+    t = 0.3 if steps else 2.0
+    assert close(output, routings.dense_to_sparse(X.astype(np.float64), experts(weights), t))
+    assert fewest <= np.sum(run.loads[0][0]) / (BATCH * LENGTH) <= most
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.6])
+def test_rooms_are_for_first_choices_and_sure_tokens(share: float) -> None:
+    """V-MoE's order, as the program's constant has it."""
+    text = render(load_seed("v_moe", WIDTH)).replace("c4=0.2625", f"c4={share}")
+    main = text.partition("main(x, y):\n")
+    rest = main[2].partition("\n\n")[2]
+    graph = build(parse(f"{main[0]}main(x, y):\n  out = feed_forward(x)\n\n{rest}"), True)
+    assert isinstance(graph, Graph)
+    weights = weights_of(graph)
+    expected = routings.v_moe(X.astype(np.float64), experts(weights), share)
+    assert close(passed(graph, weights).output, expected)
+    roomy = routings.v_moe(X.astype(np.float64), experts(weights), 1.0)
+    assert close(expected, roomy) == (share == 0.6)
+
+
+@pytest.mark.parametrize("name", ["remoe", "remoe_joint"])
+def test_remoe_steers_its_sparsity(name: str) -> None:
+    x, w, (output, run) = trained(name)
     assert close(output, routings.remoe(x, experts(w)))
     gates = np.maximum(flat(x @ w["router_scores_score"]), 0)
     (name, power), (steered,) = next(iter(w_states(w).items())), run.updates.values()
@@ -133,7 +216,7 @@ def test_remoe_steers_its_sparsity() -> None:
 
 
 def w_states(w: Mapping[str, Array]) -> dict[str, Array]:
-    endings = ("threshold", "bias", "sparsity_loss")
+    endings = ("threshold", "bias", "sparsity_loss", "steps")
     return {name: value for name, value in w.items() if name.endswith(endings)}
 
 
@@ -193,15 +276,17 @@ def test_auctions_come_close_to_the_best_assignment(tokens: int, n: int) -> None
         assert total >= least + 0.95 * (most - least)
 
 
-def test_random_experts_are_drawn() -> None:
-    x, w, (output, _) = trained("random_expert")
+@pytest.mark.parametrize("name", ["random_expert", "thor"])
+def test_random_experts_are_drawn(name: str) -> None:
+    x, w, (output, _) = trained(name)
     ids = normal(EXPERTS).argmax(-1)
     assert len({*ids.ravel()}) == EXPERTS
     assert close(output, routings.random_expert(x, experts(w), ids))
 
 
-def test_reinforce_draws_by_probability_and_leaves_its_logarithm() -> None:
-    x, w, (output, run) = trained("reinforce")
+@pytest.mark.parametrize("name", ["reinforce", "reinforce_baseline"])
+def test_reinforce_draws_by_probability_and_leaves_its_logarithm(name: str) -> None:
+    x, w, (output, run) = trained(name)
     logits = x @ w["router_scores_score"]
     ids = (logits - np.log(-np.log(np.maximum(uniform(EXPERTS), 1e-6)))).argmax(-1)
     assert (ids != logits.argmax(-1)).any()
@@ -210,6 +295,10 @@ def test_reinforce_draws_by_probability_and_leaves_its_logarithm() -> None:
     (policy,) = run.policies
     assert close(np.asarray(policy), 0.01 * np.take_along_axis(logs, ids[..., None], -1)[..., 0])
     assert not run.losses
+    if name == "reinforce_baseline":
+        ((foreseen, weight),) = run.baselines
+        assert weight == 0.1
+        assert close(np.asarray(foreseen), (x @ w["router_foreseen_score"])[..., 0])
 
 
 def gradients(graph: Graph, policy: bool) -> dict[str, Array]:
@@ -232,7 +321,8 @@ def test_the_main_loss_trains_experts_and_their_router(name: str) -> None:
     assert all(np.isfinite(gradient).all() for gradient in found.values())
     still = {key for key, gradient in found.items() if not gradient.any()}
     fixed = {key for key in found if key.endswith("_frozen") or "_frozen_" in key}
-    policy = {"router_scores_score"} if name == "reinforce" else set()
+    policy = {"router_scores_score"} if name.startswith("reinforce") else set()
+    policy |= {key for key in found if key.endswith("foreseen_score")}
     assert still == fixed | policy | set(w_states(found))
     if policy:
         assert gradients(routed(name), policy=True)["router_scores_score"].any()

@@ -37,7 +37,8 @@ def spec_of(folder: Path, **fields: object) -> DataSpec:
 
 
 def texts(spec: DataSpec, wanted: str) -> list[str]:
-    return [text for split, text in split_documents(documents(spec)) if split == wanted]
+    found = split_documents(documents(spec))
+    return [document.text for split, document in found if split == wanted]
 
 
 def test_sotu_bytes_take_seconds_at_most(tmp_path: Path) -> None:

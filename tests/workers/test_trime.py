@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from primitives import build
+from primitives.language.text import parse, render
 from primitives.programs.seeds import load_seed
 from tests.reference import two_softmaxes
 from workers.data import similar
@@ -373,19 +374,32 @@ def test_xla_computes_the_same(few, name, monkeypatch):
     assert made[0] == pytest.approx(made[1], abs=1e-4)
 
 
-@pytest.mark.parametrize("positions", ["learned", "rotary"])
-def test_an_exported_model_remembers(few, tmp_path, positions):
+MARKED = parse(
+    render(SEED).replace(
+        "renormed = layer_norm(attended)",
+        "kept = REMEMBER(attended)\n  renormed = layer_norm(kept)",
+    )
+)
+"""Remembers the residual stream instead of its norm."""
+
+
+@pytest.mark.parametrize(
+    ("positions", "dna"),
+    [("learned", SEED), ("rotary", SEED), ("learned", MARKED)],
+    ids=["learned", "rotary", "marked"],
+)
+def test_an_exported_model_remembers(few, tmp_path, positions, dna):
     """Its card has the loss with memories that the engine measures, and `predict_next`, segment by
     segment, gives the probabilities of the objective."""
     model = few.model.model_copy(update={"positions": positions})
     task = changed(few.model_copy(update={"model": model}), "trime_long", batch_size=8)
     folder, card = tmp_path / "made", {"program": "seed"}
-    export_candidate(SEED, folder, task=task, budget=Budget("steps", 1), seed=3, card=card,
+    export_candidate(dna, folder, task=task, budget=Budget("steps", 1), seed=3, card=card,
                      untrained=True)  # fmt: skip
-    values = initial_model(model_shape(build(SEED), task.model, 256), seed=3)
+    values = initial_model(model_shape(build(dna), task.model, 256), seed=3)
     row, tokens = OBJECTIVES["trime_long"], load_tokens(task.data)
     windows = row.fixed(tokens.validation, 17, (2, 8))
-    expected = make_engine(build(SEED), values, task).score(windows)
+    expected = make_engine(build(dna), values, task).score(windows)
     made = json.loads((folder / "card.json").read_text())
     assert made["exported"]["val_loss"] == pytest.approx(expected, abs=1e-4)
 
@@ -394,7 +408,7 @@ def test_an_exported_model_remembers(few, tmp_path, positions):
     for segment in group:
         chances, memories = model.predict_next(tf.constant(segment[None], tf.int32), memories)
         found.append(-np.take_along_axis(np.asarray(chances)[0], segment[1:, None], -1)[:, 0])
-    layers = model_layers(build(SEED), task)
+    layers = model_layers(build(dna), task)
     losses, *_ = token_losses(
         layers, values, group, False, tf.zeros(2, tf.int32), row, embedding_and_head(task.model)
     )

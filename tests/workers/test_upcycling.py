@@ -130,6 +130,13 @@ def test_a_file_that_is_not_there(transformer: DNA, tiny_task: Task, tmp_path: P
     assert made.status == "invalid" and "cannot read the weights" in made.reason
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\3\4" * 9, b"\x93NUMPY", b"text"])
+def test_a_damaged_file(transformer: DNA, tiny_task: Task, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.npz").write_bytes(content)
+    made = evaluate(routed(transformer), tiny_task, STEPS, 5, start=str(tmp_path / "a.npz"))
+    assert made.status == "invalid" and "a.npz: damaged (" in made.reason
+
+
 CONFIG = """\
 task:
   model: {d_model: 32, layers: 1, sequence_length: 16}

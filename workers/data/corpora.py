@@ -27,10 +27,12 @@ class DataError(ValueError):
 
 
 class Document(NamedTuple):
-    """One text. Its name decides which split it belongs to, so the name must never change."""
+    """One text. Its name decides which split it belongs to, so the name must never change. `task`
+    is what a corpus files it under, if it does so: a language, a source."""
 
     name: str
     text: str
+    task: str = ""
 
 
 class Source(Protocol):
@@ -46,6 +48,13 @@ class Source(Protocol):
     def options(self) -> Mapping[str, Option]: ...
     @property
     def max_documents(self) -> int | None: ...
+
+
+class Sources(Source, Protocol):
+    """The same, where the text may come from several named sources instead."""
+
+    @property
+    def sources(self) -> Mapping[str, Source]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +115,21 @@ def documents(source: Source) -> Iterator[Document]:
     return itertools.islice(_usable(source).read(source), source.max_documents)
 
 
+def parts(spec: Sources) -> dict[str, Source]:
+    """The named sources, in the order of their names; where there are none the only one, under an
+    empty name."""
+    return dict(sorted(spec.sources.items())) or {"": spec}
+
+
 def fingerprint(source: Source) -> dict[str, Any]:
     """What identifies the corpus' content, as JSON data. It is cheap, and raises DataError early
     for files and packages that are missing."""
     return _usable(source).fingerprint(source)
+
+
+def downloads(spec: Sources) -> bool:
+    """Whether reading the text may mean to fetch it first."""
+    return any(CORPORA[part.source].downloads for part in parts(spec).values())
 
 
 def _usable(source: Source) -> Corpus:
@@ -158,11 +178,21 @@ def _read_files(source: Source) -> Iterator[Document]:
     paths = _files(source.files)
     root = os.path.commonpath([path.parent for path in paths])
     for path in paths:
-        yield Document(path.relative_to(root).as_posix(), read_text(path))
+        task = path.parent.name if _tasks(source) else ""
+        yield Document(path.relative_to(root).as_posix(), read_text(path), task)
+
+
+def _tasks(source: Source) -> bool:
+    """Whether the name of a file's folder is its task."""
+    asked = source.options.get("tasks", "none")
+    if asked not in ("folders", "none"):
+        raise DataError(f"data.options.tasks is {asked!r}: write folders or none")
+    return asked == "folders"
 
 
 def _files_fingerprint(source: Source) -> dict[str, Any]:
     """Each file's path, size in bytes, and time of its last change in nanoseconds."""
+    _tasks(source)
     found = []
     for path in _files(source.files):
         status = path.stat()
@@ -250,6 +280,7 @@ CORPORA: Registry[Corpus] = Registry(
             _read_files,
             _files_fingerprint,
             key="files",
+            options=("tasks",),
         ),
         Corpus(
             "tfds",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from primitives.kernels.tasks import ids_of
 from workers.data.corpora import DataError
 from workers.data.tokens import locked
 
@@ -102,6 +103,10 @@ def _best(scores: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
 
 def _terms(segments: list[npt.NDArray[Any]]) -> list[list[int]]:
     """The terms of each segment as numbers, each once, without those that are common."""
+    if segments and segments[0].dtype == np.uint32:  # they say of which task they are
+        segments = [ids_of(segment) for segment in segments]
+        if max(int(segment.max()) for segment in segments) < 256:
+            segments = [segment.astype(np.uint8) for segment in segments]
     if segments and segments[0].dtype == np.uint8:
         numbers: dict[bytes, int] = {}
         words = [set(_WORD.findall(segment.tobytes())) for segment in segments]

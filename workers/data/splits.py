@@ -1,7 +1,7 @@
 """The split of a corpus into train, validation and test.
 
 It follows a hash of the document's name, so it is the same in every process, and adding documents
-moves no old one.
+moves no old one. Each of several named sources is split by itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from workers.data.corpora import DataError, Document
+from workers.data.corpora import DataError, Document, Sources, documents, parts
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -23,8 +23,19 @@ SMALL = 1000
 """A corpus of fewer documents is looked at whole, so that none of its splits is empty."""
 
 
-def split_documents(corpus: Iterable[Document]) -> Iterator[tuple[Split, str]]:
-    """Each text with the split it belongs to: about 90, 5 and 5 % of the documents.
+def split_corpus(spec: Sources) -> Iterator[tuple[Split, Document]]:
+    """Each document with the split it belongs to; those of a named source have its name for a
+    task."""
+    for name, part in parts(spec).items():
+        try:
+            for split, document in split_documents(documents(part)):
+                yield split, document._replace(task=name) if name else document
+        except DataError as error:
+            raise DataError(f"source '{name}': {error}" if name else str(error)) from error
+
+
+def split_documents(corpus: Iterable[Document]) -> Iterator[tuple[Split, Document]]:
+    """Each document with the split it belongs to: about 90, 5 and 5 % of the documents.
 
     No split is left empty: where chance gives one no document, it takes one from train. One or two
     documents alone are each cut by position instead.
@@ -37,9 +48,9 @@ def split_documents(corpus: Iterable[Document]) -> Iterator[tuple[Split, str]]:
         yield from _cut(head)
         return
     assigned = _filled([document.name for document in head])
-    yield from zip(assigned, (document.text for document in head), strict=True)
+    yield from zip(assigned, head, strict=True)
     for document in stream:
-        yield _split_of(document.name), document.text
+        yield _split_of(document.name), document
 
 
 def _position(name: str) -> float:
@@ -67,11 +78,12 @@ def _filled(names: list[str]) -> list[Split]:
     return splits
 
 
-def _cut(corpus: list[Document]) -> Iterator[tuple[Split, str]]:
+def _cut(corpus: list[Document]) -> Iterator[tuple[Split, Document]]:
     """The first 90 % of each document for train, the next 5 % for validation, the rest for test."""
-    for _, text in corpus:
+    for document in corpus:
+        text = document.text
         first = int(len(text) * (1 - 2 * HELD_OUT))
         second = int(len(text) * (1 - HELD_OUT))
-        yield "train", text[:first]
-        yield "validation", text[first:second]
-        yield "test", text[second:]
+        yield "train", document._replace(text=text[:first])
+        yield "validation", document._replace(text=text[first:second])
+        yield "test", document._replace(text=text[second:])

@@ -2,7 +2,8 @@
 
 Bytes: 256 tokens; documents are joined by one byte 0. BPE: byte-level, trained on the train split
 only; documents are joined by the token `<|end|>` (id 0). The separator counts as one byte of text,
-so that bits per byte compare across tokenizers.
+so that bits per byte compare across tokenizers. Where documents have tasks, each token says which
+(`kernels.tasks`).
 
 The cache (`PRIMEVO_CACHE`, else the user's cache folder under `primevo`) holds one folder for each
 content: its name is a hash of the spec and the corpus' fingerprint. A folder is complete when it
@@ -17,21 +18,23 @@ import itertools
 import json
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from workers.data.corpora import DataError, Source, documents, fingerprint
-from workers.data.splits import SPLITS, Split, split_documents
+from primitives.kernels.tasks import SPAN, tasks_of
+from workers.data.corpora import DataError, Document, Sources, documents, fingerprint, parts
+from workers.data.splits import SPLITS, Split, split_corpus, split_documents
 from workers.machine.caches import cache_folder
 from workers.machine.progress import Tell, silent
 
-Tokens = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Tokens = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
 FORMAT = 1
 """Part of every cache key: raised when the same spec begins to give other tokens."""
@@ -44,11 +47,14 @@ SEPARATOR_ID = 0
 BPE_SAMPLE = 200_000_000
 """Characters of the train split that a BPE is trained on, at most."""
 
+MOST_TASKS = (1 << 31) // SPAN
+"""Tasks that a corpus may have: windows are whole numbers of 31 bits."""
+
 BATCH = 64
 """Documents that are encoded together, on all processors."""
 
 
-class TokenSource(Source, Protocol):
+class TokenSource(Sources, Protocol):
     """What a token array depends on: `task.data` as a whole."""
 
     @property
@@ -60,13 +66,21 @@ class TokenSource(Source, Protocol):
 @dataclass(frozen=True, slots=True)
 class TokenSplits:
     """One-dimensional read-only arrays of token ids below `vocabulary` (uint8 or uint16), and the
-    mean number of text bytes that a token stands for, by split."""
+    mean number of text bytes that a token stands for, by split. Where documents have tasks, the
+    arrays are uint32 and the ids say which, and `tasks` has the bytes that a token of the test
+    split stands for, by task, in the order of their numbers."""
 
     train: Tokens
     validation: Tokens
     test: Tokens
     vocabulary: int
     bytes_per_token: Mapping[str, float]
+    tasks: Mapping[str, float] = field(default_factory=dict)
+
+    def of_task(self, name: str) -> Tokens:
+        """The task's part of the test split."""
+        part: Tokens = self.test[tasks_of(self.test) == [*self.tasks].index(name)]
+        return part
 
 
 def load_tokens(
@@ -120,7 +134,7 @@ def _key(spec: TokenSource, learned: Path | None = None) -> str:
     content: dict[str, Any] = {
         "format": FORMAT,
         "source": spec.source,
-        "corpus": fingerprint(spec),
+        "corpus": _fingerprint(spec),
         "max_documents": spec.max_documents,
         "tokenizer": spec.tokenizer,
         "vocabulary": spec.vocabulary if spec.tokenizer == "bpe" else 256,
@@ -130,7 +144,16 @@ def _key(spec: TokenSource, learned: Path | None = None) -> str:
     if learned is not None:
         content["learned"] = learned.name
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    return f"{spec.source}-{spec.tokenizer}-{digest}"
+    return f"{'sources' if spec.sources else spec.source}-{spec.tokenizer}-{digest}"
+
+
+def _fingerprint(spec: TokenSource) -> dict[str, Any]:
+    if not spec.sources:
+        return fingerprint(spec)
+    return {
+        name: [part.source, fingerprint(part), part.max_documents, dict(part.options)]
+        for name, part in parts(spec).items()
+    }
 
 
 def _open(folder: Path) -> TokenSplits:
@@ -141,29 +164,32 @@ def _open(folder: Path) -> TokenSplits:
             for split in SPLITS
         }
         vocabulary, lengths = meta["vocabulary"], dict(meta["bytes_per_token"])
-        _check_content(arrays, vocabulary, lengths)
+        tasks = dict(meta.get("tasks", {}))
+        _check_content(arrays, vocabulary, lengths, tasks)
     except Exception as error:  # of damaged files, numpy makes any kind
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise DataError(
             f"the token cache {folder} is damaged ({reason}): delete it, and it is made again"
         ) from error
-    return TokenSplits(**arrays, vocabulary=vocabulary, bytes_per_token=lengths)
+    return TokenSplits(**arrays, vocabulary=vocabulary, bytes_per_token=lengths, tasks=tasks)
 
 
 def _check_content(
-    arrays: Mapping[Split, Any], vocabulary: object, lengths: Mapping[str, object]
-) -> None:
+    arrays: Mapping[Split, Any], vocabulary: object, lengths: Mapping[str, object],
+    tasks: Mapping[str, object],
+) -> None:  # fmt: skip
     """A ValueError where a cache holds something else than `_write` puts there. The tokens
     themselves are not read."""
     if type(vocabulary) is not int or not 1 <= vocabulary <= 1 << 16:
         raise ValueError(f"meta.json says the vocabulary {vocabulary!r}")
-    wanted = np.uint8 if vocabulary <= 256 else np.uint16
+    wanted = {np.uint32} if tasks else {np.uint8 if vocabulary <= 256 else np.uint16, np.uint16}
     for split in SPLITS:
-        array, length = arrays[split], lengths[split]
-        if array.ndim != 1 or array.dtype not in (wanted, np.uint16):
+        array = arrays[split]
+        if array.ndim != 1 or array.dtype.type not in wanted:
             raise ValueError(f"{split}.npy holds {array.dtype} of shape {array.shape}")
+    for name, length in [*((split, lengths[split]) for split in SPLITS), *tasks.items()]:
         if type(length) not in (int, float) or not length > 0:  # type: ignore[operator]
-            raise ValueError(f"meta.json says {length!r} bytes per token of {split}")
+            raise ValueError(f"meta.json says {length!r} bytes per token of {name}")
 
 
 @contextmanager
@@ -179,7 +205,7 @@ def _make(spec: TokenSource, folder: Path, tell: Tell, learned: Path | None) -> 
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
     try:
         encoder = _bytes() if spec.tokenizer == "bytes" else _bpe(spec, draft, learned)
-        meta = _write(encoder, split_documents(documents(spec)), draft, tell)
+        meta = _write(encoder, split_corpus(spec), draft, tell)
         (draft / "meta.json").write_text(json.dumps(meta, indent=1))
         draft.chmod(0o755)
         draft.rename(folder)
@@ -242,38 +268,85 @@ def _trained_bpe(spec: TokenSource) -> Any:
 
 
 def _sample(spec: TokenSource) -> Iterator[str]:
-    """The train split's first documents, up to BPE_SAMPLE characters."""
-    size = 0
-    for split, text in split_documents(documents(spec)):
-        if split == "train":
-            yield text
-            size += len(text)
-        if size >= BPE_SAMPLE:
-            return
+    """The train split's first documents, up to BPE_SAMPLE characters, equally many of each named
+    source."""
+    sources = parts(spec).values()
+    for part in sources:
+        size = 0
+        for split, document in split_documents(documents(part)):
+            if split == "train":
+                yield document.text
+                size += len(document.text)
+            if size >= BPE_SAMPLE / len(sources):
+                break
 
 
 def _write(
-    encoder: _Encoder, texts: Iterable[tuple[Split, str]], folder: Path, tell: Tell
+    encoder: _Encoder, texts: Iterable[tuple[Split, Document]], folder: Path, tell: Tell
 ) -> dict[str, Any]:
     """Streams the texts into one array file a split and returns what `meta.json` says."""
+    stream, done = iter(texts), 0
+    first = next(stream)
+    stream = itertools.chain([first], stream)
+    tasks = _Tasks(bool(first[1].task))
+    dtype = np.uint32 if tasks.known else encoder.dtype
     with ExitStack() as stack:
         arrays = {
-            split: stack.enter_context(_ArrayFile(folder / f"{split}.npy", encoder.dtype))
+            split: stack.enter_context(_ArrayFile(folder / f"{split}.npy", dtype))
             for split in SPLITS
         }
         size = dict.fromkeys(SPLITS, 0)
-        stream, done = iter(texts), 0
         while batch := list(itertools.islice(stream, BATCH)):
-            encoded = encoder.encode([text for _, text in batch])
-            for (split, text), tokens in zip(batch, encoded, strict=True):
-                arrays[split].append(tokens)
-                size[split] += len(text.encode()) + 1
+            encoded = encoder.encode([document.text for _, document in batch])
+            for (split, document), tokens in zip(batch, encoded, strict=True):
+                length = len(document.text.encode()) + 1
+                arrays[split].append(tasks.marked(tokens, document, split, length))
+                size[split] += length
             done += len(batch)
             tell(done, 0)
     return {
         "vocabulary": encoder.vocabulary,
         "bytes_per_token": {split: size[split] / arrays[split].length for split in SPLITS},
+        **({"tasks": tasks.bytes_per_token} if tasks.known else {}),
     }
+
+
+class _Tasks:
+    """The tasks of a corpus, numbered in the order in which their documents come, or none."""
+
+    def __init__(self, known: bool) -> None:
+        self.known = known
+        self._numbers: dict[str, int] = {}
+        self._bytes: Counter[str] = Counter()
+        self._tokens: Counter[str] = Counter()
+
+    def marked(self, tokens: Tokens, document: Document, split: Split, length: int) -> Tokens:
+        """The tokens of a document of so many bytes with its task. DataError where some documents
+        have one and others none, or where there are too many."""
+        name = document.task
+        if bool(name) != self.known:
+            raise DataError(
+                f"document '{document.name}' has {f'the task {name!r}' if name else 'no task'}, "
+                f"and those before it have {'tasks' if self.known else 'none'}: a corpus files all "
+                "of its documents under tasks, or none"
+            )
+        if not name:
+            return tokens
+        number = self._numbers.setdefault(name, len(self._numbers))
+        if number >= MOST_TASKS:
+            raise DataError(f"the corpus has more than {MOST_TASKS} tasks, the last '{name}'")
+        if split == "test":
+            self._bytes[name] += length
+            self._tokens[name] += len(tokens)
+        return tokens.astype(np.uint32) + np.uint32(number * SPAN)
+
+    @property
+    def bytes_per_token(self) -> dict[str, float]:
+        """Of the test split, by task; 1 for those that have no part in it."""
+        return {
+            name: self._bytes[name] / self._tokens[name] if self._tokens[name] else 1.0
+            for name in self._numbers
+        }
 
 
 class _ArrayFile:

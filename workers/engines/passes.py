@@ -18,13 +18,13 @@ from workers.engines.calibration import sums
 from workers.engines.engine import Loads, Windows
 from workers.engines.optimizer import elementwise
 from workers.model.ends import EmbeddingAndHead
+from workers.model.learning import training_loss
 from workers.model.model import (
     Layer,
     layer_graphs,
     outer_count,
     predictions,
     scoring_loss,
-    training_loss,
     with_weights,
 )
 from workers.model.parameters import Kind, Packing
@@ -62,7 +62,7 @@ class Passes:
     def train(
         self, weights: Sequence[Any], windows: Any, step: Any, run: Any
     ) -> tuple[Any, Any, dict[int, Any]]:
-        """See `model.training_loss`; `step` counts those before it, and all noise follows from
+        """See `learning.training_loss`; `step` counts those before it, and all noise follows from
         `run`, a number of 31 bits."""
         seed = ops.stack([ops.cast(part, self.integer) for part in (step, run)])
         objective = OBJECTIVES[self.task.training.objective]

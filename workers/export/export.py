@@ -30,11 +30,19 @@ from primitives.lowering.cost import layers_cost
 from workers.data.tokens import load_tokens
 from workers.export.generation import how_it_generates
 from workers.export.score import exported_score
-from workers.export.source import Names, example_source, module_source, names, plain, readme
+from workers.export.source import (
+    Names,
+    by_task,
+    example_source,
+    module_source,
+    names,
+    plain,
+    readme,
+)
 from workers.machine.backends import BACKENDS
 from workers.machine.progress import Tell, silent
 from workers.spec.fit import lowering_options, refused, task_cost, task_graph
-from workers.spec.metrics import METRICS
+from workers.spec.metrics import METRICS, all_scores
 from workers.spec.outcome import Budget, Outcome
 from workers.spec.positions import POSITIONS
 from workers.spec.task import ModelSpec, Task
@@ -243,7 +251,7 @@ def _write(
 ) -> None:  # fmt: skip
     called, rows = names(str(card["program"])), len(weights["embedding"])
     model = _model(module_source(dna, graph, task, rows, called, {}, cut), called, weights)
-    card = {**card, "exported": exported_score(model, task)}
+    card = {**card, "exported": exported_score(model, task, by_task(graph, task, called, cut))}
     whole = _whole_card(dna, graph, task, rows, card, cut)
     facts = _facts(whole)
     for name, content in (
@@ -361,7 +369,8 @@ def _in_order(weights: Weights, graph: Graph, spec: ModelSpec) -> Weights:
 
 def _training(budget: Budget, seed: int, outcome: Outcome) -> dict[str, Any]:
     """The run that made the weights, for the card."""
-    scores = {row.name: row.of(outcome) for row in METRICS.values() if row.where != "static"}
+    static = {row.name for row in METRICS.values() if row.where == "static"}
+    scores = {name: value for name, value in all_scores(outcome).items() if name not in static}
     return {"seed": seed, "budget": asdict(budget), **scores}
 
 

@@ -28,12 +28,13 @@ def generation_parts(graph: Graph, blocks: list[Block], task: Task) -> dict[str,
         empty = dict.fromkeys(("writes", "write", "step", "generate", "writer"), "")
         return {**empty, "codec": codec}
     tokens = any(block.uses("tokens") for block in blocks)
+    by_task = any(block.by_task for block in blocks)
     steps = [block.step for block in blocks if block.step is not None]
     positions = task.model.positions
     step = ""
     if steps:
         step = template("step.py").substitute(
-            tokens=", tokens=tokens" * tokens, embedded=step_embedded(positions)
+            tokens=", tokens=tokens" * tokens, embedded=step_embedded(positions, by_task)
         )
     copied = max((step.copied for step in steps), default=0)
     return {
@@ -42,7 +43,7 @@ def generation_parts(graph: Graph, blocks: list[Block], task: Task) -> dict[str,
         "write": "        self.passes = None  # what `generate` runs\n",
         "step": step,
         "generate": _generate(
-            why_not_stepwise(graph, task), copied, task.model.sequence_length, positions
+            why_not_stepwise(graph, task), copied, task.model.sequence_length, positions, by_task
         ),
         "writer": template("writer.py").template,
     }
@@ -57,25 +58,27 @@ def how_it_generates(graph: Graph, task: Task) -> str:
     return "Each new token costs a pass over itself alone: what it needs of earlier ones is kept."
 
 
-def _generate(reason: str, copied: int, length: int, positions: Kind) -> str:
+def _generate(reason: str, copied: int, length: int, positions: Kind, by_task: bool) -> str:
     """The methods that write text; `reason` says why no step can be taken alone, `copied` how many
-    weights each of `length` positions copies."""
-    longer = longer_texts(positions)
+    weights each of `length` positions copies, `by_task` whether a text's task is to be known."""
+    told = {**longer_texts(positions), **(_BY_TASK if by_task else _OF_ANY_TASK)}
+    option, passed = ("\n        task: int = 0,", ', "task": task') if by_task else ("", "")
     if reason:
         how = _SLOW.format(plain(reason))
         return template("generate.py").substitute(
-            **longer,
-            how=_paragraph(how), use_cache="", option="", passed_on="", take_cache="", prefill="",
-            read="", logits=_WHOLE, compiled="(Compiled(self, self.write).predict_on_batch,)",
+            **told,
+            how=_paragraph(how), use_cache=option, option=passed, passed_on="", take_cache="",
+            prefill="", read="", logits=_WHOLE,
+            compiled="(Compiled(self, self.write).predict_on_batch,)",
             cache_in="", any="", cache="", kept="",
         )  # fmt: skip
     most = max(1, _READ_AT_ONCE // max(copied, 1))
     in_parts = most < length or bool(copied and not POSITIONS[positions].bounded)
     return template("generate.py").substitute(
-        **longer,
+        **told,
         how=_paragraph(_CACHED),
-        use_cache="\n        use_cache: bool = True,",
-        option=', "use_cache": use_cache',
+        use_cache=f"\n        use_cache: bool = True,{option}",
+        option=f', "use_cache": use_cache{passed}',
         passed_on=", use_cache",
         take_cache="\n        use_cache: bool,",
         prefill=_PREFILL.format(most=most, why=_WHY) if in_parts else _AT_ONCE,
@@ -92,6 +95,19 @@ def _generate(reason: str, copied: int, length: int, positions: Kind) -> str:
 def _paragraph(text: str) -> str:
     return fill(text, LINE, initial_indent=" " * 8, subsequent_indent=" " * 8)
 
+
+_OF_ANY_TASK = {"marked": "", "ids": "tokens", "mark": "", "task": ""}
+
+_BY_TASK = {
+    "marked": """\
+        if not 0 <= task < 1 << 14:
+            raise ValueError(f"task is the number of a task, from 0 on; got {task}")
+        tokens = tokens + task * SPAN
+""",
+    "ids": "ids_of(tokens)",
+    "mark": "            new = new + tasks_of(tokens[:, 0]) * SPAN\n",
+    "task": " `task` is the number of the\n        task that the text belongs to.",
+}
 
 _SLOW = "Each new token costs a pass over the whole text, since {}."
 

@@ -13,6 +13,7 @@ from fractions import Fraction
 from textwrap import fill
 
 from primitives.graph.build import Graph, Node
+from primitives.kernels.tasks import SPAN
 from primitives.lowering.emit import Body, emit
 from primitives.lowering.expression import (
     Assignment,
@@ -31,6 +32,7 @@ from primitives.lowering.weights import WeightSpec, weight_specs
 from primitives.ops.table import PRIMITIVES
 from primitives.ops.types import CHANNELS, ENTRIES, KEYS, UNITS_PER_WIDTH, StateType, buffer
 from primitives.programs.seeds import other_graph
+from workers.data.corpora import parts
 from workers.export.code import LINE, functions, template
 from workers.spec.fit import lowering_options
 from workers.spec.objectives import OBJECTIVES
@@ -62,6 +64,11 @@ class Block:
     def uses(self, what: str) -> bool:
         """Whether a pass reads or leaves this attribute of `balancing.Run`."""
         return what in self.pass_attributes
+
+    @property
+    def by_task(self) -> bool:
+        """Whether it reads of its tokens which task their document belongs to."""
+        return "task_entries" in self.body.mentioned.functions
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -192,7 +199,11 @@ def _about(block: Block, task: Task) -> list[str]:
 def notes(block: Block, task: Task) -> list[str]:
     """What users and trainers of a layer that routes must know."""
     found = []
-    if block.uses("tokens"):
+    if block.by_task:
+        found.append("It routes by the task that a token's document belongs to: call it with "
+                     f"tokens=[batch, T], ids plus {SPAN:,} times the number of the task"
+                     f"{_numbered(task)}.")  # fmt: skip
+    elif block.uses("tokens"):
         found.append("It routes by token ids: call it with tokens=[batch, T].")
     if any(note.startswith("in training") for note in _training(block.graph)):
         found.append("In training a choice depends on the whole batch, later tokens included.")
@@ -213,7 +224,20 @@ def notes(block: Block, task: Task) -> list[str]:
     if block.uses("policies"):
         found.append("In the search its choices were rewarded token by token (REINFORCE), which "
                      "takes a trainer that knows of it: `fit` leaves that out.")  # fmt: skip
+    if "CONSISTENCY" in block.graph.ops:
+        found.append("In the search each step passed twice, and the predictions were to agree "
+                     "(CONSISTENCY): `fit` passes once.")  # fmt: skip
+    if "JOINT_SPARSITY_LOSS" in block.graph.ops:
+        found.append("In the search all layers steered one weight of their sparsity loss; by `fit` "
+                     "each layer steers its own.")  # fmt: skip
     return found
+
+
+def _numbered(task: Task) -> str:
+    """The numbers of the tasks that named sources are."""
+    names = [name for name in parts(task.data) if name]
+    told = ", ".join(f"{number} is {name}" for number, name in enumerate(names))
+    return f" ({told})" if told else ""
 
 
 def _training(graph: Graph) -> list[str]:

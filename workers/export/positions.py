@@ -17,34 +17,35 @@ def position_calls(positions: Kind) -> frozenset[str]:
     return frozenset({SINUSOIDS} if positions == "sinusoidal" else ())
 
 
-def position_parts(positions: Kind) -> dict[str, str]:
-    """What the holes of the module's template that deal with positions are filled with."""
+def position_parts(positions: Kind, by_task: bool = False) -> dict[str, str]:
+    """What the holes of the module's template that deal with positions are filled with; `by_task`
+    where token ids say to which task they belong."""
     if POSITIONS[positions].bounded:
         return {
             "lengths": "T up to sequence_length",
             "made": _MADE,
             "built": "        self.positions.build()\n",
             "bound": _BOUND,
-            "embedded": _embedded(positions, "ops.arange(ops.shape(tokens)[1])"),
+            "embedded": _embedded(positions, "ops.arange(ops.shape(tokens)[1])", by_task),
         }
     return {
         "lengths": "for any T",
         "made": "",
         "built": "",
         "bound": "",
-        "embedded": _embedded(positions, "0"),
+        "embedded": _embedded(positions, "0", by_task),
     }
 
 
-def step_embedded(positions: Kind) -> str:
+def step_embedded(positions: Kind, by_task: bool = False) -> str:
     """The embeddings of new tokens that come after `start` others."""
     if POSITIONS[positions].bounded:
-        return _embedded(positions, "start + ops.arange(ops.shape(tokens)[1])")
-    return _embedded(positions, "start")
+        return _embedded(positions, "start + ops.arange(ops.shape(tokens)[1])", by_task)
+    return _embedded(positions, "start", by_task)
 
 
-def _embedded(positions: Kind, place: str) -> str:
-    x = "self.embedding(tokens)"
+def _embedded(positions: Kind, place: str, by_task: bool) -> str:
+    x = f"self.embedding({'ids_of(tokens)' if by_task else 'tokens'})"
     if positions == "learned":
         return f"{x} + self.positions({place})"
     if positions == "sinusoidal":

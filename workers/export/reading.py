@@ -50,7 +50,8 @@ def dense_file(source: Path, folder: Path) -> Path:
         return source
     named = variables_of(exported_model(source))
     path = folder / "dense.npz"
-    np.savez(path, **{name: np.asarray(variable.value) for name, variable in named.items()})
+    arrays: dict[str, Any] = {name: np.asarray(each.value) for name, each in named.items()}
+    np.savez(path, **arrays)
     return path
 
 

@@ -19,6 +19,7 @@ from primitives.graph.live import live_program
 from primitives.language.dna import DNA, MIDDLE
 from primitives.language.text import render
 from primitives.programs.seeds import other_program
+from workers.data.corpora import parts
 from workers.export.code import LINE, functions, imported, plain, template
 from workers.export.generation import generation_parts, how_it_generates
 from workers.export.layer import (
@@ -76,7 +77,9 @@ def module_source(
     blocks = _blocks(graph, task, called, cut)
     own = {function for block in blocks for function in block.body.row_functions}
     positions = task.model.positions
+    of_tasks = any(block.by_task for block in blocks)
     calls = {name for block in blocks for name in block.calls} | position_calls(positions)
+    calls |= {"ids_of", "tasks_of"} if of_tasks else set()
     sources = functions(calls, sorted(own, key=lambda function: function.__name__))
     needed = imported(sources)
     if any(weight.init == "causal" for block in blocks for weight in block.body.weights):
@@ -115,10 +118,15 @@ def module_source(
         layers=task.model.layers,
         sequence_length=task.model.sequence_length,
         program=_programs(dna, task),
-        **position_parts(positions),
-        remember=_remember(inputs, passed, task),
+        **position_parts(positions, of_tasks),
+        remember=_remember(inputs, passed, task, of_tasks),
         **generation_parts(graph, blocks, task),
     )
+
+
+def by_task(graph: Graph, task: Task, called: Names, cut: Cut = None) -> bool:
+    """Whether the module's model reads of its tokens which task their document belongs to."""
+    return any(block.by_task for block in _blocks(graph, task, called, cut))
 
 
 def example_source(called: Names, task: Task) -> str:
@@ -171,7 +179,8 @@ def metadata(task: Task, called: Names, card: Mapping[str, Any]) -> str:
     Strings are written as JSON, which YAML reads."""
     writes = OBJECTIVES[task.training.objective].continues
     kind = "text-generation" if writes else "fill-mask"
-    data = task.data.name if task.data.source == "tfds" else task.data.source
+    texts = parts(task.data).values()
+    data = " and ".join(each.name if each.source == "tfds" else each.source for each in texts)
     found = card.get("exported", {}).get("test_bpb")
     about: dict[str, Any] = {"library_name": "keras", "tags": ["primevo", "keras", kind]}
     if writes or OBJECTIVES[task.training.objective].bidirectional:
@@ -186,12 +195,15 @@ def metadata(task: Task, called: Names, card: Mapping[str, Any]) -> str:
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in about.items())
 
 
-def _remember(inputs: str, passed: str, task: Task) -> str:
+def _remember(inputs: str, passed: str, task: Task, by_task: bool) -> str:
     """The model's methods that remember contexts, where its objective has memories."""
     if not OBJECTIVES[task.training.objective].remembers:
         return ""
     return template("memory.py").substitute(
-        inputs=inputs, passed=passed, embedded=position_parts(task.model.positions)["embedded"]
+        inputs=inputs,
+        passed=passed,
+        embedded=position_parts(task.model.positions, by_task)["embedded"],
+        after="ids_of(tokens[:, 1:])" if by_task else "tokens[:, 1:]",
     )
 
 

@@ -19,6 +19,7 @@ from keras import ops
 
 from primitives.graph.build import Graph
 from primitives.kernels.balancing import Run
+from primitives.kernels.tasks import ids_of
 from primitives.lowering.cost import program_layers
 from primitives.lowering.dispatch import Recorded
 from primitives.lowering.layer import Array, Lowered, initial_weights, lower
@@ -27,14 +28,13 @@ from primitives.programs.seeds import other_graph
 from workers.machine.backends import BACKENDS, accelerators
 from workers.model.ends import (
     EMBEDDING_AND_HEAD,
-    EPSILON,
     EmbeddingAndHead,
     ModelHead,
     head,
     normed,
 )
 from workers.spec.fit import lowering_options
-from workers.spec.objective import Objective
+from workers.spec.objective import Batch, Objective
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.positions import POSITIONS
 from workers.spec.task import ModelSpec, Task
@@ -130,21 +130,24 @@ def initial_model(shape: ModelShape, seed: int) -> list[Array]:
 
 class Auxiliary(NamedTuple):
     """What a pass gives beside its value (see `balancing.Run`). That of one block has `updates` by
-    the weight's name in the block, that of the model by its position among all weights. `memory` is
-    the state [batch, T, d_model] by which a block's contexts are remembered, of a model that of the
-    last block; None where the objective does not remember. `loads` holds a tuple for each routed
-    call: what the layers were made to record of it."""
+    the weight's name in the block, that of the model by its position among all weights, and so has
+    `together`. `memory` is the state [batch, T, d_model] by which a block's contexts are
+    remembered, of a model that of the last block; None where the objective does not remember.
+    `loads` holds a tuple for each routed call: what the layers were made to record of it."""
 
     losses: tuple[Any, ...] = ()
     updates: dict[Any, Any] = {}  # noqa: RUF012  # never changed
+    together: dict[Any, Any] = {}  # noqa: RUF012
     policies: tuple[Any, ...] = ()
+    baselines: tuple[tuple[Any, Any], ...] = ()
     loads: tuple[tuple[Any, ...], ...] = ()
     memory: Any = None
 
 
 Apply = Callable[[Any, Sequence[Any], Any, Any], tuple[Any, Auxiliary]]
-"""(x [batch, T, d_model], weights, tokens [batch, T], random seed [2]) -> (y, auxiliary outputs).
-Pure. A block that does not use a run is given None for tokens and seed."""
+"""(x [batch, T, d_model], weights, tokens [batch, T] with their tasks, random seed [2])
+-> (y, auxiliary outputs). Pure. A block that does not use a run is given None for tokens and
+seed."""
 
 
 class Layer(NamedTuple):
@@ -157,6 +160,7 @@ class Layer(NamedTuple):
         uses_run: whether it reads tokens or seeds, or gives auxiliary outputs.
         gathered: for each weight, whether a pass reads no more than some of its rows.
         again: the number of the earlier layer whose weights it has; None where they are its own.
+        consistency: how much the predictions of two passes of a step are to agree; 0 for one pass.
     """
 
     train: Apply
@@ -165,6 +169,7 @@ class Layer(NamedTuple):
     uses_run: bool
     gathered: tuple[bool, ...]
     again: int | None = None
+    consistency: float = 0.0
 
 
 def model_layers(graph: Graph, task: Task, remembering: bool = False) -> tuple[Layer, ...]:
@@ -192,12 +197,19 @@ def layers_of(
             train = _pure(lowered, True, remembers) if lowered.runs else score
             specs = weight_specs(each, task.model.d_model)
             gathered = tuple(spec.name in lowered.gathered for spec in specs)
-            made[each.hash] = Layer(train, score, specs, lowered.runs, gathered)
+            made[each.hash] = Layer(
+                train, score, specs, lowered.runs, gathered, consistency=consistency(each)
+            )
     owners = weight_owners(graphs, task.model)
     return tuple(
         made[each.hash]._replace(again=None if owner == layer else owner)
         for layer, (each, owner) in enumerate(zip(graphs, owners, strict=True))
     )
+
+
+def consistency(graph: Graph) -> float:
+    """How much the predictions of two passes of a step are to agree, as a program asks for."""
+    return sum(node.value for node in graph.nodes if node.op == "CONSISTENCY")
 
 
 def mixed(task: Task) -> bool:
@@ -223,10 +235,23 @@ def _pure(lowered: Lowered, training: bool, remembers: bool) -> Apply:
         run = Run(training, tokens, Seeds(seed))
         made = lowered.function(x, weights, run)
         y, memory = made if remembers else (made, None)
-        loads = () if training else (*run.loads, *run.choices)
-        return y, Auxiliary(tuple(run.losses), run.updates, tuple(run.policies), loads, memory)
+        return y, Auxiliary(
+            (*run.losses, *_foreseen(run)),
+            run.updates,
+            run.together,
+            tuple(run.policies),
+            tuple(run.baselines),
+            () if training else (*run.loads, *run.choices),
+            memory,
+        )
 
     return apply
+
+
+def _foreseen(run: Run) -> list[Any]:
+    """What a block's baselines take from the reward of its choices, as losses."""
+    foreseen = [ops.stop_gradient(made) for made, _ in run.baselines]
+    return [ops.mean(chances * made) for chances in run.policies for made in foreseen]
 
 
 class Seeds(keras.random.SeedGenerator):  # type: ignore[misc]  # Keras has no types
@@ -255,9 +280,9 @@ def logits(
     layers: Sequence[Layer], weights: Sequence[Any], tokens: Any, training: bool, seed: Any,
     outer: EmbeddingAndHead = EMBEDDING_AND_HEAD,
 ) -> tuple[Any, Auxiliary]:  # fmt: skip
-    """Tokens [batch, T] -> logits [batch, T, rows of the embedding]."""
+    """Tokens [batch, T], with their tasks -> logits [batch, T, rows of the embedding]."""
     embedding, *positions, scale, shift = weights[: outer_count(layers, weights)]
-    x = outer.embed(tokens, embedding, *positions)
+    x = outer.embed(ids_of(tokens), embedding, *positions)
     x, auxiliary = through(layers, weights, x, tokens, training, seed)
     return head(x, embedding, scale, shift), auxiliary
 
@@ -270,6 +295,7 @@ def through(
     next_one, auxiliary = outer_count(layers, weights), Auxiliary()
     starts: list[int] = []
     moved: defaultdict[int, list[Any]] = defaultdict(list)
+    wanted: defaultdict[int, list[Any]] = defaultdict(list)
     for number, layer in enumerate(layers):
         first = next_one if layer.again is None else starts[layer.again]
         starts.append(first)
@@ -283,14 +309,19 @@ def through(
             for place, spec in enumerate(layer.specs, first):
                 if spec.name in more.updates:
                     moved[place].append(more.updates[spec.name])
+                if spec.name in more.together:
+                    wanted[place].append(more.together[spec.name])
         else:
             x, more = apply(x, own, None, None)
         auxiliary = auxiliary._replace(memory=more.memory)
         if after is not None:
             after.append(x)
     # Layers that share a state each move it from where it was: it goes to the mean.
-    updates = {place: sum(each[1:], each[0]) / len(each) for place, each in moved.items()}
-    return x, auxiliary._replace(updates=updates)
+    updates, together = (
+        {place: sum(each[1:], each[0]) / len(each) for place, each in found.items()}
+        for found in (moved, wanted)
+    )
+    return x, auxiliary._replace(updates=updates, together=together)
 
 
 def _joined(model: Auxiliary, block: Auxiliary) -> Auxiliary:
@@ -298,9 +329,20 @@ def _joined(model: Auxiliary, block: Auxiliary) -> Auxiliary:
     return Auxiliary(
         model.losses + tuple(block.losses),
         {},
+        {},
         model.policies + tuple(block.policies),
+        model.baselines + tuple(block.baselines),
         model.loads + tuple(block.loads),
     )
+
+
+def prepared(windows: Any, rows: int, seed: Any, objective: Objective) -> tuple[Batch, Any]:
+    """What the objective makes of windows [batch, T + lookahead], for an embedding of so many rows,
+    and what blocks are told of its tokens: their ids with the tasks of their documents."""
+    windows = ops.cast(windows, "int32")
+    ids, random = ids_of(windows), Seeds(seed, OBJECTIVE_STREAM)
+    batch = objective.batch(ids, rows - objective.extra_rows, random)
+    return batch, batch.tokens + (windows - ids)[:, : batch.tokens.shape[1]]
 
 
 def token_losses(
@@ -309,15 +351,32 @@ def token_losses(
 ) -> tuple[Any, Any, Auxiliary]:  # fmt: skip
     """Losses [batch, T], in nats, of windows [batch, T + lookahead] of tokens, and how much each
     counts (see `objectives.Batch`)."""
+    batch, tokens = prepared(windows, weights[0].shape[0], seed, objective)
+    made = passed(layers, weights, batch, tokens, training, seed, objective, outer)
+    return made.losses, batch.counts, made.auxiliary
+
+
+class Passed(NamedTuple):
+    """What a pass over a batch gave: losses [batch, T] in nats, what it left beside them, what came
+    out of the last block [batch, T, d_model], and the end of the model."""
+
+    losses: Any
+    auxiliary: Auxiliary
+    x: Any
+    head: ModelHead
+
+
+def passed(
+    layers: Sequence[Layer], weights: Sequence[Any], batch: Batch, tokens: Any, training: bool,
+    seed: Any, objective: Objective, outer: EmbeddingAndHead,
+) -> Passed:  # fmt: skip
+    """One pass over a batch; `tokens` are what blocks are told, see `prepared`."""
     embedding, *positions, scale, shift = weights[: outer_count(layers, weights)]
-    vocabulary = embedding.shape[0] - objective.extra_rows
-    random = Seeds(seed, OBJECTIVE_STREAM)
-    batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
     x = outer.embed(batch.tokens, embedding, *positions)
-    x, auxiliary = through(layers, weights, x, batch.tokens, training, seed)
+    x, auxiliary = through(layers, weights, x, tokens, training, seed)
     end = ModelHead((embedding, scale, shift), outer, auxiliary.memory)
     losses = objective.losses if training else objective.scoring
-    return losses(x, batch, end), batch.counts, auxiliary
+    return Passed(losses(x, batch, end), auxiliary, x, end)
 
 
 def remembered(
@@ -328,10 +387,10 @@ def remembered(
     [batch, T, d_model]. The layers must be `remembering`."""
     embedding, *positions, scale, shift = weights[: outer_count(layers, weights)]
     windows = ops.cast(windows, "int32")
-    tokens, seed = windows[:, :-1], ops.zeros(2, "int32")
-    x = outer.embed(tokens, embedding, *positions)
+    tokens, ids, seed = windows[:, :-1], ids_of(windows), ops.zeros(2, "int32")
+    x = outer.embed(ids[:, :-1], embedding, *positions)
     x, auxiliary = through(layers, weights, x, tokens, False, seed)
-    losses, right = outer.scored_of(x, embedding, scale, shift, windows[:, 1:])
+    losses, right = outer.scored_of(x, embedding, scale, shift, ids[:, 1:])
     return losses, right, normed(x, scale, shift), auxiliary.memory
 
 
@@ -341,11 +400,8 @@ def predictions(
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """(logits [batch, T, rows of the embedding], targets [batch, T], how much each position counts)
     in evaluation mode."""
-    embedding = weights[0]
-    vocabulary = embedding.shape[0] - objective.extra_rows
-    random = Seeds(seed, OBJECTIVE_STREAM)
-    batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
-    made, _ = logits(layers, weights, batch.tokens, False, seed, outer)
+    batch, tokens = prepared(windows, weights[0].shape[0], seed, objective)
+    made, _ = logits(layers, weights, tokens, False, seed, outer)
     return made, batch.targets, batch.counts
 
 
@@ -356,30 +412,10 @@ def token_choices(
     """The tokens [batch, T] that the model reads in windows [batch, length], and the experts and
     gates [batch, T, entries] of each routed call, in evaluation mode. The layers must record
     choices."""
-    seed, vocabulary = ops.zeros(2, "int32"), weights[0].shape[0] - objective.extra_rows
-    random = Seeds(seed, OBJECTIVE_STREAM)
-    batch = objective.batch(ops.cast(windows, "int32"), vocabulary, random)
-    _, auxiliary = logits(layers, weights, batch.tokens, False, seed, outer)
+    seed = ops.zeros(2, "int32")
+    batch, tokens = prepared(windows, weights[0].shape[0], seed, objective)
+    _, auxiliary = logits(layers, weights, tokens, False, seed, outer)
     return [batch.tokens, *(part for pair in auxiliary.loads for part in pair)]
-
-
-def training_loss(
-    layers: Sequence[Layer], weights: Sequence[Any], windows: Any, seed: Any,
-    objective: Objective, outer: EmbeddingAndHead = EMBEDDING_AND_HEAD,
-) -> tuple[Any, Any, dict[int, Any]]:  # fmt: skip
-    """(what the gradient is of, mean token loss, new values of states by position of the weight).
-    Auxiliary losses count here alone, and so does what REINFORCE adds: the reward of a sampled
-    expert is the negative loss of the token, against the batch's mean. A batch in which no position
-    counts has a loss of 0."""
-    losses, counts, auxiliary = token_losses(layers, weights, windows, True, seed, objective, outer)
-    summed, weight = weighed(losses, counts)
-    loss = total = summed if counts is None else summed / ops.maximum(weight, EPSILON)
-    for extra in auxiliary.losses:
-        total = total + extra
-    for chances in auxiliary.policies:
-        better = ops.stop_gradient(loss - losses)
-        total = total - ops.mean(chances * better)
-    return total, loss, auxiliary.updates
 
 
 def scoring_loss(

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
-from workers.data.corpora import fingerprint
+from workers.data.corpora import fingerprint, parts
 from workers.machine.backends import BACKENDS
 from workers.plugins import load, search_path, sources
 from workers.pool.cluster import PoolError, join
@@ -103,7 +103,8 @@ class Pool:
             PoolError: the devices or the cluster are not as asked for.
         """
         loaded = load(plugins)
-        fingerprint(task.data)
+        for part in parts(task.data).values():
+            fingerprint(part)
         self._spec = spec or PoolSpec()
         backend = BACKENDS[task.training.backend]
         if problem := cannot(self._spec, backend):

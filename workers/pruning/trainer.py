@@ -15,11 +15,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from primitives.kernels.tasks import ids_of
 from workers.engines.learner import Group, learner_of
 from workers.engines.optimizer import elementwise, make_optimizer
 from workers.machine.backends import BACKENDS
 from workers.model.ends import ModelHead, embedding_and_head
-from workers.model.model import OBJECTIVE_STREAM, Seeds, outer_count, through, weighed
+from workers.model.model import OBJECTIVE_STREAM, Seeds, outer_count, prepared, through, weighed
 from workers.model.parameters import Kind, Packing
 from workers.pruning import gates
 from workers.pruning.distillation import layer_loss, prediction_loss
@@ -179,19 +180,18 @@ class Trainer:
     ) -> tuple[Any, Any, dict[int, Any]]:
         """What the gradient is of, the loss on tokens, and new values of states by place."""
         objective = OBJECTIVES[self._task.training.objective]
-        vocabulary = weights[0].shape[0] - objective.extra_rows
-        batch = objective.batch(windows, vocabulary, Seeds(seed, OBJECTIVE_STREAM))
+        batch, read = prepared(windows, weights[0].shape[0], seed, objective)
         outer = embedding_and_head(self._task.model)
         embedding, *positions, scale, shift = weights[: outer_count(self._layers, weights)]
         after: list[Any] = []
         x = outer.embed(batch.tokens, embedding, *positions)
-        x, auxiliary = through(self._layers, weights, x, batch.tokens, True, seed, after)
+        x, auxiliary = through(self._layers, weights, x, read, True, seed, after)
         head = ModelHead((embedding, scale, shift), outer)
         tokens, count = weighed(objective.losses(x, batch, head), batch.counts)
         tokens = tokens if batch.counts is None else tokens / ops.maximum(count, 1e-6)
         loss = tokens + sum(auxiliary.losses) if auxiliary.losses else tokens
         if self._teacher is not None:
-            predictions, states = self._lesson(taught, batch.tokens, seed)
+            predictions, states = self._lesson(taught, read, seed)
             said = prediction_loss(head.logits(x), predictions, batch.counts)
             shown = layer_loss(after, states, matrix)
             share = self._distillation.predictions
@@ -204,7 +204,7 @@ class Trainer:
         layers, outer = self._teacher.layers, embedding_and_head(self._task.model)
         states: list[Any] = []
         embedding, *positions, scale, shift = weights[: outer_count(layers, weights)]
-        x = outer.embed(tokens, embedding, *positions)
+        x = outer.embed(ids_of(tokens), embedding, *positions)
         x, _ = through(layers, weights, x, tokens, False, seed, states)
         logits = ModelHead((embedding, scale, shift), outer).logits(x)
         return ops.stop_gradient(logits), [ops.stop_gradient(state) for state in states]

@@ -47,6 +47,18 @@ def behaviour(graph: Graph, task: Task) -> str | None:
     return digest(graph, lowering_options(task).rotary)
 
 
+def divergence(graph: Graph, task: Task) -> str | None:
+    """Why training at the task's sizes would diverge within the first steps; None where nothing
+    speaks for it. NumPy is imported when this is first asked."""
+    from primitives.lowering.divergence import Scale
+    from primitives.lowering.divergence import divergence as found
+
+    model = task.model
+    layers = len(program_layers(graph.every, model.layers))
+    scale = Scale(model.d_model, model.sequence_length, layers, task.training.batch_size)
+    return found(graph, scale, lowering_options(task).rotary)
+
+
 def task_cost(graph: Graph, task: Task, vocabulary: int) -> Cost:
     """The static cost of a program at the task's sizes."""
     model = task.model

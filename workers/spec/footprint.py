@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from primitives.graph.build import Graph
-from primitives.lowering.cost import BYTES, Cost
+from primitives.lowering.cost import BYTES, Cost, training_passes
 from workers.spec.fit import task_cost
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.task import Task
@@ -71,8 +71,10 @@ def footprint(graph: Graph, task: Task, vocabulary: int, cost: Cost | None = Non
     rows = vocabulary + OBJECTIVES[training.objective].extra_rows
     weights = float(cost.parameters * BYTES)
     slots = SLOTS[task.optimizer.name] * weights
-    logits = float(training.batch_size * length * rows * BYTES)
-    kept = max(0.0, training.batch_size * (cost.activation_bytes - length * vocabulary * BYTES))
+    passes = training_passes(graph)
+    logits = float(passes * training.batch_size * length * rows * BYTES)
+    inner = max(0.0, cost.activation_bytes - length * vocabulary * BYTES)
+    kept = passes * training.batch_size * inner
     return Footprint(
         (
             Term("parameters", weights, weights, _WIDTHS),

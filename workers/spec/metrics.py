@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from primitives.graph.build import Graph
 from primitives.lowering.cost import Cost
@@ -17,6 +17,7 @@ from primitives.registry import Registry
 from workers.spec.outcome import Measurement, Outcome, perplexity
 from workers.spec.task import Task
 
+Score = TypeVar("Score", float, float | None)
 Better = Literal["lower", "higher", "none"]
 Where = Literal["static", "training", "validation", "test", "routing"]
 
@@ -90,7 +91,29 @@ def measured(run: Run) -> dict[str, float]:
             except Exception as error:
                 error.add_note(f"while the metric '{name}' was measured")
                 raise
+    found |= by_task(run.tested)
     return {name: value for name, value in found.items() if value is not None and isfinite(value)}
+
+
+_OF_TASK = "/"
+"""Between a metric's name and that of a task, in the names of scores of a single task: no row of
+METRICS has it in its name, since which tasks there are a corpus decides."""
+
+
+def of_task(split: str, task: str) -> str:
+    """A form for the names of a task's scores: `test_{}/speeches`, for "loss" and "bpb"."""
+    return f"{split}_{{}}{_OF_TASK}{task.replace('{', '(').replace('}', ')')}"
+
+
+def by_task(scores: Mapping[str, Score]) -> dict[str, Score]:
+    """The scores of single tasks among these."""
+    return {name: value for name, value in scores.items() if _OF_TASK in name}
+
+
+def all_scores(outcome: Outcome) -> dict[str, float | None]:
+    """Every metric of an outcome by name, None where it was not measured; then those of single
+    tasks."""
+    return {name: row.of(outcome) for name, row in METRICS.items()} | by_task(outcome.metrics)
 
 
 def _usage(name: str) -> Callable[[Run], float | None]:

@@ -76,7 +76,8 @@ class Outcome:
     `train_seconds` is device time without compilation; `setup_seconds` is everything else.
     `metrics` holds what else was measured, by name. `workers.spec.metrics` says what each number
     means, these fields' among them. `experts` says of final runs what the experts of each routed
-    call are for, as JSON (`workers.training.specialties`).
+    call are for, as JSON (`workers.training.specialties`). `training` holds (steps, mean training
+    loss of the steps since the point before), also of runs that did not complete.
     """
 
     status: Status
@@ -97,6 +98,7 @@ class Outcome:
     curve: tuple[Measurement, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     experts: tuple[Mapping[str, Any], ...] = ()
+    training: tuple[tuple[int, float], ...] = ()
 
     @property
     def fitness(self) -> float | None:

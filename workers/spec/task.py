@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    StringConstraints,
     ValidationInfo,
     field_validator,
     model_serializer,
@@ -53,6 +54,15 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+SourceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,30}$")]
+
+_OF_ONE = ("source", "files", "name", "max_documents", "options")
+"""The keys of `task.data` that say where one text comes from."""
+
+_OF_ALL = ("tokenizer", "vocabulary", "sources")
+"""Those that stand beside named sources."""
+
+
 class DataSpec(Spec):
     """Where the text comes from and what a token is."""
 
@@ -72,14 +82,54 @@ class DataSpec(Spec):
     )
     options: dict[str, str | int | float | bool] = Field(
         default_factory=dict,
-        description="what else the corpus is told: sotu, first_year and last_year",
+        description="what else the corpus is told: sotu, first_year and last_year; text, "
+        "tasks: folders, for files whose folder is their task",
     )
+    sources: dict[SourceName, DataSpec] = Field(
+        default_factory=dict,
+        description="several texts instead of one, by name: what each has for source, files, name, "
+        "max_documents and options. A document's task is its source, and each source has scores",
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `sources` where there are none: so runs that were recorded before there were any
+        are found."""
+        data: dict[str, Any] = dump(self)
+        if not self.sources:
+            data.pop("sources", None)
+        return data
 
     @model_validator(mode="after")
     def _options(self) -> Self:
         if problem := CORPORA[self.source].wrong_option(self.options):
             raise clash(problem, "source", "options")
         return self
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        """What belongs to one text stands with it, and what belongs to all of them does not."""
+        if self.sources and (keys := self._own(_OF_ONE)):
+            raise clash(
+                f"'{keys[0]}' and 'sources' do not go together: write it below the source that it "
+                "belongs to", keys[0], "sources",
+            )  # fmt: skip
+        for name, part in self.sources.items():
+            if keys := part._own(_OF_ALL):
+                raise clash(
+                    f"source '{name}' has a {keys[0]} of its own; all sources share one model, so "
+                    "write it beside 'sources'", "sources",
+                )  # fmt: skip
+        return self
+
+    def _own(self, keys: tuple[str, ...]) -> list[str]:
+        """Those of the keys that are not as they are by default."""
+        fields = type(self).model_fields
+        return [
+            key
+            for key in keys
+            if getattr(self, key) != fields[key].get_default(call_default_factory=True)
+        ]
 
 
 class ModelSpec(Spec):
@@ -187,6 +237,8 @@ class Task(Spec):
     @model_validator(mode="after")
     def _same_tokens(self) -> Task:
         if self.transfer is not None:
+            if self.transfer.sources:
+                raise clash("transfer is one text, without sources of its own", "transfer.sources")
             for key in ("tokenizer", "vocabulary"):
                 own, other = getattr(self.data, key), getattr(self.transfer, key)
                 if own != other:

@@ -21,16 +21,17 @@ from primitives.errors import ProgramError
 from primitives.graph.build import Graph, IllTyped
 from primitives.language.dna import DNA
 from primitives.language.text import parse
-from primitives.lowering.cost import Cost
+from primitives.lowering.cost import Cost, training_passes
 from workers.data.tokens import TokenSplits, load_tokens, too_short
 from workers.machine.backends import BACKENDS, use_backend
 from workers.machine.progress import Tell, silent
 from workers.spec.fit import needed_tokens, refused, task_cost, task_graph, window_length
-from workers.spec.metrics import measured
+from workers.spec.metrics import measured, of_task
 from workers.spec.objective import Objective
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.outcome import Budget, Compiled, Job, Measurement, Outcome
 from workers.spec.task import Task
+from workers.training.losses import TrainingLosses, longest_call
 from workers.training.tempo import Tempo
 
 if TYPE_CHECKING:  # they import Keras
@@ -167,6 +168,7 @@ class _Run:
     tested: Mapping[str, float] = field(default_factory=dict)
     hurdles_passed: int = 0
     curve: list[Measurement] = field(default_factory=list)
+    losses: TrainingLosses = field(default_factory=TrainingLosses)
     usage: Mapping[str, float] = field(default_factory=dict)
     experts: tuple[Specialty, ...] = ()
     precision: str = "float32"
@@ -191,13 +193,16 @@ class _Run:
         from workers.model.model import layer_graphs
         from workers.model.upcycling import NotUpcyclable, upcycled
 
-        graphs = layer_graphs(self.graph, self.task.model)
         try:
             with np.load(path, allow_pickle=False) as kept:
                 dense = {name: kept[name] for name in kept.files if kept[name].dtype.kind == "f"}
-            self.values = upcycled(graphs, self._shape, self.values, dense)
         except OSError as fault:
             return f"cannot read the weights {path}: {fault.strerror or fault}"
+        except Exception as fault:  # of damaged files, numpy, zipfile and zlib make any kind
+            return f"cannot read the weights {path}: damaged ({type(fault).__name__}: {fault})"
+        graphs = layer_graphs(self.graph, self.task.model)
+        try:
+            self.values = upcycled(graphs, self._shape, self.values, dense)
         except NotUpcyclable as fault:
             return str(fault)
         return ""
@@ -220,7 +225,8 @@ class _Run:
         its pace is seen to be too slow. `began` is when its time limit began to run."""
         from workers.engines.engine import make_engine
 
-        self.tempo = Tempo(self.budget, began)
+        of_a_step = None if self.budget.unit == "seconds" else self._of_a_step()
+        self.tempo = Tempo(self.budget, began, longest_call(self.budget.amount, of_a_step))
         self.precision = self._settled.training.precision
         settled, ready = self._settled, self.steps_ready
         self.engine = make_engine(self.graph, self.values, settled, self.seed, ready)
@@ -250,6 +256,7 @@ class _Run:
         seconds = time.perf_counter() - started
         self.train_seconds += seconds
         self.steps += len(windows)
+        self.losses.add(len(windows), loss)
         self.tempo.took(len(windows), seconds)
         self.tell(self._used(), self.budget.amount)
         return loss
@@ -303,7 +310,8 @@ class _Run:
 
     def _flops(self) -> int:
         """Training FLOPs of one step."""
-        return BACKWARD * self.cost.flops_per_token * self._tokens(1)
+        passes = training_passes(self.graph) * BACKWARD
+        return passes * self.cost.flops_per_token * self._tokens(1)
 
     def _windows(self, rng: np.random.Generator, steps: int) -> Any:
         """Windows [steps, batch, length] of the training split, for the objective."""
@@ -320,18 +328,28 @@ class _Run:
         return loss
 
     def test(self) -> None:
-        """Scores on text that no choice has seen: the test split, how far probabilities there can
-        be trusted, and the test split of the task's other text."""
+        """Scores on text that no choice has seen: the test split, each task's part of it, how far
+        probabilities there can be trusted, and the test split of the task's other text."""
         from workers.engines.calibration import figures
 
         self.test_loss = self.score("test")
         made = figures(self.engine.calibrate(self._slice(self.tokens.test)))
         self.tested = {f"test_{name}": value for name, value in made.items()}
+        for name, width in self.tokens.tasks.items():
+            self.tested |= self._tested(self.tokens.of_task(name), width, of_task("test", name))
         if self.task.transfer is not None:
             other = load_tokens(self.task.transfer, like=self.task.data)
-            loss: float = self.engine.score(self._slice(other.test))
-            bits = loss / math.log(2) / other.bytes_per_token["test"]
-            self.tested |= {"transfer_loss": loss, "transfer_bpb": bits}
+            width = other.bytes_per_token["test"]
+            self.tested |= self._tested(other.test, width, "transfer_{}")
+
+    def _tested(self, tokens: Any, width: float, name: str) -> dict[str, float]:
+        """The scores on a text whose tokens stand for so many bytes; nothing where it is too short
+        for a window."""
+        if len(tokens) < needed_tokens(self.task):
+            return {}
+        loss: float = self.engine.score(self._slice(tokens))
+        bits = loss / math.log(2) / width
+        return {name.format("loss"): loss, name.format("bpb"): bits}
 
     def look_at_experts(self) -> None:
         """Finds what each expert is for, on the validation slice. Where memory does not suffice for
@@ -386,6 +404,7 @@ class _Run:
             setup_seconds=seconds - self.train_seconds,
             hurdles_passed=self.hurdles_passed,
             curve=tuple(self.curve),
+            training=self.losses.points,
             metrics=measured(self),
             experts=self.experts,
         )

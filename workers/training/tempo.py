@@ -31,14 +31,14 @@ CALL = 0.02
 
 class Tempo:
     """Watches the calls of one run. `began` is when its job began, in seconds of
-    time.perf_counter.
+    time.perf_counter. `most` bounds the steps of a call.
 
     The pace is that of the fastest call so far, or of the fastest short calls together. Whatever
     else the machine does makes calls slower and none faster, so one quiet moment is enough.
     """
 
-    def __init__(self, budget: Budget, began: float) -> None:
-        self._budget, self._began = budget, began
+    def __init__(self, budget: Budget, began: float, most: int = sys.maxsize) -> None:
+        self._budget, self._began, self._most = budget, began, most
         self._steps = 0
         self._short_steps, self._short_s = 0, 0.0  # of calls that are judged together
         self.pace: float | None = None
@@ -46,10 +46,10 @@ class Tempo:
 
     def calls(self, windows: Windows) -> Iterator[Windows]:
         """The windows of the next steps, cut into calls so that the pace is measured early, and
-        again before a time limit is near. A run without limits is not cut."""
+        again before a time limit is near. A run without limits is cut by `most` alone."""
         limited = self._budget.step_limit is not None or self._budget.time_limit_s is not None
         while len(windows):
-            longest = self._longest() if limited else len(windows)
+            longest = min(self._longest() if limited else len(windows), self._most)
             yield windows[:longest]
             windows = windows[longest:]
 

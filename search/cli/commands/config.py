@@ -55,8 +55,18 @@ def validate(config: ConfigFile, overrides: Overrides = None, output: Output = "
         lines = ({"key": key, "value": value} for key, value in _flat(data).items())
         print_records(lines, ("key", "value"), output)
     else:
-        print_fields(_flat(data), output)
+        print_fields(_titled(_flat(data)), output)
     print(f"{config} is a valid config", file=sys.stderr)
+
+
+def _titled(flat: dict[str, object]) -> dict[str, object]:
+    """With the names of programs in the place of their texts, which JSON and CSV have."""
+    from search.config.programfile import title_of
+
+    seeds = flat.get("search.seeds")
+    if not isinstance(seeds, list):
+        return flat
+    return flat | {"search.seeds": [title_of(name) for name in seeds]}
 
 
 def _flat(data: dict[str, object], prefix: str = "") -> dict[str, object]:

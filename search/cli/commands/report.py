@@ -16,7 +16,7 @@ from search.errors import PrimevoError
 
 if TYPE_CHECKING:
     from search.report.data import MutationRow, Quality
-    from search.report.queries import Curve
+    from search.report.queries import Curve, Point
     from search.storage.store import Store
 
 _CURVE_COLUMNS = ("id", "steps", "tokens", "train_seconds", "val_loss")
@@ -34,13 +34,16 @@ def curve(
     final: Annotated[
         bool, typer.Option("--final", help="The final runs, too, with kind and seed in tables.")
     ] = False,
+    training: Annotated[
+        bool, typer.Option("--training", help="The losses of training, too: train_loss in tables.")
+    ] = False,
     storage: Storage = None,
     output: Annotated[
         Literal["plot", "table", "csv", "json"],
         typer.Option("--output", "-o", help="How the data is printed."),
     ] = "plot",
 ) -> None:
-    """Draw validation-loss curves. Candidates against the first seed program."""
+    """Draw loss curves. Validation losses of candidates against the first seed program."""
     from search.report import queries
 
     with reading(storage) as store:
@@ -52,9 +55,9 @@ def curve(
     if not curves:
         raise PrimevoError(f"campaign '{name}' has no curve to draw yet; look at: primevo status")
     if output == "plot":
-        _plot(curves, x)
+        _plot(curves, x, training)
     else:
-        _print_points(curves, output, final)
+        _print_points(curves, output, final, training)
 
 
 def mutations(
@@ -131,15 +134,20 @@ def _say_missing(name: str, ids: list[int]) -> None:
         print(f"candidate {id} of {name} has no scored point", file=sys.stderr)
 
 
-def _plot(curves: list[Curve], axis: Literal["steps", "tokens", "seconds"]) -> None:
+def _plot(curves: list[Curve], axis: Literal["steps", "tokens", "seconds"], training: bool) -> None:
     """On a terminal in colour; ASCII elsewhere. COLUMNS and LINES overrule the terminal's size."""
     from shutil import get_terminal_size
 
     from search.cli.output import stdout
+    from search.report.queries import training_points
     from search.report.terminal import draw
 
     columns, rows = get_terminal_size((80, 24))
-    series = {label: each.points for label, each in zip(_labels(curves), curves, strict=True)}
+    series: dict[str, Sequence[Point]] = {}
+    for label, each in zip(_labels(curves), curves, strict=True):
+        series[label] = each.points
+        if training and each.training:
+            series[f"{label}, training"] = training_points(each)
     plain = not stdout().is_terminal
     print(draw(series, axis, columns, min(rows, 40), plain))
 
@@ -156,16 +164,31 @@ def _labels(curves: Sequence[Curve]) -> Iterator[str]:
 
 
 def _print_points(
-    curves: Sequence[Curve], output: Literal["table", "csv", "json"], final: bool
+    curves: Sequence[Curve], output: Literal["table", "csv", "json"], final: bool, training: bool
 ) -> None:
     from search.cli.output import print_records
 
     records = [
-        {"id": each.id, **({"kind": each.kind, "seed": each.seed} if final else {})}
-        | point._asdict()
+        {"id": each.id, **({"kind": each.kind, "seed": each.seed} if final else {}), **point}
         for each in curves
-        for point in each.points
+        for point in _points(each, training)
     ]
-    first, *rest = _CURVE_COLUMNS
-    columns = (first, "kind", "seed", *rest) if final else _CURVE_COLUMNS
+    first, *rest = (*_CURVE_COLUMNS, "train_loss") if training else _CURVE_COLUMNS
+    columns = (first, "kind", "seed", *rest) if final else (first, *rest)
     print_records(records, columns, output)
+
+
+def _points(curve: Curve, training: bool) -> list[dict[str, Any]]:
+    """The scored points, with the losses of training between and beside them if those are asked
+    for."""
+    from search.report.queries import training_points
+
+    scored = {point.steps: point._asdict() for point in curve.points}
+    if not training:
+        return list(scored.values())
+    trained = {point.steps: point for point in training_points(curve)}
+    return [
+        scored.get(at, {**trained[at]._asdict(), "val_loss": None} if at in trained else {})
+        | {"train_loss": trained[at].val_loss if at in trained else None}
+        for at in sorted({*scored, *trained})
+    ]

@@ -173,14 +173,14 @@ def _train(
 
 
 def _run_record(report: Report) -> dict[str, Any]:
-    from workers.spec.metrics import METRICS
+    from workers.spec.metrics import all_scores
 
     outcome = report.outcome
     return {
         "seed": report.job.seed,
         "outcome": outcome.status,
         "reason": outcome.reason,
-        **{name: metric.of(outcome) for name, metric in METRICS.items()},
+        **all_scores(outcome),
         "worker": report.worker,
     }
 
@@ -190,13 +190,14 @@ def _statistics(reports: list[Report]) -> dict[str, dict[str, float | None]]:
     static cost is the same in all of them."""
     from statistics import fmean, stdev
 
-    from workers.spec.metrics import METRICS
+    from workers.spec.metrics import METRICS, all_scores
 
     completed = [report.outcome for report in reports if report.outcome.status == "completed"]
+    scores = [all_scores(outcome) for outcome in completed]
     result: dict[str, dict[str, float | None]] = {}
-    for name, metric in METRICS.items():
-        if metric.where != "static":
-            values = [value for run in completed if (value := metric.of(run)) is not None]
+    for name in dict.fromkeys([*METRICS, *(name for own in scores for name in own)]):
+        if name not in METRICS or METRICS[name].where != "static":
+            values = [value for own in scores if (value := own.get(name)) is not None]
             result[name] = {
                 "mean": fmean(values) if values else None,
                 "sd": stdev(values) if len(values) > 1 else None,

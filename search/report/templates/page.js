@@ -13,6 +13,14 @@ const draw = (chart) => {
   return Plotly.react(chart, figure.data, figure.layout, options);
 };
 for (const chart of charts()) draw(chart);
+const middle = (graph) => {
+  graph.scrollLeft = (graph.scrollWidth - graph.clientWidth) / 2;
+};
+document.addEventListener(
+  "toggle",
+  (event) => event.target.querySelectorAll(":scope > .graph").forEach(middle),
+  true,
+);
 dark.addEventListener("change", () => {
   for (const chart of charts()) Plotly.relayout(chart, { template: theme() });
 });
