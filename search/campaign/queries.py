@@ -29,7 +29,7 @@ Record = dict[str, int | float | str | None]
 State = Literal["running", "draining", "interrupted", "finished"]
 
 _BEFORE = ("id", "parent_id", "mutation", "outcome", "reason", "fitness")
-_AFTER = ("hash", "worker")
+_AFTER = ("hash", "worker", "device")
 
 _LARGEST_ID = 2**31 - 1
 
@@ -266,7 +266,8 @@ def _records(campaign_id: int) -> Select[*tuple[Any, ...]]:
         select(
             Candidate.id, Candidate.parent_id, Candidate.mutation, Candidate.hash,
             Candidate.duplicate_of, Evaluation.outcome, Evaluation.reason, Evaluation.metrics,
-            Evaluation.worker, *(_column(Evaluation, column) for column in columns),
+            Evaluation.worker, Evaluation.device,
+            *(_column(Evaluation, column) for column in columns),
         )
         .join_from(
             Candidate,

@@ -88,7 +88,7 @@ def tracked_runs(store: Store, name: str, hurdle: int = 0) -> Iterator[TrackedRu
 def _tracked(row: Mapping[str, object], name: str, key: str) -> TrackedRun:
     decided = (
         "candidate_id", "parent_id", "mutation", "kind", "seed", "unit", "amount", "outcome",
-        "reason", "hurdles_passed", "hash", "worker",
+        "reason", "hurdles_passed", "hash", "worker", "device",
     )  # fmt: skip
     known = {field.removesuffix("_id"): row[field] for field in decided}
     own = row["metrics"] or {}

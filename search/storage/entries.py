@@ -115,6 +115,7 @@ def evaluation_values(campaign_id: int, entry: NewEvaluation, now: float) -> dic
         "metrics": json.dumps({name: finite(value) for name, value in outcome.metrics.items()}),
         "experts": json.dumps(outcome.experts) if outcome.experts else None,
         "training": json.dumps([[at, finite(loss)] for at, loss in outcome.training]),
+        "device": storable(outcome.device)[:200] if outcome.device else None,
         "worker": storable(entry.worker)[:200],
         "finished_at": now,
     }

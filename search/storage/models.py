@@ -114,7 +114,7 @@ class Evaluation(Base):
     null in rows of the first versions, which had none. `experts` says what the experts of a final
     run are for (workers.training.specialties); null where no call is routed, and in rows of earlier
     versions. `training` holds [steps, mean training loss of the steps since the point before]; null
-    in rows of earlier versions.
+    in rows of earlier versions. `device` is what trained; null in rows of earlier versions.
     """
 
     __tablename__ = "evaluations"
@@ -153,6 +153,7 @@ class Evaluation(Base):
     metrics: Mapped[dict[str, float | None] | None] = mapped_column(JSON(none_as_null=True))
     experts: Mapped[list[dict[str, object]] | None] = mapped_column(JSON(none_as_null=True))
     training: Mapped[list[list[float | None]] | None] = mapped_column(JSON(none_as_null=True))
+    device: Mapped[str | None] = mapped_column(String(200))
     worker: Mapped[str | None] = mapped_column(String(200))
     finished_at: Mapped[float] = mapped_column(Float)
 

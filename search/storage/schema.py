@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from search.errors import NotFoundError, UsageError
 from search.storage.address import StoreError, name
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest revision in `migrations`; a database that has it is opened without Alembic."""
 
 READ_ONLY = "primevo_read_only"

@@ -3,6 +3,7 @@ rest."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,7 +89,21 @@ class Runner:
         if found:
             self._tell(f"{self.name}: {len(found)} of {len(wanted)} runs are known")
         missing = {key: each for key, each in wanted.items() if key not in found}
-        return found | self._train(missing)
+        found |= self._train(missing)
+        self._warn_of_devices(wanted, found)
+        return found
+
+    def _warn_of_devices(self, wanted: Mapping[str, Planned], found: Mapping[str, Outcome]) -> None:
+        """A second of training is more steps on a faster device."""
+        timed = (key for key, each in wanted.items() if each.setting.budget.unit == "seconds")
+        counts = Counter(found[key].device or "not recorded" for key in timed if key in found)
+        if len(counts) > 1:
+            told = ", ".join(f"{name} ({count} runs)" for name, count in counts.most_common())
+            self._tell(
+                f"{self.name}: warning: runs were timed on different devices, and a budget in "
+                f"seconds buys more steps on a faster one: {told}. `primevo studies delete` "
+                "forgets runs of studies; the same command then trains them again on one device"
+            )
 
     def _known(self, planned: Iterable[Planned]) -> dict[str, Outcome]:
         if self._store is None:

@@ -121,14 +121,15 @@ def test_numbers_that_json_has_no_place_for(store: Store) -> None:
     assert queries.top(store, "test", by="experts_dropped") == []
 
 
-def test_losses_of_training_come_back(store: Store) -> None:
+def test_losses_of_training_and_the_device_come_back(store: Store) -> None:
     campaign = launch(store)
-    outcome = replace(OUTCOME, training=((25, 3.25), (75, math.nan)))
+    outcome = replace(OUTCOME, training=((25, 3.25), (75, math.nan)), device="NVIDIA H200")
     entries = [candidate(1), candidate(2), evaluation(1, 1, outcome), evaluation(2, 2)]
     store.record(campaign.id, entries)
     kept, none = curves(store, "test", [1, 2])
     assert kept.training == ((25, 3.25), (75, None))
     assert none.training == ()
+    assert queries.candidate(store, "test", 1)["device"] == "NVIDIA H200"
 
 
 def test_texts_that_a_database_has_no_place_for(store: Store) -> None:
@@ -465,7 +466,7 @@ def test_records_have_the_promised_keys(store: Store) -> None:
         "experts_unevenness": 0.2, "experts_gate_unevenness": 0.3,
         "experts_max_violation": 1.5, "experts_dropped": 0.1, "train_seconds": 7.5,
         "setup_seconds": 0.5, "steps": 75, "tokens": 10**10, "hash": f"{2:032x}",
-        "worker": "host/1",
+        "worker": "host/1", "device": None,
     }  # fmt: skip
     twin = queries.candidate(store, "test", 3)
     assert (twin["fitness"], twin["worker"], twin["reason"]) == (2.5, None, "same program as 2")

@@ -8,6 +8,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,28 @@ def test_accidents_are_tried_again_and_failures_are_not(store: Store) -> None:
         workers = failing(status)
         Study("test", shared, lambda workers=workers: workers, store).run([one])  # type: ignore[misc]
         assert len(workers.submitted) == times
+
+
+@pytest.mark.parametrize(("unit", "warns"), [("seconds", True), ("steps", False)])
+def test_times_of_different_devices_do_not_compare(store: Store, unit: str, warns: bool) -> None:
+    """What ran on one device is found again beside what runs on another one."""
+    config = small_config()
+    budget = config.search.budget.model_copy(update={"unit": unit})
+    search = config.search.model_copy(update={"budget": budget})
+    shared = setting(config.model_copy(update={"search": search}), 2)
+    told: list[str] = []
+    for text, device in ((SEED, "NVIDIA H100"), (SQUARED, "NVIDIA H200")):
+        workers = partial(InstantEvaluator, 1, partial(_on, device))
+        made = Study("test", shared, workers, store, told.append)
+        made.run([subject(each, shared) for each in dict.fromkeys((SEED, text))])
+    expected = "different devices, and a budget in seconds buys more steps on a faster one: "
+    warnings = [line for line in told if "warning" in line]
+    assert len(warnings) == warns
+    assert all(f"{expected}NVIDIA H100 (2 runs), NVIDIA H200 (2 runs)" in line for line in warnings)
+
+
+def _on(device: str, job: Job) -> Outcome:
+    return replace(answer(job), device=device)
 
 
 def test_final_runs_of_a_campaign_are_known(store: Store) -> None:

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,6 +46,12 @@ def test_a_run_learns_and_reports_what_it_used(twenty, tiny_task):
 def test_bits_per_byte_of_byte_tokens_is_the_loss_in_bits(twenty):
     assert twenty.val_bpb == pytest.approx(twenty.val_loss / math.log(2))
     assert twenty.test_bpb == pytest.approx(twenty.test_loss / math.log(2))
+
+
+def test_a_run_says_what_it_trained_on(twenty):
+    """Here that is the processor, by the name that the system has for it."""
+    assert twenty.device
+    assert f"model name\t: {twenty.device}\n" in Path("/proc/cpuinfo").read_text()
 
 
 def test_the_test_split_is_scored_only_when_asked(twenty, tiny_task):

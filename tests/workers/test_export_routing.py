@@ -65,7 +65,12 @@ thresholds(x, y):
   positive = MAX(scores) constant=c1
   open = THRESHOLD(positive) constant=c2
   gates = MULTIPLY(positive, open)
-  out = SPARSITY_LOSS(gates) constant=c0 count=n1
+  steps = STEPS(x)
+  aged = C MUL(steps) constant=c0
+  factor = EXP(aged)
+  grown = MULTIPLY(gates, factor)
+  own = SPARSITY_LOSS(grown) constant=c0 count=n1
+  out = JOINT_SPARSITY_LOSS(own) constant=c0 count=n1
 
 expert(x, y):
   wide = CONV 1X1(x) dim=d1

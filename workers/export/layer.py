@@ -156,13 +156,26 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
         **_widths_of(block),
         about="\n\n".join(paragraph(text) for text in paragraphs if text),
         weights="".join(f"\n{each}" for each in made),
-        inputs=inputs + _TAKES * (block.step is not None) + _REMEMBER * remembers,
-        gives="Any" if block.step or remembers else "Tensor",
+        call=_signature(
+            inputs + _TAKES * (block.step is not None) + _REMEMBER * remembers,
+            "Any" if block.step or remembers else "Tensor",
+        ),
         cached=_CACHED.format(", tokens" * ("tokens" in inputs)) if block.step else "",
         body="\n".join(code),
         result=_REMEMBERED.format(body.result, body.memory) if remembers else body.result,
         step="" if block.step is None else step_source(block.step, block.nodes, inputs),
     )
+
+
+def _signature(inputs: str, gives: str) -> str:
+    """The first line of a layer's `call`, or several where it is too long, as ruff breaks it."""
+    line = f"    def call(self, x: Tensor{inputs}) -> {gives}:"
+    if len(line) <= LINE:
+        return line
+    inner = f"{' ' * INDENT}self, x: Tensor{inputs}"
+    if len(inner) > LINE:
+        inner = inner.replace(", ", f",\n{' ' * INDENT}") + ","
+    return f"    def call(\n{inner}\n    ) -> {gives}:"
 
 
 def _widths_of(block: Block) -> dict[str, str]:

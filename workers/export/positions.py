@@ -6,6 +6,7 @@ text. Any other takes texts of any length.
 
 from __future__ import annotations
 
+from workers.export.code import LINE
 from workers.spec.positions import POSITIONS, Kind
 
 SINUSOIDS = "with_sinusoids"
@@ -47,7 +48,9 @@ def step_embedded(positions: Kind, by_task: bool = False) -> str:
 def _embedded(positions: Kind, place: str, by_task: bool) -> str:
     x = f"self.embedding({'ids_of(tokens)' if by_task else 'tokens'})"
     if positions == "learned":
-        return f"{x} + self.positions({place})"
+        line = f"{x} + self.positions({place})"
+        long = len(line) + len("        x = ") > LINE
+        return f"{x} + self.positions(\n            {place}\n        )" if long else line
     if positions == "sinusoidal":
         return f"{SINUSOIDS}({x}{'' if place == '0' else f', {place}'})"
     return x

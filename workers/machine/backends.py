@@ -18,7 +18,7 @@ from typing import Any
 
 from primitives.registry import Registry
 from workers.machine.caches import cache_folder
-from workers.machine.devices import Layout, gpu_count, gpu_memory_mb
+from workers.machine.devices import Layout, gpu_count, gpu_memory_mb, processor_name
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 """Parameters of glibc's mallopt(3): from which size memory is mapped, and when it is given back."""
@@ -125,6 +125,23 @@ def accelerators() -> set[str]:
     import keras
 
     return {device.split(":")[0] for device in keras.distribution.list_devices()} - {"cpu"}
+
+
+def device_name() -> str:
+    """What Keras' backend computes on here, by its vendor's name: the first accelerator, else the
+    processor."""
+    import keras
+
+    if not accelerators():
+        return processor_name()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return str(jax.devices()[0].device_kind)
+    import tensorflow as tf
+
+    details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+    return str(details.get("device_name") or "GPU")
 
 
 def _keep_memory() -> None:

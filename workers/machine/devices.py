@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -36,6 +37,16 @@ def _quota(cgroup: Path) -> int | None:
         except OSError:
             return None
     return None if limit in ("max", "-1") else max(1, int(limit) // int(period))
+
+
+def processor_name() -> str:
+    """The processor by its vendor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def gpu_count() -> int:

@@ -77,7 +77,8 @@ class Outcome:
     `metrics` holds what else was measured, by name. `workers.spec.metrics` says what each number
     means, these fields' among them. `experts` says of final runs what the experts of each routed
     call are for, as JSON (`workers.training.specialties`). `training` holds (steps, mean training
-    loss of the steps since the point before), also of runs that did not complete.
+    loss of the steps since the point before), also of runs that did not complete. `device` is what
+    trained, by its vendor's name, such as NVIDIA H200: times on different ones do not compare.
     """
 
     status: Status
@@ -99,6 +100,7 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
     experts: tuple[Mapping[str, Any], ...] = ()
     training: tuple[tuple[int, float], ...] = ()
+    device: str | None = None
 
     @property
     def fitness(self) -> float | None:

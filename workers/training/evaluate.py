@@ -23,7 +23,7 @@ from primitives.language.dna import DNA
 from primitives.language.text import parse
 from primitives.lowering.cost import Cost, training_passes
 from workers.data.tokens import TokenSplits, load_tokens, too_short
-from workers.machine.backends import BACKENDS, use_backend
+from workers.machine.backends import BACKENDS, device_name, use_backend
 from workers.machine.progress import Tell, silent
 from workers.spec.fit import needed_tokens, refused, task_cost, task_graph, window_length
 from workers.spec.metrics import measured, of_task
@@ -407,6 +407,7 @@ class _Run:
             training=self.losses.points,
             metrics=measured(self),
             experts=self.experts,
+            device=device_name(),
         )
 
     def _bits_per_byte(self, loss: float | None, split: str) -> float | None:

@@ -113,7 +113,7 @@ def resume(
 
 
 def stop(name: Campaign, storage: Storage = None) -> None:
-    """Drain a running campaign. Its candidates end, then it does; resume goes on."""
+    """Stop a running campaign. Candidates in training end first; `primevo resume` goes on."""
     with open_store(storage) as store:
         asked = store.request_stop(store.campaign(name).id)
     if asked:

@@ -13,7 +13,9 @@ from search.errors import UsageError
 
 
 def init(
-    example: Annotated[str, typer.Argument(help="Which example.")] = "quickstart",
+    example: Annotated[
+        str, typer.Argument(help="Which one; a wrong name is told with all of them.")
+    ] = "quickstart",
     to: Annotated[
         Path | None, typer.Option("--to", metavar="FILE", help="Default: EXAMPLE.yaml.")
     ] = None,

@@ -73,11 +73,11 @@ def copy(
     target: Annotated[str, typer.Argument(metavar="TO", help="Another one's.")],
     campaign: Annotated[
         str | None,
-        typer.Option("--campaign", metavar="NAME", help="This one; default: all of them."),
+        typer.Option("--campaign", metavar="NAME", help="Copy this campaign alone; default: all."),
     ] = None,
     rename: As = None,
 ) -> None:
-    """Copy campaigns to another database, and runs of studies where no campaign is named. All of it
+    """Copy campaigns to another database. Without --campaign, runs of studies, too; all of it
     arrives, or nothing does."""
     from search.storage import transfer
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from search.storage.transfer import Transfer
 
 As = Annotated[
-    str | None, typer.Option("--as", metavar="NAME", help="What the one campaign is called there.")
+    str | None,
+    typer.Option("--as", metavar="NAME", help="Another name for it, where it is one campaign."),
 ]
 
 
@@ -23,7 +24,9 @@ def import_campaigns(
     source: Annotated[str, typer.Argument(metavar="OTHER", help="A SQLite file, or a URL.")],
     campaign: Annotated[
         str | None,
-        typer.Option("--campaign", metavar="NAME", help="This one; default: all of them."),
+        typer.Option(
+            "--campaign", metavar="NAME", help="Take over this campaign alone; default: all."
+        ),
     ] = None,
     rename: As = None,
     storage: Storage = None,

@@ -76,7 +76,9 @@ def top(
     ] = None,
     by: Annotated[
         str | None,
-        typer.Option("--by", metavar="FIELD", help="What to rank by; with --pareto one more goal."),
+        typer.Option(
+            "--by", metavar="FIELD", help="What to rank by; with --pareto, a further objective."
+        ),
     ] = None,
     pareto: Annotated[
         bool, typer.Option("--pareto", help="Those that no other beats in all objectives.")

@@ -172,7 +172,9 @@ def _seed_record(name: str, dna: DNA, task: Task) -> dict[str, int | str]:
 def primitives(
     config: Annotated[
         Path | None,
-        typer.Option("--config", metavar="CONFIG", help="With this config's plug-ins."),
+        typer.Option(
+            "--config", metavar="CONFIG", help="List those of this config's plug-ins, too."
+        ),
     ] = None,
     plugins: Plugins = None,
     wide: Wide = False,

@@ -29,21 +29,29 @@ def prune(
     ] = None,
     sparsity: Annotated[
         float | None,
-        typer.Option("--sparsity", metavar="SHARE", help="Of the blocks' parameters, this share."),
+        typer.Option(
+            "--sparsity", metavar="SHARE", help="Take out this share of the blocks' parameters."
+        ),
     ] = None,
     target_speedup: Annotated[
         float | None,
-        typer.Option("--target-speedup", metavar="N", help="To this many times fewer FLOPs."),
+        typer.Option(
+            "--target-speedup", metavar="N", help="Take out until FLOPs are N times fewer."
+        ),
     ] = None,
     finalists: Annotated[
         bool, typer.Option("--finalists", help="Every candidate of NAME whose weights were kept.")
     ] = False,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=2, help="Half while units go, half after; default: a run's."),
+        typer.Option(
+            "--steps",
+            min=2,
+            help="Training steps, half of them while units go; default: as in a run.",
+        ),
     ] = None,
     baselines: Annotated[
-        bool, typer.Option(help="Train other ways to a model of this size beside it.")
+        bool, typer.Option(help="Compare with other ways to a model of this size.")
     ] = True,
     seed_program: SeedProgram = None,
     dna: DnaFile = None,

@@ -43,7 +43,8 @@ def compare(
     overrides: Overrides = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each program.")] = 3,
     scale: Annotated[
-        str, typer.Option("--scale", metavar="KEY=N,...", help="Other d_model, layers, ...")
+        str,
+        typer.Option("--scale", metavar="KEY=N,...", help="Train at another d_model, layers, ..."),
     ] = "",
     points: Annotated[
         int,

@@ -27,7 +27,8 @@ def tensorboard(
     hurdle: Hurdle = 0,
     storage: Storage = None,
 ) -> None:
-    """Write runs for TensorBoard. Curves, scores, hyperparameters; again adds what is new."""
+    """Write runs for TensorBoard. Curves, scores, hyperparameters. A second call adds
+    what is new."""
     _needs("tensorboard")
     from search.cli.waiting import each
     from search.report.runs import tracked_runs
@@ -50,7 +51,7 @@ def mlflow(
     hurdle: Hurdle = 0,
     storage: Storage = None,
 ) -> None:
-    """Write runs for MLflow. Curves, scores, parameters; again adds what is new."""
+    """Write runs for MLflow. Curves, scores, parameters. A second call adds what is new."""
     _needs("mlflow")
     from search.cli.waiting import each
     from search.report.mlflow import write

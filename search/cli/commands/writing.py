@@ -24,7 +24,9 @@ def generate(
     source: Annotated[str, typer.Argument(metavar="DIR|NAME", help=_SOURCE)],
     id: Annotated[int | None, typer.Argument(metavar="[ID]", min=1, help=_NUMBER)] = None,
     prompt: Annotated[str, typer.Option("--prompt", help="The text that is continued.")] = "The ",
-    tokens: Annotated[int, typer.Option("--tokens", min=1, max=1_000_000, help="New ones.")] = 200,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=1, max=1_000_000, help="How many tokens it writes.")
+    ] = 200,
     temperature: Annotated[
         float, typer.Option("--temperature", min=0, help="0: always the likeliest token.")
     ] = 0.8,
