@@ -383,7 +383,7 @@ def small_routers() -> list[DNA]:
     """Two scores, three random steps towards gates, and what an expert does by them."""
     rng, ops = (
         random.Random(0),
-        ("TOP_K", "TAKE", "PAIR", "ADD", "MULTIPLY", "ASSIGN", "HASH", "TASK"),
+        ("TOP_K", "TAKE", "PAIR", "ADD", "MULTIPLY", "ASSIGN", "HASH"),
     )
     states = ("x", "y", "a", "b", "c", "d", "e", "f", "g")
     expert = Subroutine("expert", (Instruction("CONV 1X1"),), ("x", "y", "s"))
