@@ -182,10 +182,31 @@ def routed(name: str) -> Graph:
     return part(name, *(DEPTH_GATED if name == "mixture_of_depths" else ()))
 
 
+SWIGLU = ("transformer_pp_moe", "campaign_routed")
+"""Seed programs whose blocks are no vanilla Transformer's."""
+
+
 def test_every_seed_program_with_counts_has_a_reference() -> None:
     """The large ones are others with other counts, as test_seed_hashes shows."""
     routed = {name for name in seed_names() if load_seed(name).counts}
-    assert {*SEEDS} == routed - {*LARGE_SEEDS}
+    assert {*SEEDS, *SWIGLU} == routed - {*LARGE_SEEDS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", SWIGLU)
+def test_experts_of_transformer_pp(name: str, kind: Kind) -> None:
+    """Shazeer 2020, equation 6, for the experts that st_moe's router chooses; campaign_routed adds
+    a shift before the last product."""
+    graph = part(name)
+    weights = weights_of(graph)
+    doubles = {key: value.astype(np.float64) for key, value in weights.items()}
+    expected = routings.swiglu_experts(X.astype(np.float64), {
+        "router": doubles["router_scores_score"], "gate": doubles["expert_gate_kernel"],
+        "up": doubles["expert_wide_kernel"], "down": doubles["expert_out_kernel"],
+        "shift": doubles.get("expert_shift_shift", np.zeros(1)),
+    })  # fmt: skip
+    output, run = passed(graph, weights, kind)
+    assert close(output, expected) and not run.losses
 
 
 def varied(name: str, load: Array) -> bool:

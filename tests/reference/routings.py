@@ -138,6 +138,26 @@ def st_moe(x: Array, w: Weights, k: int = 2) -> Array:
     return each_token(token, x)
 
 
+def swiglu_experts(x: Array, w: Weights) -> Array:
+    """Top-2 of the softmax, renormalised, of experts (swish(v G) * v U + shift) D."""
+
+    def token(v: Array) -> Array:
+        p = softmax(v @ w["router"])
+        y = np.zeros_like(v)
+        chosen = top_k(p, 2)
+        for i in chosen:
+            a = v @ w["gate"][i]
+            shift = w["shift"][i] if w["shift"].ndim > 1 else 0.0
+            y += (
+                p[i]
+                / p[chosen].sum()
+                * ((a * sigmoid(a) * (v @ w["up"][i]) + shift) @ w["down"][i])
+            )
+        return y
+
+    return each_token(token, x)
+
+
 def dense_to_sparse(
     x: Array, w: Weights, temperature: float, noise: Array | None = None, least: float = 0.05
 ) -> Array:
