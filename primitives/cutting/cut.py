@@ -18,7 +18,7 @@ import numpy.typing as npt
 from primitives.cutting.units import Cuttable
 from primitives.graph.build import COMBINE, CONCAT, DISPATCH, KEEP, Graph, Node
 from primitives.lowering.weights import has_weight, weight_specs
-from primitives.ops.types import COUNT, ENTRIES, KEYS, StateType
+from primitives.ops.state import COUNT, ENTRIES, KEYS, StateType
 
 Kept = Sequence[npt.NDArray[np.bool_]]
 """For each group of a block, which of its units stay."""

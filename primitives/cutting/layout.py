@@ -16,7 +16,7 @@ from primitives.graph.build import COMBINE, CONCAT, DISPATCH, INPUT, Graph, Node
 from primitives.lowering.dispatch import feature_size, weight_shape
 from primitives.lowering.rotary import rotated_states
 from primitives.lowering.weights import has_weight
-from primitives.ops.types import CHANNELS, COUNT, ENTRIES, KEYS
+from primitives.ops.state import CHANNELS, COUNT, ENTRIES, KEYS
 
 BLOCKS_OWN = "it is the block's own channels, which all layers share"
 

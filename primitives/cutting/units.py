@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from primitives.cutting.layout import End, Layout, layout
 from primitives.cutting.vanishing import Scaled, made_dims, vanishing_states, vanishing_units
 from primitives.graph.build import COMBINE, CONCAT, DISPATCH, Graph, Node
-from primitives.ops.types import ENTRIES, KEYS
+from primitives.ops.state import ENTRIES, KEYS
 
 Kind = Literal["heads", "hidden", "experts", "addend"]
 

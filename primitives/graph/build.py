@@ -15,7 +15,7 @@ from primitives.graph.canonical import canonical
 from primitives.graph.inline import COMBINE, CONCAT, DISPATCH, INPUT, Inlined
 from primitives.graph.typing import TypeFault
 from primitives.language.dna import DNA, INPUTS
-from primitives.ops.types import BLOCK, Mismatch, StateType
+from primitives.ops.state import BLOCK, Mismatch, StateType
 
 __all__ = ["COMBINE", "CONCAT", "DISPATCH", "INPUT", "KEEP", "Graph", "IllTyped", "Node", "build"]
 

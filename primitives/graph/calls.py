@@ -8,7 +8,7 @@ from primitives.graph.canonical import Tag, canonical
 from primitives.graph.inline import Context, Inlined, Place
 from primitives.graph.liveness import Step
 from primitives.language.dna import DNA, INPUTS
-from primitives.ops.types import StateType
+from primitives.ops.state import StateType
 
 
 class Call(NamedTuple):

@@ -11,16 +11,8 @@ from primitives.graph.canonical import MASK64, Tag, tag
 from primitives.graph.liveness import TRAITS, Step, Traits, liveness
 from primitives.graph.typing import TypeFault, fitting, typed
 from primitives.language.dna import DNA, INPUTS, ROUTED, SHARED
-from primitives.ops.types import (
-    BLOCK,
-    ENTRIES,
-    Mismatch,
-    StateType,
-    combine,
-    concatenation,
-    dispatch,
-    shared,
-)
+from primitives.ops.state import BLOCK, ENTRIES, Mismatch, StateType
+from primitives.ops.types import combine, concatenation, dispatch, shared
 
 INPUT = "INPUT"
 CONCAT = "CONCAT"

@@ -6,8 +6,8 @@ from functools import lru_cache
 
 from primitives.graph.canonical import Tag, tag
 from primitives.graph.liveness import TRAITS
+from primitives.ops.state import Inferred, Mismatch, StateType
 from primitives.ops.table import infer
-from primitives.ops.types import Inferred, Mismatch, StateType
 
 
 class TypeFault(Exception):

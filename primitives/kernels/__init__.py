@@ -1,7 +1,7 @@
 """Functions on arrays that lowered programs call: `dense`, then `routing` and `runs` (how tokens
-reach experts), `rows` (those that a gate leaves open), `tasks` (what token ids say of their
-document), `balancing` (what keeps experts busy), `positions` (where a state stands) and `stepwise`
-(a few new positions after others).
+reach experts), `choices` (which ones they reached), `rows` (those that a gate leaves open), `tasks`
+(what token ids say of their document), `balancing` (what keeps experts busy), `positions` (where a
+state stands) and `stepwise` (a few new positions after others).
 
 Every public function of these modules may be called by a primitive's `code`, by its plain name.
 """
@@ -14,7 +14,17 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-_MODULES = ("dense", "routing", "runs", "rows", "tasks", "balancing", "positions", "stepwise")
+_MODULES = (
+    "dense",
+    "routing",
+    "choices",
+    "runs",
+    "rows",
+    "tasks",
+    "balancing",
+    "positions",
+    "stepwise",
+)
 
 
 @cache

@@ -32,8 +32,8 @@ from primitives.lowering.numeric import function_of, is_known, normals, started
 from primitives.lowering.rotary import with_rotated
 from primitives.lowering.weights import has_weight
 from primitives.ops.primitive import Init
+from primitives.ops.state import StateType
 from primitives.ops.table import PRIMITIVES
-from primitives.ops.types import StateType
 
 Array = npt.NDArray[np.float64]
 

@@ -22,8 +22,8 @@ from primitives.lowering.dispatch import (
     weight_shape,
 )
 from primitives.lowering.rotary import FLOPS, rotated_states
+from primitives.ops.state import StateType
 from primitives.ops.table import PRIMITIVES
-from primitives.ops.types import StateType
 
 BYTES = 4
 """Bytes of one float32 activation."""

@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 from primitives.graph.build import COMBINE, DISPATCH, Node
 from primitives.lowering.openness import Openness, openness
 from primitives.lowering.passing import Passing, passing
+from primitives.ops.state import CHANNELS, KEYS, UNITS_PER_WIDTH, StateType
 from primitives.ops.table import PRIMITIVES
-from primitives.ops.types import CHANNELS, KEYS, UNITS_PER_WIDTH, StateType
 
 Kind = Literal["every", "blocks", "entries", "runs", "rows"]
 

@@ -49,8 +49,8 @@ from primitives.lowering.rewrite import (
 )
 from primitives.lowering.routed import Scope, capacity, choices, combined, dispatched, load
 from primitives.lowering.weights import WeightSpec, has_weight, weight_specs
+from primitives.ops.state import ENTRIES
 from primitives.ops.table import PRIMITIVES
-from primitives.ops.types import ENTRIES
 
 
 @dataclass(frozen=True, slots=True)

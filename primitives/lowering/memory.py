@@ -22,8 +22,8 @@ from collections.abc import Sequence
 
 from primitives.graph.build import CONCAT, DISPATCH, INPUT, Node
 from primitives.lowering.rewrite import ATTENTION
+from primitives.ops.state import BLOCK
 from primitives.ops.table import PRIMITIVES
-from primitives.ops.types import BLOCK
 
 
 def memory_of(nodes: Sequence[Node]) -> int:

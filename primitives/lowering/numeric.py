@@ -22,8 +22,8 @@ from primitives.lowering.render import source
 from primitives.lowering.rewrite import SOFTMAX
 from primitives.lowering.weights import has_weight
 from primitives.ops.primitive import Init
+from primitives.ops.state import StateType
 from primitives.ops.table import PRIMITIVES
-from primitives.ops.types import StateType
 
 Array = npt.NDArray[Any]
 

@@ -18,8 +18,8 @@ from primitives.lowering.expression import (
 )
 from primitives.lowering.rewrite import ATTENTION, CENTRED, OVER_RMS, RELU, SOFTMAX
 from primitives.lowering.rotary import ROTATED
+from primitives.ops.state import KEYS, StateType
 from primitives.ops.table import PRIMITIVES, Primitive
-from primitives.ops.types import KEYS, StateType
 
 
 def operation(

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from primitives.graph.build import COMBINE, CONCAT, DISPATCH, Node
 from primitives.lowering.rewrite import ATTENTION, CENTRED, OVER_RMS, RELU, SOFTMAX
+from primitives.ops.state import CHANNELS, COUNT, KEYS
 from primitives.ops.table import PRIMITIVES
-from primitives.ops.types import CHANNELS, COUNT, KEYS
 
 
 class Passing(NamedTuple):

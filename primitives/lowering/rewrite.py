@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from primitives.graph.build import Graph, Node
 from primitives.lowering.rotary import with_rotated
-from primitives.ops.types import CHANNELS, COUNT, KEYS
+from primitives.ops.state import CHANNELS, COUNT, KEYS
 
 SOFTMAX = "SOFTMAX"
 """exp(x) over its sum, the largest x subtracted first. Where the state is closed, over the visible

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from primitives.graph.build import Node
-from primitives.ops.types import CHANNELS, COUNT
+from primitives.ops.state import CHANNELS, COUNT
 
 ROTATED = "ROTATED"
 """A state whose features are rotated by its positions; see `positions.rotated`."""

@@ -9,7 +9,7 @@ from primitives.graph.build import DISPATCH, Node
 from primitives.lowering.dispatch import Strategy
 from primitives.lowering.expression import Choice, Expression, Literal, Name, call
 from primitives.lowering.operation import with_axes
-from primitives.ops.types import COUNT, ENTRIES
+from primitives.ops.state import COUNT, ENTRIES
 
 
 @dataclass(slots=True)

@@ -34,8 +34,8 @@ from primitives.lowering.rewrite import ATTENTION, SOFTMAX, lowered
 from primitives.lowering.rotary import ROTATED
 from primitives.lowering.weights import weight_specs
 from primitives.ops.primitive import Primitive
+from primitives.ops.state import ENTRIES, KEYS, StateType, buffer
 from primitives.ops.table import PRIMITIVES
-from primitives.ops.types import ENTRIES, KEYS, StateType, buffer
 
 CACHE, START = "cache", "start"
 """What a step is given beside x, its weights and the pass `run`: what was kept, as a tuple, and how

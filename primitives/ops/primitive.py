@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from primitives.ops.types import Inferred, StateType
+from primitives.ops.state import Inferred, StateType
 
 Rule = Callable[[StateType, StateType, int, tuple[int, ...]], Inferred]
 """(type of input 1, type of input 2, dim in units or count, branch axes around) -> type or why

@@ -15,7 +15,7 @@ from typing import Any
 
 from primitives.ops import types
 from primitives.ops.primitive import EACH, Init, Primitive, Rule, Stepwise, Weight
-from primitives.ops.types import CHANNELS, COUNT, ENTRIES, KEYS, Inferred, Mismatch, StateType
+from primitives.ops.state import CHANNELS, COUNT, ENTRIES, KEYS, Inferred, Mismatch, StateType
 from primitives.registry import Registry
 
 __all__ = ["EACH", "PRIMITIVES", "Init", "Primitive", "Rule", "Stepwise", "Weight", "infer"]

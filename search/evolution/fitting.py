@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from primitives.graph.build import Graph, build
 from primitives.language.dna import DNA, INPUTS, SHARED, Instruction
+from primitives.ops.state import StateType
 from primitives.ops.table import PRIMITIVES
-from primitives.ops.types import StateType
 from search.evolution.editing import (
     BRANCHED,
     branches,

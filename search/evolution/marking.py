@@ -6,7 +6,7 @@ from __future__ import annotations
 from random import Random
 
 from primitives.language.dna import DNA, INPUTS, Instruction, Subroutine
-from primitives.ops.types import BLOCK
+from primitives.ops.state import BLOCK
 from search.evolution.editing import put, with_instruction, without
 from search.evolution.sites import sites
 

@@ -11,7 +11,8 @@ from primitives.graph.inline import Context, Inlined, Place
 from primitives.graph.liveness import TRAITS, Step
 from primitives.graph.typing import TypeFault, typed
 from primitives.language.dna import DNA, INPUTS, ROUTED, SHARED, Instruction
-from primitives.ops.types import Mismatch, StateType, concatenation, shared
+from primitives.ops.state import Mismatch, StateType
+from primitives.ops.types import concatenation, shared
 
 
 class Run(NamedTuple):

@@ -24,8 +24,8 @@ from primitives.graph.live import live_program
 from primitives.graph.liveness import TRAITS
 from primitives.language.dna import DNA
 from primitives.language.text import parse
+from primitives.ops.state import CHANNELS, COUNT, KEYS, UNITS_PER_WIDTH, StateType, buffer
 from primitives.ops.table import PRIMITIVES
-from primitives.ops.types import CHANNELS, COUNT, KEYS, UNITS_PER_WIDTH, StateType, buffer
 from search.errors import PrimevoError
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from primitives.graph.live import live_program
 from primitives.graph.reach import receptive_field
 from primitives.language.dna import DNA, INPUTS, MIDDLE, ROUTED, SHARED, Instruction
 from primitives.language.text import parse
+from primitives.ops.state import KEYS, UNITS_PER_WIDTH
 from primitives.ops.table import PRIMITIVES
-from primitives.ops.types import KEYS, UNITS_PER_WIDTH
 
 _MAIN = "main"
 _CALL = ("in1", "in2")

@@ -262,7 +262,7 @@ def peer(setting: Setting, rows: int) -> str:
 def engine(setting: Setting, text: str, bias: float | None = None, **training: Any) -> Any:
     """An engine for a program; `bias` is the start value of its scores' offsets."""
     from workers.engines.engine import make_engine
-    from workers.model.model import initial_model, model_shape
+    from workers.model.shape import initial_model, model_shape
 
     task = Task(
         model=ModelSpec(d_model=setting.width, layers=1, sequence_length=setting.length),

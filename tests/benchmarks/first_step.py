@@ -88,7 +88,7 @@ def main() -> None:
 
 def first_step_s(text: str, task: Task) -> float:
     from workers.engines.engine import make_engine
-    from workers.model.model import initial_model, model_shape
+    from workers.model.shape import initial_model, model_shape
 
     shape = (1, task.training.batch_size, task.model.sequence_length + 1)
     windows = np.random.default_rng(0).integers(0, 256, shape)

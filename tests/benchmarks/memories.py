@@ -40,7 +40,7 @@ def main() -> None:
     from workers.memory.contexts import contexts_of
     from workers.memory.memories import MEMORIES
     from workers.memory.nearest import ExactIndex, index_of
-    from workers.model.model import initial_model, model_shape
+    from workers.model.shape import initial_model, model_shape
 
     task = Task(model=ModelSpec(sequence_length=64), training=TrainingSpec())
     graph, tokens = build(load_seed("transformer")), load_tokens(task.data)

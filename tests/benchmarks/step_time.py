@@ -62,7 +62,7 @@ def compare(name: str, device: str, backend: Any, precision: Any) -> dict[str, f
 
     from tests.benchmarks.handwritten import handwritten_engine
     from workers.engines.engine import make_engine
-    from workers.model.model import initial_model, model_shape
+    from workers.model.shape import initial_model, model_shape
 
     keras.config.set_dtype_policy(precision)
     task = TASKS[device]

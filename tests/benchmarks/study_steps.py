@@ -48,7 +48,7 @@ def main() -> None:
 def engine(point: Point) -> tuple[Any, Any]:
     """The point's engine, and its task."""
     from workers.engines.engine import make_engine
-    from workers.model.model import initial_model, model_shape
+    from workers.model.shape import initial_model, model_shape
 
     task = point.setting.task
     task = task.model_copy(update={"training": task.training.model_copy(update={"jit": "off"})})

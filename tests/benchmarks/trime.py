@@ -33,7 +33,7 @@ OBJECTIVES = ("next_token", "trime", "trime_long", "trime_ext")
 
 def engine_of(objective: str, vocabulary: int, length: int) -> Any:
     from workers.engines.engine import make_engine
-    from workers.model.model import initial_model, model_shape
+    from workers.model.shape import initial_model, model_shape
 
     training = TrainingSpec(batch_size=TOKENS // length, objective=objective, jit="off")
     task = Task(

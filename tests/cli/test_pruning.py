@@ -48,7 +48,7 @@ def test_finalists_are_made_smaller(campaign: Path) -> None:
     from primitives.language.jsonform import from_json
     from search.storage.store import Store
     from tests.cli.command import data
-    from workers.model.model import initial_model, model_shape
+    from workers.model.shape import initial_model, model_shape
 
     with Store.open("sqlite:///primevo.db", create=False) as store:
         from search.cli.commands.opening import stored_config

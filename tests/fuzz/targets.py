@@ -168,7 +168,7 @@ def weights(data: bytes) -> str | None:
 
 
 def _weights() -> list[bytes]:
-    from workers.model.model import initial_model, model_shape
+    from workers.model.shape import initial_model, model_shape
     from workers.spec.task import ModelSpec
 
     graph = build(load_seed("transformer", 8))

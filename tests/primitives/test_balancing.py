@@ -14,8 +14,8 @@ from primitives import Graph, build, parse
 from primitives.kernels import balancing
 from primitives.kernels.balancing import Run
 from primitives.lowering.layer import block_function
+from primitives.ops.state import StateType
 from primitives.ops.table import PRIMITIVES
-from primitives.ops.types import StateType
 from tests.primitives.test_conformance import ONE
 from tests.primitives.test_conformance_routing import (
     BATCH,

@@ -23,8 +23,8 @@ from primitives.lowering.dispatch import feature_size
 from primitives.lowering.expression import Name
 from primitives.lowering.operation import operation
 from primitives.lowering.render import source
+from primitives.ops.state import BLOCK, CHANNELS, COUNT, KEYS, Mismatch, StateType
 from primitives.ops.table import PRIMITIVES, Primitive, infer
-from primitives.ops.types import BLOCK, CHANNELS, COUNT, KEYS, Mismatch, StateType
 
 BATCH, LENGTH, WIDTH = 2, 5, 16
 CONSTANT, DIM = 0.25, 4

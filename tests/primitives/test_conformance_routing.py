@@ -26,8 +26,8 @@ from primitives.lowering.emit import emit
 from primitives.lowering.expression import Name, mentioned, template
 from primitives.lowering.operation import operation
 from primitives.lowering.render import source
+from primitives.ops.state import COUNT, ENTRIES, Mismatch, StateType
 from primitives.ops.table import PRIMITIVES, Primitive, infer
-from primitives.ops.types import COUNT, ENTRIES, Mismatch, StateType
 from primitives.programs.seeds import load_seed, seed_names
 from tests.primitives.test_conformance import NAMES as PRIMER
 from tests.primitives.test_conformance import ONE, spread

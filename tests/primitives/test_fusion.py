@@ -18,7 +18,7 @@ from primitives.language.dna import DNA
 from primitives.language.text import parse, render
 from primitives.lowering.layer import block_function
 from primitives.lowering.rewrite import ATTENTION, CENTRED, OVER_RMS, RELU, SOFTMAX, lowered
-from primitives.ops.types import BLOCK, COUNT, KEYS, StateType
+from primitives.ops.state import BLOCK, COUNT, KEYS, StateType
 from primitives.programs.seeds import load_seed
 from tests.primitives.call_sites import by_site, random_weights
 from tests.reference.interpreter import interpret

@@ -11,7 +11,7 @@ from primitives.lowering.layer import initial_weights, lower
 from primitives.lowering.memory import memory_of
 from primitives.lowering.rewrite import lowered
 from primitives.lowering.weights import weight_specs
-from primitives.ops.types import BLOCK
+from primitives.ops.state import BLOCK
 from primitives.programs.seeds import load_seed, seed_names
 from tests.reference.random_programs import programs, routed_programs
 

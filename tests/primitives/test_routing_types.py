@@ -10,17 +10,9 @@ import pytest
 
 from primitives import Graph, IllTyped, build, parse
 from primitives.graph.build import COMBINE, DISPATCH
+from primitives.ops.state import CHANNELS, COUNT, ENTRIES, KEYS, MAX_DOMAIN, Mismatch, StateType
 from primitives.ops.table import PRIMITIVES, infer
-from primitives.ops.types import (
-    CHANNELS,
-    COUNT,
-    ENTRIES,
-    KEYS,
-    MAX_DOMAIN,
-    Mismatch,
-    StateType,
-    dispatch,
-)
+from primitives.ops.types import dispatch
 
 SIZE, EXPERTS = 2, (-2,)
 """What SCORE, TOP_K and the like read as their count; and the slots of two experts."""

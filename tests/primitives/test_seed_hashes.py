@@ -12,7 +12,7 @@ from primitives.language.dna import MIDDLE
 from primitives.lowering.cost import static_cost
 from primitives.programs.seeds import load_seed, other_graph, seed_names, seed_text
 from tests.reference.random_programs import LARGE_SEEDS
-from workers.model.model import layer_graphs
+from workers.model.shape import layer_graphs
 from workers.spec.task import ModelSpec
 
 HASHES = {

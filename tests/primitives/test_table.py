@@ -12,8 +12,9 @@ import pytest
 from primitives import DNA, Graph, IllTyped, Instruction, Subroutine, build
 from primitives.graph.liveness import TRAITS
 from primitives.kernels import balancing, dense, routing
+from primitives.ops.state import CHANNELS, COUNT, ENTRIES, KEYS, StateType
 from primitives.ops.table import PRIMITIVES, Primitive, infer
-from primitives.ops.types import CHANNELS, COUNT, ENTRIES, KEYS, StateType, elementwise
+from primitives.ops.types import elementwise
 from primitives.registry import RegistrationError
 
 KINDS = [

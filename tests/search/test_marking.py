@@ -12,7 +12,7 @@ from primitives.language.dna import DNA, verify
 from primitives.language.text import render
 from primitives.lowering.memory import memory_of
 from primitives.lowering.rewrite import lowered
-from primitives.ops.types import BLOCK
+from primitives.ops.state import BLOCK
 from primitives.programs.seeds import load_seed
 from search.evolution.marking import unmarked
 from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS

@@ -146,7 +146,7 @@ def test_memory_that_runs_out_is_an_outcome(tiny_task):
 
 def test_kept_weights_have_the_models_names_and_shapes(tiny_task, tmp_path):
     from primitives import build
-    from workers.model.model import model_shape
+    from workers.model.shape import model_shape
 
     path = tmp_path / "deep" / "1.npz"
     evaluate(SEED, tiny_task, Budget("steps", 2), seed=1, weights=str(path))
@@ -168,7 +168,8 @@ def test_the_engine_trains_as_plain_keras_does(tiny_task, name):
     from workers.engines.engine import make_engine
     from workers.engines.optimizer import make_optimizer
     from workers.model.learning import training_loss
-    from workers.model.model import initial_model, model_layers, model_shape
+    from workers.model.model import model_layers
+    from workers.model.shape import initial_model, model_shape
 
     spec = OptimizerSpec(name=name, learning_rate=0.01, warmup_steps=2, clip_norm=0.5)
     task = changed(tiny_task, optimizer=spec)

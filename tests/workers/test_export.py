@@ -30,7 +30,8 @@ from workers.export import export as exporting
 from workers.export.code import LINE
 from workers.export.export import ExportError, export, export_candidate
 from workers.export.source import names, plain
-from workers.model.model import initial_model, logits, model_layers, model_shape
+from workers.model.model import logits, model_layers
+from workers.model.shape import initial_model, model_shape
 from workers.spec.outcome import Budget
 from workers.spec.task import DataSpec, ModelSpec, OptimizerSpec, Task
 

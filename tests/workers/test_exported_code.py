@@ -29,7 +29,8 @@ from tests.workers.test_export import load_module, weights_of
 from tests.workers.test_pruning import TASK as CUT_TASK
 from tests.workers.test_pruning import made, masks_of
 from workers.export.code import template
-from workers.export.export import ExportError, _facts, export
+from workers.export.export import ExportError, export
+from workers.export.facts import facts_of
 from workers.export.source import example_source, metadata, module_source, names, plain, readme
 from workers.pruning.plan import smaller
 from workers.spec.fit import task_graph
@@ -264,7 +265,7 @@ def test_facts_of_a_card(title: str, hash: str, trained: str) -> None:
     dna, task = load_seed("transformer", 64), Task()
     graph = task_graph(dna, task)
     assert isinstance(graph, Graph)
-    facts = _facts(card)
+    facts = facts_of(card)
     assert module_faults(dna, task, title, facts) == []
     card["versions"] = {"keras": "3", "tensorflow": "2"}
     page = readme(graph, task, names(title), card, facts)

@@ -21,14 +21,8 @@ from primitives.lowering.cost import training_passes
 from primitives.programs.seeds import load_seed
 from tests.primitives.seed_parts import close
 from workers.model.learning import SECOND_PASS, training_loss
-from workers.model.model import (
-    initial_model,
-    logits,
-    model_layers,
-    model_shape,
-    prepared,
-    token_losses,
-)
+from workers.model.model import logits, model_layers, prepared, token_losses
+from workers.model.shape import initial_model, model_shape
 from workers.spec.fit import task_cost
 from workers.spec.footprint import footprint
 from workers.spec.objectives import MASKED, NEXT_TOKEN

@@ -18,7 +18,7 @@ from workers.memory.masses import NOTHING, datastore, earlier, joint, mixed
 from workers.memory.memories import MEMORIES
 from workers.memory.nearest import ExactIndex, FaissIndex, index_of
 from workers.memory.scores import Choice, memory_scores
-from workers.model.model import initial_model, model_shape
+from workers.model.shape import initial_model, model_shape
 from workers.spec.outcome import Budget
 from workers.spec.task import DataSpec
 from workers.training.evaluate import evaluate

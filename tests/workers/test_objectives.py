@@ -17,17 +17,8 @@ from primitives import build, render
 from primitives.programs.seeds import load_seed
 from workers.engines.engine import make_engine
 from workers.model.learning import training_loss
-from workers.model.model import (
-    Auxiliary,
-    Layer,
-    Seeds,
-    embedding_rows,
-    initial_model,
-    logits,
-    model_layers,
-    model_shape,
-    token_losses,
-)
+from workers.model.model import Auxiliary, Layer, Seeds, logits, model_layers, token_losses
+from workers.model.shape import embedding_rows, initial_model, model_shape
 from workers.spec.fit import window_length
 from workers.spec.objectives import MASKED, MASKED_SHARE, OBJECTIVES, Batch, Objective
 from workers.spec.outcome import Budget, Job

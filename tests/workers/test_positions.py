@@ -27,7 +27,8 @@ from workers.export.export import ExportError, export, trained_model
 from workers.export.layer import why_not_stepwise
 from workers.export.source import module_source, names
 from workers.model.ends import embedding_and_head
-from workers.model.model import initial_model, logits, model_layers, model_shape
+from workers.model.model import logits, model_layers
+from workers.model.shape import initial_model, model_shape
 from workers.spec.fit import task_cost
 from workers.spec.footprint import footprint
 from workers.spec.identity import ADDED, identity

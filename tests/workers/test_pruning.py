@@ -13,7 +13,8 @@ from primitives import Graph, build
 from primitives.lowering.cost import layers_cost
 from primitives.programs.seeds import load_seed
 from workers.model.ends import embedding_and_head
-from workers.model.model import initial_model, layers_of, logits, shape_of
+from workers.model.model import layers_of, logits
+from workers.model.shape import initial_model, shape_of
 from workers.pruning import gates
 from workers.pruning.distillation import chosen_layers, layer_loss, prediction_loss
 from workers.pruning.failure import TooMuch

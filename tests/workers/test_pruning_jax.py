@@ -14,7 +14,7 @@ import pytest
 
 from primitives.graph.build import Graph, build
 from primitives.programs.seeds import load_seed
-from workers.model.model import initial_model, shape_of
+from workers.model.shape import initial_model, shape_of
 from workers.pruning.plan import plan
 from workers.pruning.student import Model, score
 from workers.pruning.trainer import Trainer

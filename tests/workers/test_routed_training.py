@@ -14,7 +14,7 @@ from primitives.language.dna import EVERY, MIDDLE
 from primitives.programs.seeds import load_seed
 from tests.reference.balancing import usage as reference_usage
 from tests.reference.random_programs import PRODUCT_KEYS, TOP_2
-from workers.model.model import layer_graphs
+from workers.model.shape import layer_graphs
 from workers.spec.fit import refused
 from workers.spec.objectives import NEXT_TOKEN
 from workers.spec.outcome import Budget, Outcome
@@ -174,7 +174,7 @@ def test_the_oracle_tests_the_program_that_it_names(every):
 
 @pytest.mark.parametrize("dna", [TOP_2, replace(TOP_2, every=2), parse(STATES), PRODUCT_KEYS])
 def test_parameters_are_those_that_are_trained(tiny_task, dna):
-    from workers.model.model import model_shape
+    from workers.model.shape import model_shape
     from workers.spec.fit import task_cost
 
     task = deeper(tiny_task, 3)
@@ -268,12 +268,8 @@ def test_reinforce_rewards_what_did_better_than_the_mean(tiny_task):
     import tensorflow as tf
 
     from workers.model.learning import training_loss
-    from workers.model.model import (
-        initial_model,
-        model_layers,
-        model_shape,
-        token_losses,
-    )
+    from workers.model.model import model_layers, token_losses
+    from workers.model.shape import initial_model, model_shape
 
     graph = build(load_seed("reinforce"))
     layers, shape = model_layers(graph, tiny_task), model_shape(graph, tiny_task.model, 256)

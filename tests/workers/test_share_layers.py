@@ -20,15 +20,9 @@ from primitives.language.dna import MIDDLE
 from primitives.programs.seeds import load_seed
 from tests.reference.blocks import BLOCKS
 from workers.export.export import export, trained_model
-from workers.model.model import (
-    initial_model,
-    logits,
-    model_layers,
-    model_shape,
-    outer_count,
-    through,
-)
+from workers.model.model import logits, model_layers, outer_count, through
 from workers.model.packed import pack_blocks, unpack_blocks
+from workers.model.shape import initial_model, model_shape
 from workers.pruning.pruning import PruningError, Settings, prune
 from workers.pruning.target import Target
 from workers.spec.fit import task_cost, task_graph

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from primitives import Graph, build, parse
-from primitives.kernels.routing import entry_choices, gate_choices
+from primitives.kernels.choices import entry_choices, gate_choices
 from primitives.programs.seeds import load_seed
 from tests.reference.random_programs import TOP_2
 from workers.data.spelling import printable, spelling
 from workers.data.tokens import load_tokens
-from workers.model.model import initial_model, layer_graphs, shape_of
+from workers.model.shape import initial_model, layer_graphs, shape_of
 from workers.spec.objectives import NEXT_TOKEN
 from workers.spec.outcome import Budget
 from workers.spec.task import DataSpec, Task

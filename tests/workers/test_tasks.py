@@ -25,7 +25,8 @@ from workers.data.similar import similar_segments
 from workers.data.splits import SPLITS
 from workers.data.tokens import load_tokens
 from workers.export.export import export_candidate
-from workers.model.model import initial_model, logits, model_layers, model_shape, token_losses
+from workers.model.model import logits, model_layers, token_losses
+from workers.model.shape import initial_model, model_shape
 from workers.spec.metrics import METRICS, all_scores, by_task, of_task
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.outcome import Budget

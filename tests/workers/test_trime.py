@@ -26,14 +26,8 @@ from workers.export.export import export_candidate
 from workers.export.reading import exported_model
 from workers.machine.devices import Layout
 from workers.model.ends import EMBEDDING_AND_HEAD, ModelHead, embedding_and_head
-from workers.model.model import (
-    Seeds,
-    embedding_rows,
-    initial_model,
-    model_layers,
-    model_shape,
-    token_losses,
-)
+from workers.model.model import Seeds, model_layers, token_losses
+from workers.model.shape import embedding_rows, initial_model, model_shape
 from workers.pool import worker
 from workers.spec import trime
 from workers.spec.fit import needed_tokens, window_length
@@ -321,7 +315,7 @@ SAME_ON = """if True:
     from workers.machine.devices import Layout
     configure("jax", Layout(1, 1, 0.0), None)
     from workers.engines.engine import make_engine
-    from workers.model.model import initial_model, model_shape
+    from workers.model.shape import initial_model, model_shape
     from workers.spec.task import Task
     for line in Path({path!r}).read_text().splitlines():
         task = Task.model_validate_json(line)

@@ -19,15 +19,9 @@ from workers.engines.engine import Loads, Windows
 from workers.engines.optimizer import elementwise
 from workers.model.ends import EmbeddingAndHead
 from workers.model.learning import training_loss
-from workers.model.model import (
-    Layer,
-    layer_graphs,
-    outer_count,
-    predictions,
-    scoring_loss,
-    with_weights,
-)
+from workers.model.model import Layer, outer_count, predictions, scoring_loss, with_weights
 from workers.model.parameters import Kind, Packing
+from workers.model.shape import layer_graphs
 from workers.spec.fit import window_length
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.task import Task

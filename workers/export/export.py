@@ -28,6 +28,7 @@ from primitives.language.jsonform import to_json
 from primitives.language.text import render
 from primitives.lowering.cost import layers_cost
 from workers.data.tokens import load_tokens
+from workers.export.facts import NOT_TRAINED, facts_of
 from workers.export.generation import how_it_generates
 from workers.export.score import exported_score
 from workers.export.source import (
@@ -36,7 +37,6 @@ from workers.export.source import (
     example_source,
     module_source,
     names,
-    plain,
     readme,
 )
 from workers.machine.backends import BACKENDS
@@ -52,9 +52,6 @@ Weights = Mapping[str, npt.NDArray[Any]]
 
 PRECISION = "precision"
 """In a file of weights, the name under which it says in which precision they were trained."""
-
-NOT_TRAINED = "untrained"
-"""What is said there of start values."""
 
 
 class ExportError(Exception):
@@ -138,7 +135,7 @@ def export_cut(
 ) -> list[Path]:
     """Writes the folder of a model that was cut, and returns its files: `cut` is what is left of
     the program's graph in each layer, `weights` are the model's in order. Else as `export`."""
-    from workers.model.model import shape_of
+    from workers.model.shape import shape_of
 
     check_free(directory)
     graph = _checked_graph(dna, task)
@@ -156,7 +153,7 @@ def export_cut(
 
 def _start_values(dna: DNA, task: Task, seed: int, start: Path | None) -> Weights:
     """What the model's weights are before the first step; ExportError where it has none."""
-    from workers.model.model import embedding_rows, initial_model, layer_graphs, model_shape
+    from workers.model.shape import embedding_rows, initial_model, layer_graphs, model_shape
     from workers.model.upcycling import NotUpcyclable, upcycled
 
     graph = _checked_graph(dna, task)
@@ -253,7 +250,7 @@ def _write(
     model = _model(module_source(dna, graph, task, rows, called, {}, cut), called, weights)
     card = {**card, "exported": exported_score(model, task, by_task(graph, task, called, cut))}
     whole = _whole_card(dna, graph, task, rows, card, cut)
-    facts = _facts(whole)
+    facts = facts_of(whole)
     for name, content in (
         (f"{called.module}.py", module_source(dna, graph, task, rows, called, facts, cut)),
         ("example.py", example_source(called, task)),
@@ -353,7 +350,7 @@ def _checked(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _in_order(weights: Weights, graph: Graph, spec: ModelSpec) -> Weights:
     """The weights in the model's order; ExportError unless names and shapes are those it needs."""
-    from workers.model.model import model_shape
+    from workers.model.shape import model_shape
 
     shape = model_shape(graph, spec, len(weights.get("embedding", ())))
     needed = dict(zip(shape.names, shape.shapes, strict=True))
@@ -372,60 +369,6 @@ def _training(budget: Budget, seed: int, outcome: Outcome) -> dict[str, Any]:
     static = {row.name for row in METRICS.values() if row.where == "static"}
     scores = {name: value for name, value in all_scores(outcome).items() if name not in static}
     return {"seed": seed, "budget": asdict(budget), **scores}
-
-
-def _facts(card: Mapping[str, Any]) -> dict[str, str]:
-    """What a reader of the module or the README is told first."""
-    cost = card["static_cost"]
-    facts = {"Program": plain(f"{card['program']}, canonical hash {card['hash']}")}
-    for label, key in (("In the search", "candidate"), ("These weights", "weights")):
-        if scores := _scores(card.get(key) or {}):
-            facts[label] = scores
-    if verdict := card.get("verdict"):
-        facts["Against the seed program"] = plain(str(verdict))
-    if changes := card.get("changes"):
-        facts["Changed since the seed program"] = plain("; ".join(map(str, changes)))
-    if pruned := card.get("pruned"):
-        facts["Pruned"] = plain(str(pruned["said"]))
-    facts["As exported"] = _as_exported(card["exported"], card["trained_in"])
-    size = f"{cost['parameters']:,} parameters"
-    if cost["active_parameters"] < cost["parameters"]:
-        size += f", {cost['active_parameters']:,} of them at work on a token"
-    facts["Size"] = f"{size}, {cost['flops_per_token']:,} forward FLOPs a token"
-    return facts
-
-
-_TRAINED_IN = {
-    "float32": "the weights were trained in the same precision",
-    "mixed_bfloat16": "the weights were trained with products of matrices in bfloat16, so scores "
-    "of that run differ from these by roundings",
-    NOT_TRAINED: "the weights are start values: nothing was trained",
-    "unknown": "in which precision the weights were trained is not known",
-}
-
-
-def _as_exported(exported: Mapping[str, Any], trained_in: str) -> str:
-    """What the exported model scores, and whether its arithmetic is that of the training run."""
-    computes = f"{_scores(exported)}, computed in {exported['precision']}"
-    said = _TRAINED_IN.get(trained_in, f"the weights were trained in {plain(trained_in)}")
-    return f"{computes}; {said}"
-
-
-_BESIDE = {"test_ece": "expected calibration error", "test_brier": "Brier score"}
-
-
-def _scores(record: Mapping[str, Any]) -> str:
-    """A training run in a line; nothing where the record has no score."""
-    parts = []
-    for split, word in (("val", "validation"), ("test", "test"), ("transfer", "transfer")):
-        loss, bits = record.get(f"{split}_loss"), record.get(f"{split}_bpb")
-        if loss is not None and bits is not None:
-            parts.append(f"{word} loss {loss:.4f} nats a token, {bits:.4f} bits a byte")
-    for name, word in _BESIDE.items():
-        if record.get(name) is not None:
-            parts.append(f"{word} {record[name]:.4f}")
-    steps = f" after {record['steps']:,} steps" if parts and record.get("steps") else ""
-    return "; ".join(parts) + steps
 
 
 def _tokenizer_file(task: Task) -> Path:

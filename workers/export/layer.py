@@ -29,8 +29,8 @@ from primitives.lowering.render import lines, source
 from primitives.lowering.rewrite import lowered
 from primitives.lowering.stepwise import Kept, Step, emit_step, not_stepwise
 from primitives.lowering.weights import WeightSpec, weight_specs
+from primitives.ops.state import CHANNELS, ENTRIES, KEYS, UNITS_PER_WIDTH, StateType, buffer
 from primitives.ops.table import PRIMITIVES
-from primitives.ops.types import CHANNELS, ENTRIES, KEYS, UNITS_PER_WIDTH, StateType, buffer
 from primitives.programs.seeds import other_graph
 from workers.data.corpora import parts
 from workers.export.code import LINE, functions, template

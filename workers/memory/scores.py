@@ -87,7 +87,7 @@ def memory_scores(
             f"memories are of next tokens, and the objective {task.training.objective} has other "
             "ones; choose next_token or one of trime, trime_long and trime_ext"
         )
-    from workers.model.model import embedding_rows, model_shape
+    from workers.model.shape import embedding_rows, model_shape
 
     tokens = load_tokens(task.data)
     shape = model_shape(graph, task.model, embedding_rows(task, tokens.vocabulary))

@@ -10,21 +10,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 from keras import ops
 
 from primitives.graph.build import Graph
 from primitives.kernels.balancing import Run
 from primitives.kernels.tasks import ids_of
-from primitives.lowering.cost import program_layers
 from primitives.lowering.dispatch import Recorded
-from primitives.lowering.layer import Array, Lowered, initial_weights, lower
+from primitives.lowering.layer import Lowered, lower
 from primitives.lowering.weights import WeightSpec, weight_specs
-from primitives.programs.seeds import other_graph
 from workers.machine.backends import BACKENDS, accelerators
 from workers.model.ends import (
     EMBEDDING_AND_HEAD,
@@ -33,99 +30,15 @@ from workers.model.ends import (
     head,
     normed,
 )
+from workers.model.shape import layer_graphs, weight_owners
 from workers.spec.fit import lowering_options
 from workers.spec.objective import Batch, Objective
 from workers.spec.objectives import OBJECTIVES
-from workers.spec.positions import POSITIONS
-from workers.spec.task import ModelSpec, Task
+from workers.spec.task import Task
 
 OBJECTIVE_STREAM = 1 << 30
 """Added to the second number of a seed for the objective's own draws. Those of the blocks differ in
 the first number, so nothing that an objective hides follows from what a block draws."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """Names and shapes of a model's weights, in order; `blocks` holds those of each layer, none for
-    a layer that has those of an earlier one."""
-
-    spec: ModelSpec
-    vocabulary: int
-    blocks: tuple[tuple[WeightSpec, ...], ...]
-
-    @property
-    def outer(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the weights around the blocks, by name."""
-        width = self.spec.d_model
-        made: dict[str, tuple[int, ...]] = {"embedding": (self.vocabulary, width)}
-        if POSITIONS[self.spec.positions].bounded:
-            made["positions"] = (self.spec.sequence_length, width)
-        return {**made, "norm_scale": (width,), "norm_shift": (width,)}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        inside = (f"blocks/{i}/{w.name}" for i, block in enumerate(self.blocks) for w in block)
-        return (*self.outer, *inside)
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        return (*self.outer.values(), *(weight.shape for block in self.blocks for weight in block))
-
-    @property
-    def trainable(self) -> tuple[bool, ...]:
-        return (*(True for _ in self.outer), *(w.trainable for b in self.blocks for w in b))
-
-
-def model_shape(graph: Graph, spec: ModelSpec, vocabulary: int) -> ModelShape:
-    """`vocabulary` counts the rows of the embedding."""
-    return shape_of(layer_graphs(graph, spec), spec, vocabulary)
-
-
-def shape_of(graphs: Sequence[Graph], spec: ModelSpec, vocabulary: int) -> ModelShape:
-    """The shape of a model with a graph of its own for each layer."""
-    owners = weight_owners(graphs, spec)
-    own = (
-        weight_specs(graph, spec.d_model) if owner == layer else ()
-        for layer, (graph, owner) in enumerate(zip(graphs, owners, strict=True))
-    )
-    return ModelShape(spec, vocabulary, tuple(own))
-
-
-def weight_owners(graphs: Sequence[Graph], spec: ModelSpec) -> tuple[int, ...]:
-    """For each layer the number of the one whose weights it has: its own, or, where layers share,
-    that of the first one of the same program."""
-    if not spec.share_layers:
-        return tuple(range(len(graphs)))
-    first: dict[str, int] = {}
-    return tuple(first.setdefault(graph.hash, layer) for layer, graph in enumerate(graphs))
-
-
-def layer_graphs(graph: Graph, spec: ModelSpec) -> tuple[Graph, ...]:
-    """The program of each layer: the candidate's, or the other one."""
-    own = program_layers(graph.every, spec.layers)
-    if len(own) == spec.layers:
-        return (graph,) * spec.layers
-    other = other_graph(spec.other, spec.d_model)
-    return tuple(graph if layer in own else other for layer in range(spec.layers))
-
-
-def embedding_rows(task: Task, vocabulary: int) -> int:
-    """A row for each token, and those that the objective adds, such as one for hidden tokens."""
-    return vocabulary + OBJECTIVES[task.training.objective].extra_rows
-
-
-def initial_model(shape: ModelShape, seed: int) -> list[Array]:
-    """Start values of every weight, in order, the same on every machine and backend."""
-    rng = np.random.default_rng(seed)
-    width = shape.spec.d_model
-    scale = np.float32(width**-0.5)
-    *tables, _, _ = shape.outer.values()
-    return [
-        *(rng.standard_normal(table, np.float32) * scale for table in tables),
-        np.ones(width, np.float32),
-        np.zeros(width, np.float32),
-        *initial_weights([weight for block in shape.blocks for weight in block], rng),
-    ]
 
 
 class Auxiliary(NamedTuple):

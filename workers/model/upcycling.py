@@ -16,7 +16,7 @@ import numpy as np
 from primitives.graph.build import Graph
 from primitives.lowering.layer import Array
 from primitives.lowering.weights import WeightSpec, has_weight
-from workers.model.model import ModelShape
+from workers.model.shape import ModelShape
 
 _COUNTER = re.compile(r"_\d+\Z")
 

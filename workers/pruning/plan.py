@@ -19,7 +19,7 @@ from primitives.cutting.masking import Reshape, masked
 from primitives.cutting.terms import Term, expected, flops_terms, parameter_terms
 from primitives.cutting.units import Cuttable, cuttable
 from primitives.graph.build import Graph
-from workers.model.model import layer_graphs
+from workers.model.shape import layer_graphs
 from workers.spec.fit import lowering_options, task_cost
 from workers.spec.positions import POSITIONS
 from workers.spec.task import Task

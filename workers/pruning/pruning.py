@@ -14,7 +14,7 @@ import numpy as np
 from primitives.graph.build import Graph
 from workers.data.tokens import TokenSplits, load_tokens
 from workers.engines.learner import learner_of
-from workers.model.model import initial_model, shape_of
+from workers.model.shape import initial_model, shape_of
 from workers.pruning import gates
 from workers.pruning.checkpoint import Checkpoint
 from workers.pruning.failure import Interrupted, PruningError, TooMuch

@@ -44,7 +44,7 @@ def choices_of(
     """The tokens that the model reads in windows [batches, batch, length], [N], and the choices of
     every routed call that stands in no other one, in the order of the model. `values` are the
     model's weights. In evaluation mode, where nothing is dropped."""
-    from workers.model.model import layer_graphs
+    from workers.model.shape import layer_graphs
 
     calls = [
         (layer, node)
@@ -89,7 +89,8 @@ def _model(graph: Graph, task: Task, values: Sequence[Array]) -> Any:
     from keras import ops
 
     from workers.model.ends import embedding_and_head
-    from workers.model.model import layer_graphs, layers_of, token_choices
+    from workers.model.model import layers_of, token_choices
+    from workers.model.shape import layer_graphs
 
     layers = layers_of(layer_graphs(graph, task.model), task, record="choices")
     outer = embedding_and_head(task.model)

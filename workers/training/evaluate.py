@@ -37,7 +37,7 @@ from workers.training.tempo import Tempo
 if TYPE_CHECKING:  # they import Keras
     from primitives.lowering.layer import Array
     from workers.engines.engine import Ahead
-    from workers.model.model import ModelShape
+    from workers.model.shape import ModelShape
     from workers.training.specialties import Specialty
 
 Device = AbstractContextManager[Any]
@@ -181,7 +181,7 @@ class _Run:
 
     def get_ready(self, compiled: Compiled | None) -> None:
         """Does what can be done without the device."""
-        from workers.model.model import initial_model
+        from workers.model.shape import initial_model
 
         self.values = initial_model(self._shape, self.seed)
         if compiled is not None:
@@ -190,7 +190,7 @@ class _Run:
 
     def upcycle(self, path: Path) -> str:
         """Takes over the weights of a dense model; why that cannot be, or an empty text."""
-        from workers.model.model import layer_graphs
+        from workers.model.shape import layer_graphs
         from workers.model.upcycling import NotUpcyclable, upcycled
 
         try:
@@ -209,7 +209,7 @@ class _Run:
 
     @cached_property
     def _shape(self) -> ModelShape:
-        from workers.model.model import embedding_rows, model_shape
+        from workers.model.shape import embedding_rows, model_shape
 
         rows = embedding_rows(self.task, self.tokens.vocabulary)
         return model_shape(self.graph, self.task.model, rows)

@@ -54,7 +54,7 @@ def oracle(dna: DNA, steps: int, seed: int = 0, tell: Tell = silent) -> Verdict:
     trained and scored batches. ValueError where it has no type."""
     use_backend(TASK.training.backend)
     from workers.engines.engine import make_engine
-    from workers.model.model import initial_model, model_shape
+    from workers.model.shape import initial_model, model_shape
 
     graph = build(dna, bidirectional=True)
     if isinstance(graph, IllTyped):
