@@ -277,13 +277,11 @@ class Controller:
         for its step: it is what children are compared with."""
         spec = self._config.search
         if run.kind == "final":
-            points = tuple(Hurdle(point) for point in spec.final_points)  # they stop nobody
-            return Budget(spec.budget.unit, spec.final_amount, points)
+            return Budget(spec.budget.unit, spec.final_amount, points=spec.final_points)
+        whole = Budget(spec.budget.unit, spec.budget.full, points=spec.budget.points_at)
         if run.id <= len(spec.seeds):
-            bars = tuple(Hurdle(point) for point in spec.budget.points)
-            return Budget(spec.budget.unit, spec.budget.full, bars)
-        bars = self._state.hurdles.bars()
-        return Budget(spec.budget.unit, spec.budget.full, bars, self._step_limit())
+            return replace(whole, hurdles=tuple(map(Hurdle, spec.budget.hurdles_at)))
+        return replace(whole, hurdles=self._state.hurdles.bars(), step_limit=self._step_limit())
 
     def _step_limit(self) -> StepLimit | None:
         """The longest step that a child may take. None without a limit, and where the first seed

@@ -65,7 +65,8 @@ class State:
         self.population: Population = founders((), 0)
         self.ranking = Ranking(spec.goals)
         budget = spec.budget
-        self.hurdles = Hurdles(budget.points, spec.population, budget.rule, budget.eta)
+        self.hurdles = Hurdles(budget.hurdles_at, spec.population, budget.rule, budget.eta)
+        self._hurdle_places = budget.hurdle_places
         self.best: Score | None = None
         self.tally = Tally(spec.budget.hurdles)
 
@@ -151,17 +152,18 @@ class State:
         budget, tally = self.spec.budget, self.tally
         used = 0.0
         if event.status == "completed":
-            used = spent(budget.points, budget.full, event.hurdles_passed)
+            used = spent(budget.hurdles_at, budget.full, event.hurdles_passed)
         if duplicate:
             tally.duplicates += 1
             tally.saved_by_duplicates += used
             return
         tally.outcomes[event.status] += 1
         judged = event.id not in self._seed_ids
-        self.hurdles.record(event.hurdle_losses, event.hurdles_passed, judged)
+        losses = event.at_hurdles(self._hurdle_places)
+        self.hurdles.record(losses, event.hurdles_passed, judged)
         if judged:
             tally.children += 1
-            for place in range(min(len(event.hurdle_losses), len(tally.reached))):
+            for place in range(len(losses)):
                 tally.reached[place] += 1
                 tally.went_on[place] += place < event.hurdles_passed
         if event.status == "completed":

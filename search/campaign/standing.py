@@ -189,7 +189,7 @@ def _budgets(groups: Sequence[_Group], spec: SearchSpec) -> dict[str, Any]:
     for group in groups:
         if group.outcome != "completed":
             continue
-        used = spent(spec.budget.points, spec.budget.full, group.hurdles_passed)
+        used = spent(spec.budget.hurdles_at, spec.budget.full, group.hurdles_passed)
         if group.copied:
             saved_by_duplicates += group.size * used
         else:

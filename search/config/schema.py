@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, field_serializer, field_validator, model_validator
 
 from primitives.errors import unknown
+from search.config.places import evenly
 from search.evolution.hurdles import Rule
 from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS
 from search.secret import shown
@@ -60,10 +61,27 @@ class BudgetSpec(Spec):
         "as in earlier versions, those at or under the median of the latest"
     )  # fmt: skip
 
+    points: int = Field(
+        0, ge=0, le=1000, description="further validation losses along every run, evenly spread "
+        "over the full budget, for its curve; they stop nobody. Each is one pass over the "
+        "validation slice"
+    )  # fmt: skip
+
     @property
-    def points(self) -> tuple[float, ...]:
+    def hurdles_at(self) -> tuple[float, ...]:
         """Where the hurdles stand, in `unit` from the start of training."""
         return tuple(self.base * self._bands(k + 1) for k in range(self.hurdles))
+
+    @property
+    def points_at(self) -> tuple[float, ...]:
+        """Where a run is scored beside the hurdles and the end, in `unit`."""
+        return evenly(self.unit, self.full, self.points, beside=self.hurdles_at)
+
+    @property
+    def hurdle_places(self) -> tuple[int, ...]:
+        """Which of a run's scores are those at hurdles, counted from 0 in the order of training."""
+        order = sorted((*self.hurdles_at, *self.points_at))
+        return tuple(order.index(at) for at in self.hurdles_at)
 
     @property
     def full(self) -> float:
@@ -188,9 +206,11 @@ class SearchSpec(Spec):
     @property
     def final_points(self) -> tuple[float, ...]:
         """Where a run of the final phase is scored on its way: where those of the search are, as
-        far as it comes there."""
-        points = (*self.budget.points, self.budget.full)
-        return tuple(point for point in points if point < self.final_amount)
+        far as it comes there, and at the same distances on where it trains for longer."""
+        budget, last = self.budget, self.final_amount
+        own = (*budget.hurdles_at, budget.full)
+        more = evenly(budget.unit, budget.full, budget.points, beside=own, end=last)
+        return tuple(point for point in sorted((*own, *more)) if point < last)
 
     @field_validator("objectives")
     @classmethod

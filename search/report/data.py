@@ -232,7 +232,7 @@ def spending(runs: Sequence[Run], budget: BudgetSpec) -> list[Spending]:
     used = hurdles = duplicates = 0.0
     for run in runs:
         if run.outcome == "completed":
-            amount = spent(budget.points, budget.full, run.hurdles_passed)
+            amount = spent(budget.hurdles_at, budget.full, run.hurdles_passed)
             if run.duplicate_of is None:
                 used += amount
                 hurdles += budget.full - amount

@@ -35,9 +35,10 @@ class Ended(NamedTuple):
     """A training run that has ended, or was taken over from the original of a duplicate.
 
     `sequence` counts the campaign's endings from 1. `losses` are the validation losses along the
-    run, one for each hurdle that was reached and one for the end; None where not finite. The last
-    one of a run that was stopped for its pace is that of no hurdle. `goals` holds the values of the
-    metrics that were asked for; a campaign asks for its objectives (SearchSpec.goals)."""
+    run, one for each hurdle and each point of the budget that was reached and one for the end; None
+    where not finite. The last one of a run that was stopped for its pace is that of no hurdle.
+    `goals` holds the values of the metrics that were asked for; a campaign asks for its objectives
+    (SearchSpec.goals)."""
 
     sequence: int
     id: int
@@ -53,10 +54,12 @@ class Ended(NamedTuple):
     step_time_s: float | None = None
     goals: tuple[float | None, ...] = ()
 
-    @property
-    def hurdle_losses(self) -> tuple[float | None, ...]:
-        """The losses at hurdles; where the last hurdle was passed, one more."""
-        return self.losses if self.status == "completed" else self.losses[: self.hurdles_passed]
+    def at_hurdles(self, places: Sequence[int]) -> tuple[float | None, ...]:
+        """The losses at the hurdles that were reached, which `places` says where to find among
+        `losses`."""
+        if self.status != "completed":  # what it ended with is no hurdle's
+            places = places[: self.hurdles_passed]
+        return tuple(self.losses[at] for at in places if at < len(self.losses))
 
     @property
     def fitness(self) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,6 +13,7 @@ from primitives.graph.build import DISPATCH, Graph
 from search.campaign.proposal import final_seed
 from search.config.grid import AmountsSpec, Genes, StudyConfig
 from search.config.gridfile import tasks
+from search.config.places import evenly
 from search.config.plugins import versions
 from search.config.programfile import checked
 from search.config.variant import variant
@@ -22,7 +22,7 @@ from search.study.setting import Setting
 from search.study.study import Runs, completed
 from workers.spec.fit import task_cost, vocabulary_of
 from workers.spec.metrics import METRICS
-from workers.spec.outcome import Budget, Hurdle, Outcome
+from workers.spec.outcome import Budget, Outcome
 from workers.spec.task import DataSpec, Task
 
 SIZES = ("d_model", "layers", "sequence_length")
@@ -154,7 +154,7 @@ def granularity(graph: Graph) -> float | None:
 def _cut(runs: Runs, setting: Setting, amount: float) -> Runs:
     """The runs as they stood at one of the budget's points. Runs that did not complete stay as they
     are."""
-    place = [hurdle.at for hurdle in setting.budget.hurdles].index(amount)
+    place = setting.budget.points.index(amount)
     return {seed: _as_at(outcome, place) for seed, outcome in runs.items()}
 
 
@@ -172,13 +172,9 @@ def _as_at(outcome: Outcome, place: int) -> Outcome:
 
 
 def _budget(spec: AmountsSpec) -> Budget:
-    """The largest amount, with every other and the points on the way as hurdles that stop
-    nobody."""
-    whole = spec.unit in ("steps", "tokens")
-    ways = [spec.full * (place + 1) / (spec.points + 1) for place in range(spec.points)]
-    on_the_way = {float(ceil(way)) if whole else way for way in ways}
-    at = sorted((on_the_way | set(spec.amounts)) - {spec.full})
-    return Budget(spec.unit, spec.full, tuple(Hurdle(each) for each in at))
+    """The largest amount, scored at every other and at the points on the way."""
+    on_the_way = {*evenly(spec.unit, spec.full, spec.points), *spec.amounts}
+    return Budget(spec.unit, spec.full, points=tuple(sorted(on_the_way - {spec.full})))
 
 
 def _place(config: StudyConfig, task: Task, names: Mapping[str, str]) -> dict[str, int | str]:

@@ -36,7 +36,7 @@ def known(store: Store, setting: Setting, trials: Iterable[Trial]) -> dict[Trial
     wanted = {setting.key(*trial): trial for trial in trials}
     with store.understanding():
         found = {wanted[key]: outcome for key, outcome in _kept(store, list(wanted))}
-        if not setting.budget.hurdles:  # a final run is scored at its end alone
+        if not setting.budget.points:  # with points, curves count: final runs have other ones
             missing = {trial for trial in wanted.values() if trial not in found}
             found |= _finals(store, setting, missing)
     return found

@@ -6,15 +6,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from math import ceil
 from typing import Any
 
 from search.campaign.proposal import final_seed
+from search.config.places import evenly
 from search.config.plugins import versions
 from search.config.schema import CampaignConfig
 from search.errors import UsageError
 from workers.spec.identity import identity
-from workers.spec.outcome import Budget, Hurdle
+from workers.spec.outcome import Budget
 from workers.spec.task import Task
 
 SCALABLE = ("d_model", "layers", "sequence_length")
@@ -23,10 +23,10 @@ SCALABLE = ("d_model", "layers", "sequence_length")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Every run trains on `task` under `budget`, whose hurdles stop nobody: they are the points at
-    which a run is scored on its way. `seeds` has a seed for each run of a program: all programs get
-    the same ones, so that differences are paired. `plugins` are those that the task needs, with
-    their versions."""
+    """Every run trains on `task` under `budget`, which has no hurdles: a run is scored at the
+    budget's points on its way. `seeds` has a seed for each run of a program: all programs get the
+    same ones, so that differences are paired. `plugins` are those that the task needs, with their
+    versions."""
 
     task: Task
     budget: Budget
@@ -39,7 +39,7 @@ class Setting:
         budget, task = self.budget, identity(self.task.model_dump(mode="json"))
         whole = [
             task, [dict(each) for each in self.plugins], budget.unit, budget.amount,
-            [hurdle.at for hurdle in budget.hurdles], hash, seed,
+            list(budget.points), hash, seed,
         ]  # fmt: skip
         return blake2b(json.dumps(whole, sort_keys=True).encode(), digest_size=32).hexdigest()
 
@@ -52,12 +52,9 @@ def setting(config: CampaignConfig, seeds: int, *, points: int = 0, first: int =
     its end.
     """
     unit, amount = config.search.budget.unit, config.search.final_amount
-    whole = unit in ("steps", "tokens")
-    places = [amount * (place + 1) / (points + 1) for place in range(points)]
-    at = sorted({float(ceil(place)) if whole else place for place in places} - {amount})
     return Setting(
         config.task,
-        Budget(unit, amount, tuple(Hurdle(place) for place in at)),
+        Budget(unit, amount, points=evenly(unit, amount, points)),
         tuple(final_seed(config.seed, first + index) for index in range(seeds)),
         tuple(versions(config.plugins)),
     )

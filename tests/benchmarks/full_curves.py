@@ -27,7 +27,7 @@ from search.errors import NotFoundError
 from search.storage.models import Candidate, Evaluation
 from search.storage.store import CampaignRow, Store
 from workers.pool.pool import Pool
-from workers.spec.outcome import Hurdle, Job, Report
+from workers.spec.outcome import Job, Report
 
 NAME = "full_curves"
 CANDIDATES = 200
@@ -65,8 +65,8 @@ class ScoredAlong:
         self.capacity, self.why_waiting = pool.capacity, pool.why_waiting
 
     def submit(self, job: Job) -> None:
-        points = tuple(Hurdle(float(point)) for point in POINTS)
-        self._pool.submit(replace(job, budget=replace(job.budget, hurdles=points)))
+        points = tuple(map(float, POINTS))
+        self._pool.submit(replace(job, budget=replace(job.budget, hurdles=(), points=points)))
 
     def wait(self, timeout_s: float) -> list[Report]:
         return self._pool.wait(timeout_s)

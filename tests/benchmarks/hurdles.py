@@ -99,7 +99,7 @@ def curves(data: dict[str, Any]) -> list[Curve]:
 
 def replay(order: Iterable[Curve], budget: BudgetSpec, workers: int = WORKERS) -> Replay:
     """Candidates in turn, `workers` at a time; each meets the bars of when it started."""
-    hurdles = Hurdles(budget.points, POPULATION, budget.rule, budget.eta)
+    hurdles = Hurdles(budget.hurdles_at, POPULATION, budget.rule, budget.eta)
     running: deque[tuple[list[float], int, bool]] = deque()
     cost, full, count = 0.0, 0, 0
     best: tuple[float, Curve] | None = None
@@ -116,7 +116,7 @@ def replay(order: Iterable[Curve], budget: BudgetSpec, workers: int = WORKERS) -
         else:
             losses.append(curve.losses[-1])
         running.append((losses, passed, not seed))
-        cost += spent(budget.points, budget.full, passed) / budget.full
+        cost += spent(budget.hurdles_at, budget.full, passed) / budget.full
         full += passed == budget.hurdles and not seed
         count += 1
         if best is None or losses[-1] < best[0]:
@@ -129,7 +129,7 @@ def promoting(
     order: Sequence[Curve], budget: BudgetSpec, eta: float, least: int, anew: bool = False
 ) -> Replay:
     """Candidates that are paused at each hurdle, and promoted from there; see above."""
-    ends = (*budget.points, budget.full)
+    ends = (*budget.hurdles_at, budget.full)
     at_rung: list[list[tuple[float, int]]] = [[] for _ in ends]
     promoted: list[set[int]] = [set() for _ in ends]
     new, running, cost = iter(range(len(order))), list[tuple[float, int, int]](), 0.0
@@ -182,7 +182,7 @@ def judged(found: Sequence[Curve], budget: BudgetSpec, replayed: Replayed) -> di
         return (one.loss - best.losses[-1]) / math.log(2)
 
     return {
-        "hurdles": [round(point, 1) for point in budget.points],
+        "hurdles": [round(point, 1) for point in budget.hurdles_at],
         "times_fewer_steps": round(1 / fmean(one.cost for one in replays), 2),
         "same_winner_of_5": sum(one.winner == best.id for one in replays[:5]),
         "same_winner": round(fmean(one.winner == best.id for one in replays), 3),

@@ -23,14 +23,15 @@ def outcome_of(job: Job) -> Outcome:
     if code % 16 == 0 and job.id > 1:
         return Outcome("diverged", reason="loss is not finite at step 3", steps=3)
     quality = 2.0 + (code >> 4) % 1000 / 1000
-    points = [hurdle.at for hurdle in job.budget.hurdles] + [job.budget.amount]
+    bars = {hurdle.at: hurdle.threshold for hurdle in job.budget.hurdles}
     curve: list[Measurement] = []
     passed = 0
-    for index, at in enumerate(points):
-        loss = quality + 1.0 / (1 + index)
+    for at in sorted({*bars, *job.budget.points, job.budget.amount}):
+        falling = 1.0 / (1 + passed) if bars else 1.0 / (1 + at / 25)
+        loss = quality + falling + 0.01 * (at in job.budget.points)
         curve.append(Measurement(int(at), int(at) * 512, at / 100, loss))
-        if index < len(job.budget.hurdles):
-            bar = job.budget.hurdles[index].threshold
+        if at in bars:
+            bar = bars[at]
             if bar is not None and loss > bar:
                 break
             passed += 1

@@ -45,7 +45,7 @@ def test_a_good_config_keeps_what_it_says(tmp_path: Path) -> None:
     assert config.seed == 3
     assert config.task.model.d_model == 32
     assert config.search.seeds == ("transformer",)
-    assert config.search.budget.points == (20, 60)
+    assert config.search.budget.hurdles_at == (20, 60)
     assert config.search.budget.full == 140
 
 
@@ -293,9 +293,9 @@ def test_every_is_of_no_account_to_dense_programs(tmp_path: Path) -> None:
 
 def test_budget_bands_double() -> None:
     budget = BudgetSpec(unit="seconds", base=1.5, hurdles=3)
-    assert budget.points == (1.5, 4.5, 10.5)
+    assert budget.hurdles_at == (1.5, 4.5, 10.5)
     assert budget.full == 22.5
-    assert BudgetSpec(unit="steps", base=100).points == ()
+    assert BudgetSpec(unit="steps", base=100).hurdles_at == ()
 
 
 def usage(path: Path) -> str:

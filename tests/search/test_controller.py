@@ -23,9 +23,9 @@ from search.errors import PrimevoError, UsageError
 from search.storage.address import StoreError
 from search.storage.events import Heartbeat
 from search.storage.store import Store
-from tests.search.instant import InstantEvaluator, launch, outcome_of
+from tests.search.instant import InstantEvaluator, launch, make_config, outcome_of
 from tests.search.recorded import Row, ask, evaluations, rows
-from workers.spec.outcome import Hurdle, Job, Outcome, Report
+from workers.spec.outcome import Budget, Job, Outcome, Report
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,9 +74,10 @@ def test_the_final_phase(store: Store) -> None:
     evaluator = InstantEvaluator(capacity=2)
     run(store, evaluator, candidates=30)
     finals = [job for job in evaluator.submitted if job.test]
+    limit = make_config().workers.timeout_s
     assert evaluator.submitted[-6:] == finals
-    assert {(job.budget.unit, job.budget.amount, job.budget.hurdles) for job in finals} == {
-        ("steps", 175.0, (Hurdle(25.0), Hurdle(75.0)))  # scored there, and stopped nowhere
+    assert {job.budget for job in finals} == {
+        Budget("steps", 175.0, points=(25.0, 75.0), time_limit_s=limit)  # stopped nowhere
     }
     seeds = {job.seed for job in finals}
     assert len(seeds) == 2 and seeds.isdisjoint(j.seed for j in evaluator.submitted if not j.test)

@@ -34,7 +34,7 @@ def test_what_an_earlier_version_did_is_done_again() -> None:
     now = stored_config(make_config().model_dump_json(), "new").search
     assert (then.limits.step_time_max, now.limits.step_time_max) == (None, 3.0)
     assert (then.budget.rule, now.budget.rule) == ("median", "top")
-    assert then.budget.points == now.budget.points and then.budget.full == now.budget.full
+    assert then.budget.hurdles_at == now.budget.hurdles_at and then.budget.full == now.budget.full
     assert then.goals == now.goals == ()
 
 

@@ -29,7 +29,7 @@ def filled(losses: list[float], window: int = 100) -> Hurdles:
 def test_bands_are_primers() -> None:
     """7 hours in four halvings (facts: 812.9, 2438.7, 5690.3 and 12,193.5 s of 25,200)."""
     budget = BudgetSpec(unit="seconds", base=25200 / 31, hurdles=4)
-    assert [round(point, 1) for point in budget.points] == [812.9, 2438.7, 5690.3, 12193.5]
+    assert [round(point, 1) for point in budget.hurdles_at] == [812.9, 2438.7, 5690.3, 12193.5]
     assert budget.full == pytest.approx(25200)
 
 
@@ -87,15 +87,15 @@ def test_mean_cost_of_halving_is_primers() -> None:
     """With half stopped at each of four hurdles a candidate costs 1/6.2 of the full budget."""
     budget = BudgetSpec(unit="seconds", base=25200 / 31, hurdles=4)
     shares = [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16]
-    mean = sum(s * spent(budget.points, budget.full, k) for k, s in enumerate(shares))
+    mean = sum(s * spent(budget.hurdles_at, budget.full, k) for k, s in enumerate(shares))
     assert mean == pytest.approx(4064.5, abs=0.1)
 
 
 def test_eta_is_the_share_and_the_length_of_bands() -> None:
     budget = BudgetSpec(unit="steps", base=10, hurdles=3, eta=4)
-    assert budget.points == (10.0, 50.0, 210.0) and budget.full == 850.0
+    assert budget.hurdles_at == (10.0, 50.0, 210.0) and budget.full == 850.0
     assert budget.full_share == 1 / 64
-    costs = [spent(budget.points, budget.full, k) for k in range(4)]
+    costs = [spent(budget.hurdles_at, budget.full, k) for k in range(4)]
     shares = [3 / 4, 3 / 16, 3 / 64, 1 / 64]
     assert sum(s * c for s, c in zip(shares, costs, strict=True)) == pytest.approx(4 * 10)
 

@@ -64,7 +64,7 @@ def answer(job: Job, noise: float = 1.0) -> Outcome:
     """The rule as an outcome: the loss falls from START in a straight line, a step is 10 ms."""
     dna = parse(job.dna)
     final = final_loss(dna, job.seed, noise)
-    places = [*(hurdle.at for hurdle in job.budget.hurdles), job.budget.amount]
+    places = [*job.budget.points, job.budget.amount]
     curve = tuple(
         Measurement(
             int(at), int(at) * 512, at / 100, START + (final - START) * at / job.budget.amount

@@ -27,7 +27,7 @@ from tests.search.instant import InstantEvaluator
 from tests.study.known import graph_of
 from workers.data.tokens import load_tokens
 from workers.spec.fit import task_cost
-from workers.spec.outcome import Budget, Hurdle, Job, Measurement, Outcome
+from workers.spec.outcome import Budget, Job, Measurement, Outcome
 from workers.spec.task import Task
 from workers.training.evaluate import evaluate
 
@@ -61,7 +61,7 @@ def answer(job: Job, step_s: float = 0.01) -> Outcome:
     cost = task_cost(graph_of(dna), job.task, 256)
     routed = bool(dna.counts)
     noise = zlib.crc32(str(job.seed).encode()) % 1000 / 20_000
-    at = [*(hurdle.at for hurdle in job.budget.hurdles), job.budget.amount]
+    at = [*job.budget.points, job.budget.amount]
     step = step_s * (3 if routed else 1) * cost.flops_per_token / 1e5
     curve = tuple(
         Measurement(
@@ -208,7 +208,7 @@ def test_a_run_scored_on_its_way_is_the_shorter_run() -> None:
         {"model": {"d_model": 8, "layers": 1, "sequence_length": 8}, "training": {"batch_size": 2}}
     )
     dna = load_seed("switch", 8)
-    whole = evaluate(dna, task, Budget("steps", 6, (Hurdle(3),)), seed=5)
+    whole = evaluate(dna, task, Budget("steps", 6, points=(3.0,)), seed=5)
     short = evaluate(dna, task, Budget("steps", 3), seed=5)
     assert whole.curve[0].val_loss == short.val_loss
     assert load_tokens(task.data).vocabulary == 256

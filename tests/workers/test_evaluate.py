@@ -92,6 +92,19 @@ def test_a_hurdle_stops_a_run_above_it_and_lets_one_below_go_on(twenty, tiny_tas
     assert just.val_loss == twenty.val_loss
 
 
+def test_points_are_scored_and_stop_nothing(twenty, tiny_task):
+    budget = Budget("steps", 20, (Hurdle(8),), points=(3.0, 12.0))
+    pointed = evaluate(SEED, tiny_task, budget, seed=1)
+    assert [point.steps for point in pointed.curve] == [3, 8, 12, 20]
+    assert (pointed.status, pointed.hurdles_passed) == ("completed", 1)
+    assert [pointed.curve[1].val_loss, pointed.val_loss] == [p.val_loss for p in twenty.curve]
+    strict = dataclasses.replace(budget, hurdles=(Hurdle(8, twenty.curve[0].val_loss - 1e-6),))
+    stopped = evaluate(SEED, tiny_task, strict, seed=1)
+    assert ([point.steps for point in stopped.curve], stopped.hurdles_passed) == ([3, 8], 0)
+    three = evaluate(SEED, tiny_task, Budget("steps", 3), seed=1)
+    assert pointed.curve[0].val_loss == three.val_loss
+
+
 @pytest.mark.parametrize("unit", ["tokens", "flops"])
 def test_budgets_in_tokens_and_flops_round_up_to_whole_steps(twenty, tiny_task, unit):
     a_step = 4 * 16 * (1 if unit == "tokens" else 3 * twenty.flops_per_token)

@@ -42,7 +42,9 @@ class StepLimit:
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How long a candidate may train: `amount` of `unit` (device seconds without compilation,
-    optimiser steps, training tokens, or training FLOPs), with hurdles on the way.
+    optimiser steps, training tokens, or training FLOPs), with hurdles on the way. `points` are
+    further places, in the same unit, at which it is scored; they stop nothing, and none of them is
+    where a hurdle is.
 
     A candidate whose step is longer than `step_limit` allows ends as too_slow. One that would need
     more than `time_limit_s` seconds for all of its job, compilation and scores included, ends as
@@ -54,6 +56,7 @@ class Budget:
     hurdles: tuple[Hurdle, ...] = ()
     step_limit: StepLimit | None = None
     time_limit_s: float | None = None
+    points: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,9 @@ class Outcome:
     """The result of one training run, as data. Losses are in nats per token, times in seconds.
 
     `completed` covers runs that a hurdle stopped: `hurdles_passed` counts those it went over and
-    `curve` holds one measurement for each point where it was scored, the last one being the result.
-    The curve of a run that was stopped for its pace ends in a point that is no hurdle.
+    `curve` holds one measurement for each place where it was scored, hurdle or point of the budget,
+    the last one being the result. The curve of a run that was stopped for its pace ends in a
+    place that is neither.
     `train_seconds` is device time without compilation; `setup_seconds` is everything else.
     `metrics` holds what else was measured, by name. `workers.spec.metrics` says what each number
     means, these fields' among them. `experts` says of final runs what the experts of each routed

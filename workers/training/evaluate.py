@@ -29,7 +29,7 @@ from workers.spec.fit import needed_tokens, refused, task_cost, task_graph, wind
 from workers.spec.metrics import measured, of_task
 from workers.spec.objective import Objective
 from workers.spec.objectives import OBJECTIVES
-from workers.spec.outcome import Budget, Compiled, Job, Measurement, Outcome
+from workers.spec.outcome import Budget, Compiled, Hurdle, Job, Measurement, Outcome
 from workers.spec.task import Task
 from workers.training.losses import TrainingLosses, longest_call
 from workers.training.tempo import Tempo
@@ -98,9 +98,10 @@ def evaluate(
     tell: Tell = silent,
     start: str | None = None,
 ) -> Outcome:
-    """Trains `dna` for `budget`, scores it on the fixed validation slice at each hurdle and at the
-    end, and on the test split if `test`. The same seed, task and step budget on the same machine
-    give the same numbers. `weights` names an .npz file to keep the trained weights in.
+    """Trains `dna` for `budget`, scores it on the fixed validation slice at each hurdle, at each
+    point of the budget and at the end, and on the test split if `test`. The same seed, task and
+    step budget on the same machine give the same numbers. `weights` names an .npz file to keep the
+    trained weights in.
 
     `compiled` is what `compile_job` made of the same program, task and budget. `device` is entered
     for as long as the device is used; the time that entering takes is counted nowhere, and a time
@@ -232,7 +233,7 @@ class _Run:
         self.engine = make_engine(self.graph, self.values, settled, self.seed, ready)
         self.values, self.steps_ready = (), None
         rng = np.random.default_rng([self.seed, 1])
-        for limit, threshold in self._stretches():
+        for limit, hurdle in self._stretches():
             while steps := self._next_steps(limit):
                 for windows in self.tempo.calls(self._windows(rng, steps)):
                     loss = self._call(windows)
@@ -242,10 +243,9 @@ class _Run:
                         return self._measure() or objection
             if diverged := self._measure():
                 return diverged
-            loss = self.curve[-1].val_loss
-            if threshold is not None and loss > threshold:
-                break
-            if limit < self.budget.amount:
+            if hurdle is not None:
+                if hurdle.threshold is not None and self.curve[-1].val_loss > hurdle.threshold:
+                    break
                 self.hurdles_passed += 1
         return "completed", ""
 
@@ -279,9 +279,11 @@ class _Run:
         steps = math.ceil(self.budget.amount / self._of_a_step()) - self.steps
         return steps * (self.tempo.pace or 0.0)
 
-    def _stretches(self) -> Iterator[tuple[float, float | None]]:
-        """Each point at which the run is scored, with the loss that it must not exceed there."""
-        yield from ((hurdle.at, hurdle.threshold) for hurdle in self.budget.hurdles)
+    def _stretches(self) -> Iterator[tuple[float, Hurdle | None]]:
+        """Each place at which the run is scored, with the hurdle that is there."""
+        hurdles = {hurdle.at: hurdle for hurdle in self.budget.hurdles}
+        for place in sorted({*hurdles, *self.budget.points}):
+            yield place, hurdles.get(place)
         yield self.budget.amount, None
 
     def _next_steps(self, limit: float) -> int:
