@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from functools import cache
 from inspect import getsource
 from itertools import product
+from textwrap import dedent
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,6 @@ import keras
 
 from primitives.kernels import kernel_modules, kernels
 from workers.export.code import template
-from workers.export.layer import CAUSAL_TAPS
 from workers.export.positions import position_parts, step_embedded
 from workers.spec.positions import POSITIONS, Kind
 from workers.spec.task import ModelSpec, Task, TrainingSpec
@@ -45,6 +45,7 @@ STATEMENTS = (
 """Of the layers: nothing is imported, deleted, awaited, yielded, or defined but methods."""
 
 METHODS = {"build", "cache", "call", "compute_output_shape", "step"}
+"""Of a layer, beside those that its template has whole."""
 OPS = {
     "abs", "add", "cast", "cos", "cumprod", "cumsum", "divide", "exp", "log", "matmul", "max",
     "maximum", "mean", "min", "minimum", "multiply", "ones", "prod", "relu", "sigmoid", "sign",
@@ -57,7 +58,7 @@ CALLED = {"keras.initializers.RandomNormal", "keras.random.SeedGenerator", "Run"
           "ValueError"}  # fmt: skip
 """What else they call by name."""
 
-OF_SELF = {"add_weight", "add_loss", "compute_dtype", "d_model", "seeds", "step"}
+OF_SELF = {"add_weight", "add_loss", "compute_dtype", "d_model", "dropout", "seeds", "step"}
 OF_RUN = {"losses", "updates", "loads", "policies", "seed", "training", "tokens", "items", "append"}
 NAMES = {
     "x", "ops", "self", "run", "d_model", "training", "tokens", "input_shape", "loss", "name",
@@ -125,13 +126,15 @@ def _layer_faults(layer: ast.ClassDef, module: str) -> Iterator[str]:
     if not _docstring(first):
         yield f"{layer.name}: no docstring"
     for method in methods:
+        if _dumped(method) in _whole_methods():
+            continue
         if not isinstance(method, ast.FunctionDef) or method.name not in METHODS:
             yield f"{layer.name}: {ast.unparse(method)[:60]!r}"
             continue
         local = {node.id for node in ast.walk(method)
                  if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}  # fmt: skip
         for name in local:
-            if IDENTIFIER.match(name) is None or name in ("self", "ops", "keras"):
+            if IDENTIFIER.match(name) is None or name in ("self", "ops", "keras", "x"):
                 yield f"{layer.name}: assigns {name!r}"
         for node in ast.walk(method):
             for fault in _node_faults(node, local):
@@ -190,7 +193,8 @@ def _call_faults(node: ast.Call) -> Iterator[str]:
     known = text in CALLED | {"getattr(self, name).assign"} or text in kernels()
     if not known and root not in ("ops", "self", "run"):
         yield f"call of {text!r}"
-    if root == "self" and text not in ("self.add_weight", "self.add_loss", "self.step"):
+    methods = ("self.add_weight", "self.add_loss", "self.dropout", "self.step")
+    if root == "self" and text not in methods:
         yield f"call of {text!r}"
 
 
@@ -214,6 +218,14 @@ def _string_faults(method: ast.FunctionDef) -> Iterator[str]:
 def _method_docstrings() -> frozenset[str]:
     """What the template of a layer's methods says of them."""
     return frozenset(re.findall(r'"""(.*?)"""', template("layer_step.py").template, re.DOTALL))
+
+
+@cache
+def _whole_methods() -> frozenset[str]:
+    """Dumps of the methods of a layer in which its template leaves nothing open."""
+    parts = re.split(r"\n(?=    def )", template("layer.py").template)
+    whole = [dedent(part) for part in parts if part.startswith("    def ") and "$" not in part]
+    return frozenset(_dumped(ast.parse(text).body[0]) for text in whole)
 
 
 def _model_faults(model: ast.ClassDef, module: str) -> Iterator[str]:
@@ -277,22 +289,18 @@ def _models(kind: Kind, shared: bool, remembers: bool, cut: bool) -> frozenset[s
         training=TrainingSpec(objective=objective),
     )
     for blocks, (tokens, by_task) in product(_blocks(shared, cut), _TOKENS):
-        for training in (False, True):
-            inputs = ", training: bool = False" * training
-            passed = tokens + ", training=training" * training
-            own = {"inputs": inputs, "passed": passed}
-            for writing in _writing(kind, by_task):
-                writing = {**writing, "remember": _remember(inputs, passed, task, by_task)}
-                source = template("block.py").substitute(
-                    **position_parts(kind, by_task), **writing, **own, module="a_block",
-                    sizes="", title="", facts="", tokens="", imports="", definitions="",
-                    model="", blocks=blocks, registered="", program="", block="ABlock",
-                    each=_each(shared),
-                    vocabulary=256, d_model=8, layers=1, sequence_length=2,
-                )  # fmt: skip
-                model = next(node for node in ast.parse(source).body
-                             if isinstance(node, ast.ClassDef))  # fmt: skip
-                made.add(_dumped(_Blank().visit(model)))
+        for writing in _writing(kind, by_task):
+            writing = {**writing, "remember": _remember(tokens, task, by_task)}
+            source = template("block.py").substitute(
+                **position_parts(kind, by_task), **writing, passed=tokens, module="a_block",
+                sizes="", title="", facts="", tokens="", imports="", definitions="",
+                model="", blocks=blocks, registered="", program="", block="ABlock",
+                each=_each(shared),
+                vocabulary=256, d_model=8, layers=1, sequence_length=2,
+            )  # fmt: skip
+            model = next(node for node in ast.parse(source).body
+                         if isinstance(node, ast.ClassDef))  # fmt: skip
+            made.add(_dumped(_Blank().visit(model)))
     return frozenset(made)
 
 
@@ -328,9 +336,10 @@ def _writing(kind: Kind, by_task: bool) -> Iterator[dict[str, str]]:
 
 @cache
 def _fixed() -> frozenset[str]:
-    """Dumps of what modules copy: kernels, the taps, the templates' functions and classes."""
-    texts = [*(getsource(module) for module in kernel_modules()), CAUSAL_TAPS, "Tensor = Any"]
-    texts += [template(name).template for name in ("bytes", "bpe", "writer.py")]
+    """Dumps of what modules copy: kernels, the templates' functions and classes."""
+    texts = [*(getsource(module) for module in kernel_modules()), "Tensor = Any"]
+    copied = ("bytes", "bpe", "writer.py", "causal_taps.py", "dropout.py")
+    texts += [template(name).template for name in copied]
     texts.append(template("block.py").template.partition("def build_model")[2])
     texts[-1] = "def build_model" + texts[-1].partition("$writer")[0]
     nodes = [node for text in texts for node in ast.parse(text).body]

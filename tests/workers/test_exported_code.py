@@ -50,6 +50,7 @@ STATE_NAMES = (
     "class", "lambda", "self", "ops", "keras", "run", "x", "y", "d_model", "training", "tokens",
     "eval", "__import__", "__class__", "__init__", "__x", "_", "__", "call", "build", "add_weight",
     "attention", "getattr", "none", "true", "loss", "name", "value", "input_shape", "causal_taps",
+    "dropout", "dropped",
     "a" * 300,
 )  # fmt: skip
 
@@ -227,7 +228,9 @@ def test_the_list_finds_what_is_added_to_a_module(source: str) -> None:
         ("return ", "self.dtype = 1; return "), ("return ", "f'{open}'; return "),
         ('package="a_block"', 'package=open("x")'),
         ("(keras.layers.Layer)", "(keras.layers.Dense)"),
-        ("def build(", "def __del__("),
+        ("def build(", "def __del__("), ("**super().get_config()", "**self.evil"),
+        ("self.supports_masking = True", "self.supports_masking = open('x')"),
+        ("self.dropout(", "self.evil("),
     ],
 )  # fmt: skip
 def test_the_list_finds_what_is_added_to_a_layer(old: str, new: str) -> None:

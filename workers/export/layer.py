@@ -148,6 +148,7 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
     if block.uses("updates"):
         code += ["        for name, value in run.updates.items():",
                  "            getattr(self, name).assign(value)"]  # fmt: skip
+    code += lines(_dropped(body.result), INDENT, LINE)
     paragraphs = [" ".join(_about(block, task)), " ".join(notes(block, task))]
     remembers = OBJECTIVES[task.training.objective].remembers
     return template("layer.py").substitute(
@@ -162,7 +163,7 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
         ),
         cached=_CACHED.format(", tokens" * ("tokens" in inputs)) if block.step else "",
         body="\n".join(code),
-        result=_REMEMBERED.format(body.result, body.memory) if remembers else body.result,
+        result=_REMEMBERED.format(_DROPPED, body.memory) if remembers else _DROPPED,
         step="" if block.step is None else step_source(block.step, block.nodes, inputs),
     )
 
@@ -176,6 +177,12 @@ def _signature(inputs: str, gives: str) -> str:
     if len(inner) > LINE:
         inner = inner.replace(", ", f",\n{' ' * INDENT}") + ","
     return f"    def call(\n{inner}\n    ) -> {gives}:"
+
+
+def _dropped(result: str) -> Assignment:
+    """The statement that drops, in training, some of what the block changes of its input."""
+    what = call("self.dropout", Name(result), Name("x"), training=Name("training"))
+    return Assignment(_DROPPED, what)
 
 
 def _widths_of(block: Block) -> dict[str, str]:
@@ -323,6 +330,9 @@ _TAKES = ", cache: Any = None, start: Tensor = 0"
 
 _REMEMBER = ", remember: bool = False"
 
+_DROPPED = "dropped"
+"""The variable that holds the block's result at last."""
+
 _REMEMBERED = "({0}, {1}) if remember else {0}"
 
 _CACHED = """\
@@ -385,13 +395,3 @@ def _shape(state: StateType) -> str:
     branches = [str(n) if n > 0 else f"{-n} experts" for n in state.branches]
     positions = "slots" if buffer(state.branches) else "T"
     return f"[{', '.join([*branches, positions, feature])}]"
-
-
-CAUSAL_TAPS = '''\
-def causal_taps(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
-    """Kernels [..., taps, channels] that start at 1/2 for the current position, the last tap, and
-    at 1/(2 taps) for each one before it."""
-    taps = shape[-2]
-    current = ops.arange(taps)[:, None] == taps - 1
-    return ops.cast(ops.broadcast_to(ops.where(current, 0.5, 0.5 / taps), shape), dtype)
-'''

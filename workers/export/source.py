@@ -23,7 +23,6 @@ from workers.data.corpora import parts
 from workers.export.code import LINE, functions, imported, plain, template
 from workers.export.generation import generation_parts, how_it_generates
 from workers.export.layer import (
-    CAUSAL_TAPS,
     Block,
     blocks_of,
     cut_blocks,
@@ -83,13 +82,13 @@ def module_source(
     sources = functions(calls, sorted(own, key=lambda function: function.__name__))
     needed = imported(sources)
     if any(weight.init == "causal" for block in blocks for weight in block.body.weights):
-        sources.append(CAUSAL_TAPS)
-    runs, tokens = (any(block.uses(what) for block in blocks) for what in ("training", "tokens"))
-    inputs = ", training: bool = False" * runs
-    passed = ", tokens=tokens" * tokens + ", training=training" * runs
-    own_inputs = ", tokens: Tensor = None" * tokens + inputs
+        sources.append(template("causal_taps.py").template)
+    sources.append(template("dropout.py").template)
+    tokens = any(block.uses("tokens") for block in blocks)
+    passed = ", tokens=tokens" * tokens
+    inputs = ", tokens: Tensor = None" * tokens + ", training: bool = False"
     shared = task.model.share_layers
-    layers = [layer_source(block, called.module, own_inputs, task) for block in blocks]
+    layers = [layer_source(block, called.module, inputs, task) for block in blocks]
     typing = ", ".join(sorted({"Any", *needed} - {"math"}))
     bpe = task.data.tokenizer == "bpe"
     return template("block.py").substitute(
@@ -111,7 +110,6 @@ def module_source(
         model=paragraph(" ".join(_about_model(graph.every, task, called, cut))),
         blocks=_cut_blocks(blocks, cut) if cut else _made_blocks(graph.every, called, shared),
         each=_each(shared),
-        inputs=inputs,
         passed=passed,
         vocabulary=vocabulary,
         d_model=task.model.d_model,
@@ -119,7 +117,7 @@ def module_source(
         sequence_length=task.model.sequence_length,
         program=_programs(dna, task),
         **position_parts(positions, of_tasks),
-        remember=_remember(inputs, passed, task, of_tasks),
+        remember=_remember(passed, task, of_tasks),
         **generation_parts(graph, blocks, task),
     )
 
@@ -195,12 +193,11 @@ def metadata(task: Task, called: Names, card: Mapping[str, Any]) -> str:
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in about.items())
 
 
-def _remember(inputs: str, passed: str, task: Task, by_task: bool) -> str:
+def _remember(passed: str, task: Task, by_task: bool) -> str:
     """The model's methods that remember contexts, where its objective has memories."""
     if not OBJECTIVES[task.training.objective].remembers:
         return ""
     return template("memory.py").substitute(
-        inputs=inputs,
         passed=passed,
         embedded=position_parts(task.model.positions, by_task)["embedded"],
         after="ids_of(tokens[:, 1:])" if by_task else "tokens[:, 1:]",
@@ -239,7 +236,9 @@ def _about_model(every: int, task: Task, called: Names, cut: Cut) -> list[str]:
             text.append("Those of one class have the same weights.")
     if about := OBJECTIVES[task.training.objective].about_model:
         text.append(about)
-    return [*text, "The defaults are the sizes that it was trained with."]
+    text.append("`dropout` is the share of values that training drops of the embeddings, and of "
+                "what each block changes.")  # fmt: skip
+    return [*text, "The other defaults are the sizes that it was trained with."]
 
 
 def _each(shared: bool) -> str:
@@ -249,7 +248,7 @@ def _each(shared: bool) -> str:
 
 def _made_blocks(every: int, called: Names, shared: bool) -> str:
     """The statements that make the model's blocks, which may be `shared`: one of each class."""
-    made = '(name=f"block_{i}", dtype=policy)'
+    made = '(dropout, name=f"block_{i}", dtype=policy)'
     if shared:
         return _shared_blocks(every, called)
     if every == 1:
@@ -261,10 +260,10 @@ def _made_blocks(every: int, called: Names, shared: bool) -> str:
 
 def _shared_blocks(every: int, called: Names) -> str:
     """The statements that make one block of each class."""
-    made = '(name="block", dtype=policy)'
+    made = '(dropout, name="block", dtype=policy)'
     if every == 1:
         return f"        self.blocks = [{called.block}{made}] * layers"
-    other = '(name="other", dtype=policy)'
+    other = '(dropout, name="other", dtype=policy)'
     lines = [
         f"        block = {called.block}{made}",
         f"        other = {called.other}{other}",
@@ -285,7 +284,9 @@ def _cut_blocks(blocks: Sequence[Block], cut: Sequence[Graph]) -> str:
     test = f"        if layers != len(kinds) or d_model != {blocks[0].width}:"
     error = '            raise ValueError("width and depth of a model that was cut are fixed")'
     made = _listed(
-        "self.blocks", 'kind(name=f"block_{i}", dtype=policy)', "for i, kind in enumerate(kinds)"
+        "self.blocks",
+        'kind(dropout, name=f"block_{i}", dtype=policy)',
+        "for i, kind in enumerate(kinds)",
     )
     return "\n".join(["        kinds = [", *lines, "        ]", test, error, made])
 
