@@ -43,7 +43,7 @@ from workers.machine.backends import configure
 from workers.machine.devices import Layout
 from workers.spec.outcome import Budget, Outcome
 from workers.spec.task import Task
-from workers.training.evaluate import _begun
+from workers.training.run import begun
 
 SHORT, FULL = 100, 800
 SHORT_SEED, PARENT_SEED, FULL_SEED, LINEAGE_SEED, TWICE_SEED = 0, 1, 2, 3, 4
@@ -83,7 +83,7 @@ class Trained:
     ) -> tuple[Loss, Weights, float]:
         """The validation loss (None unless the run completed), the trained weights by name, and the
         share of numbers that were taken from `start`."""
-        run = _begun(dna, self._task, Budget("steps", steps), seed)
+        run = begun(dna, self._task, Budget("steps", steps), seed)
         assert not isinstance(run, Outcome), run.reason
         run.get_ready(None)
         names, values, taken = run._shape.names, list(run.values), 0
