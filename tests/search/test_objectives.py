@@ -137,15 +137,20 @@ def test_copies_of_one_seed_program_breed_at_first(store: Store) -> None:
 
 
 def test_fast_programs_breed_where_speed_is_an_objective(store: Store) -> None:
+    """On average over four campaigns each way: step times are random, so one may go astray."""
     means = {}
     for name, goals in (("loss", ("val_loss",)), ("both", GOALS)):
-        campaign = launch(store, name, candidates=300, objectives=goals, final=FinalSpec(top=0))
-        controller = Controller(store, campaign, InstantEvaluator(1, priced))
-        controller.run()
-        state = controller._state
-        parents = [state.parent(Random(n)).id for n in range(200)]
-        means[name] = sum(state.results[id].step_time_s or 0 for id in parents) / len(parents)
-    assert means["both"] < means["loss"]
+        settings = {"candidates": 150, "objectives": goals, "final": FinalSpec(top=0)}
+        times: list[float] = []
+        for seed in range(4):
+            campaign = launch(store, f"{name}-{seed}", seed, **settings)
+            controller = Controller(store, campaign, InstantEvaluator(1, priced))
+            controller.run()
+            state = controller._state
+            parents = [state.parent(Random(n)).id for n in range(100)]
+            times += [state.results[id].step_time_s or 0 for id in parents]
+        means[name] = sum(times) / len(times)
+    assert means["both"] < means["loss"] - 0.001
 
 
 @pytest.mark.parametrize(
