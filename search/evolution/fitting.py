@@ -96,7 +96,9 @@ def field_fitting(dna: DNA, rng: Random) -> DNA:
                 continue
             if not isinstance(new.op, str) or field in _SIZES:
                 child = with_row(dna, index, position, new)
-                if isinstance(build(child, found.bidirectional), Graph):
+                if not isinstance(build(child, found.bidirectional), Graph):
+                    continue
+                if SHARED not in (row.branch, new.branch) or _differ(dna, child, found):
                     return child
             elif _fits(found, runs, new, place):
                 return with_row(dna, index, position, new)
@@ -116,16 +118,19 @@ def share(dna: DNA, rng: Random) -> DNA:
         if any(run.context and run.context[-1] > 0 for run in found.runs[index])
         and _may_share(dna.subroutines[index].instructions[position])
     ]
-    before = build(dna, found.bidirectional)
-    assert isinstance(before, Graph)  # it has sites
     for index, position in _shuffled(places, rng):
         row = dna.subroutines[index].instructions[position]
         new = row._replace(branch=1 if row.branch == SHARED else SHARED)
         child = with_row(dna, index, position, new)
-        graph = build(child, found.bidirectional)
-        if isinstance(graph, Graph) and graph.hash != before.hash:
+        if _differ(dna, child, found):
             return child
     return dna
+
+
+def _differ(one: DNA, other: DNA, found: Sites) -> bool:
+    """Whether two programs that have a type are two functions."""
+    first, second = build(one, found.bidirectional), build(other, found.bidirectional)
+    return isinstance(first, Graph) and isinstance(second, Graph) and first.hash != second.hash
 
 
 def _may_share(row: Instruction) -> bool:

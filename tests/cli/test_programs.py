@@ -33,7 +33,7 @@ class TestTraining:
         self, campaign: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(running, "Pool", InstantPool)
-        (campaign / "block.dna").write_text(primevo("show", "small", 2).stdout.partition("\n\n")[2])
+        (campaign / "block.dna").write_text(primevo("show", "small", 2, "-o", "dna").stdout)
         file = data("evaluate", "--dna", "block.dna", "--config", "small.yaml", "--seeds", 1)
         candidate = data("evaluate", "small", 2, "--seeds", 1)
         assert file["runs"] == candidate["runs"]

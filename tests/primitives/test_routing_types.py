@@ -10,7 +10,16 @@ import pytest
 
 from primitives import Graph, IllTyped, build, parse
 from primitives.graph.build import COMBINE, DISPATCH
-from primitives.ops.state import CHANNELS, COUNT, ENTRIES, KEYS, MAX_DOMAIN, Mismatch, StateType
+from primitives.ops.state import (
+    BLOCK,
+    CHANNELS,
+    COUNT,
+    ENTRIES,
+    KEYS,
+    MAX_DOMAIN,
+    Mismatch,
+    StateType,
+)
 from primitives.ops.table import PRIMITIVES, infer
 from primitives.ops.types import dispatch
 
@@ -65,6 +74,8 @@ def fits(name: str, x: StateType, y: StateType, bidirectional: bool) -> bool:
         return sparse and y.axis == COUNT and y.size == x.domain and not slots
     if name in ("IMPORTANCE_LOSS", "Z_LOSS"):
         return (scores or sparse) and not slots
+    if name == "REMEMBER":
+        return x == BLOCK
     if name == "STEPS":
         return not keys and not sparse and not slots
     if name == "PLACE":

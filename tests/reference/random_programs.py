@@ -126,9 +126,33 @@ main(x, y):
   fed = ADD(all, one)
   out = ADD(x, fed)
 {_PARTS}""")
-ROUTED_PROGRAMS = (TOP_2, PRODUCT_KEYS, TREE, MIXTURE)
+LOSSES = parse(f"""{_BANKS}
+main(x, y):
+  heads = mixtures(x) branch=2
+  mixed = CONV 1X1(heads) dim=d0
+  out = ADD(x, mixed)
+
+mixtures(x, y):
+  raw = SCORE(x) count=n0
+  small = Z_LOSS(raw) constant=c1
+  scores = softmax(small)
+  chosen = TOP_K(scores) count=n1
+  balanced = SWITCH_LOSS(chosen, scores) constant=c1
+  learned = REINFORCE(balanced, scores) constant=c1
+  fed = expert(x, learned) branch=routed
+  frozen = FROZEN(x) count=n0
+  assigned = ASSIGN(frozen)
+  margins = LOAD_LOSS(assigned, frozen) constant=c1
+  one = expert(x, margins) branch=routed
+  open = MAX(raw) constant=c0
+  few = JOINT_SPARSITY_LOSS(open) constant=c1 count=n1
+  all = expert(x, few) branch=routed
+  both = ADD(fed, one)
+  out = ADD(both, all)
+{_PARTS}""")
+ROUTED_PROGRAMS = (TOP_2, PRODUCT_KEYS, TREE, MIXTURE, LOSSES)
 """Small ones: two of four experts; 16 by product keys, found twice; a tree in heads; gates over all
-experts, closed by a threshold, and a hash."""
+experts, closed by a threshold, and a hash; losses on the way of scores, in heads."""
 
 
 def walk(seed_program: str, steps: int, rng: random.Random) -> Iterator[DNA]:

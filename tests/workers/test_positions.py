@@ -261,7 +261,6 @@ def test_bfloat16_keeps_angles_exact() -> None:
 def test_a_task_of_an_earlier_version_is_the_same_task() -> None:
     """Tasks without the key are those of today that learn positions; runs of studies are found."""
     from search.study.setting import Setting
-    from workers.spec.outcome import Hurdle
 
     now = Task(model=SIZES).model_dump(mode="json")
     then = json.loads(json.dumps(now))
@@ -271,7 +270,7 @@ def test_a_task_of_an_earlier_version_is_the_same_task() -> None:
     assert Task.model_validate_json(json.dumps(then)).model.positions == "learned"
     other = Task(model=ModelSpec(d_model=64, layers=3, positions="none"))
     assert identity(other.model_dump(mode="json"))["model"]["positions"] == "none"
-    budget = Budget("steps", 100.0, (Hurdle(50.0),))
+    budget = Budget("steps", 100.0, points=(50.0,))
     settings = (Setting(each, budget, (1, 2)) for each in (Task(model=SIZES), other))
     known, another = (each.key("ab" * 16, 7) for each in settings)
     assert known == EARLIER_KEY != another

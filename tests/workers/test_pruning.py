@@ -151,7 +151,7 @@ def test_the_least_used_experts_go_first() -> None:
     _, loads = score(model, TASK, windows)
     scores = usages(found, values, loads)
     at = [group.kind for group in found.layers[0].groups].index("experts")
-    for own, (load, _) in zip(scores, loads, strict=True):
+    for own, (load, *_) in zip(scores, loads, strict=True):
         assert load.sum() > 0 and len(set(load.tolist())) > 1
         np.testing.assert_allclose(own[at], load / load.sum(), rtol=1e-6)
     kept = rounded(found, scores, "parameters", Target("parameters", 0.4).most(found))
