@@ -115,7 +115,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
 
 def what_counts(url: str, name: str) -> list[object]:
     """Its rows without the times, each table's last column."""
-    _, candidates, evaluations = everything(url, name)
+    _, candidates, evaluations, _ = everything(url, name)
     return [row[1:-1] for row in (*candidates, *evaluations)]
 
 

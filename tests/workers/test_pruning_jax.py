@@ -45,7 +45,7 @@ def taught(backend: str) -> list[float]:
     trainer = Trainer(student, task, 0, teacher)
     losses = [trainer.train(windows[at : at + 1], at) for at in range(STEPS)]
     loss, loads = score(student._replace(values=trainer.values()), task, windows)
-    return [*losses, loss, *(float(load.sum()) for load, _ in loads)]
+    return [*losses, loss, *(float(load.sum()) for load, *_ in loads)]
 
 
 SCRIPT = """
