@@ -56,9 +56,9 @@ WIDE = Limits(120)
 PARENT = Parent(SEED, HASH)
 
 
-def state(*trained: DNA, pending: DNA | None = None) -> State:
+def state(*trained: DNA, pending: DNA | None = None, **search: Any) -> State:
     """A campaign that trained the vanilla seed and these, and is training `pending`."""
-    result = State(make_config().search)
+    result = State(make_config(**search).search)
     for number, dna in enumerate((SEED, *trained), 1):
         result.apply(Proposed(number, None, "seed", graph_of(dna).hash, None, {}))
         result.apply(ended(number, number, 2.0))
@@ -170,7 +170,7 @@ def test_a_child_is_neutral_exactly_where_its_hash_is_the_parents(name: str) -> 
     rng, found = Random(name), {True: 0, False: 0}
     parent = load_seed(name)
     task = TASK if isinstance(build(parent), Graph) else MASKED
-    rules = Rules(Limits(10**6), task, state())
+    rules = Rules(Limits(10**6), task, state(divergence=False))
     for number in range(400):
         if number % 40 == 0:
             dna = with_a_spare_subroutine(parent, rng)
