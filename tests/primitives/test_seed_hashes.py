@@ -123,7 +123,11 @@ def test_the_paper_sized_product_keys_are_product_key_memory_with_other_options(
     assert digest(replace(large, counts=small.counts, every=1)) == HASHES["product_key_memory"]
 
 
-@pytest.mark.parametrize("name", [name for name in seed_names() if "campaign" not in name])
+PROJECT_OTHERWISE = {"campaign_conv", "campaign_dense", "campaign_routed"}
+"""Seed programs that a campaign found: tanh of the projection, no keys, or no projection at all."""
+
+
+@pytest.mark.parametrize("name", sorted({*seed_names()} - PROJECT_OTHERWISE))
 def test_projections_of_heads_are_one_gene(name: str) -> None:
     """So that Primer's depthwise convolution of queries, keys and values is one insertion away."""
     text = render(load_seed(name))
