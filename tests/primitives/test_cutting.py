@@ -123,7 +123,7 @@ def test_masked_seed_programs_equal_sliced_ones(name: str) -> None:
     ("family", "count", "seed"),
     [
         ("dense", 24, 7),
-        ("routed", 16, 7),
+        ("routed", 30, 7),
         pytest.param("dense", 200, 8, marks=pytest.mark.slow),
         pytest.param("routed", 90, 8, marks=pytest.mark.slow),
     ],

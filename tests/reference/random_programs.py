@@ -190,7 +190,8 @@ def programs(count: int, seed: int = 0, largest: int = 2048) -> list[DNA]:
 
 
 def routed_programs(count: int, seed: int = 0, largest: int = 2048) -> list[DNA]:
-    """The same with a count bank: half mutants of ROUTED_PROGRAMS, half grown."""
+    """The same with a count bank: two thirds mutants of ROUTED_PROGRAMS, which nearly all route,
+    the rest grown."""
     return _drawn(count, seed, largest, ROUTED_PROGRAMS, COUNTS)
 
 
@@ -201,7 +202,8 @@ def _drawn(
     seen: set[str] = set()
     mutants = _new(_mutants(written, rng), seen, largest)
     others = _new(iter(lambda: grown(rng, counts), None), seen, largest)
-    return [*islice(mutants, count // 2), *islice(others, count - count // 2)]
+    most = 2 * count // 3 if counts else count // 2
+    return [*islice(mutants, most), *islice(others, count - most)]
 
 
 def _mutants(written: tuple[DNA, ...], rng: random.Random) -> Iterator[DNA]:
