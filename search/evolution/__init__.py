@@ -1,1 +1,1 @@
-"""The algorithms alone. Read `mutation`, `population`, `pareto`, `hurdles`."""
+"""The algorithms alone. Read `mutation`, `population`, `pareto`, `hurdles`, `rungs`."""

@@ -16,20 +16,18 @@ better with time. WORKERS candidates are in flight at a time. The seed program c
 never stopped. Diverged candidates are left out: they cost the same with and without hurdles. Losses
 between two recorded points are interpolated in the logarithm of the step.
 
-`promoting` is of a rule that campaigns do not have: asynchronous successive halving that pauses
-candidates and promotes them later (ASHA, Li et al. 2020). A free worker takes up the best candidate
-that is paused at the highest hurdle where one is among the top 1/`eta` and not yet promoted, as
-soon as `least` candidates have come there, or else a new one. It goes on from its checkpoint, or,
-for `from_the_start`, begins anew, as it would have to where no checkpoint is kept.
+`promoting` is of search.evolution.rungs, which pauses candidates at hurdles and has them go on later: a free worker takes up a paused one where a hurdle has a place to give, or else a new
+one. `reserve` is how many arrivals at a hurdle give no place before the last child is there.
+Candidates go on from their checkpoints, or, for `from_the_start`, begin anew, as they have to where
+no checkpoint is left.
 """
 
 from __future__ import annotations
 
 import gzip
-import itertools
 import json
 import math
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
@@ -40,6 +38,7 @@ from typing import Any, NamedTuple
 
 from search.config.schema import BudgetSpec
 from search.evolution.hurdles import Hurdles, Rule, spent
+from search.evolution.rungs import Rungs
 
 CURVES = Path(__file__).with_name("full_curves.json.gz")
 WORKERS = 4
@@ -50,12 +49,12 @@ RULES: tuple[tuple[Rule, int, int], ...] = (
     ("top", 4, 2), ("top", 5, 2), ("top", 6, 2), ("top", 8, 2),
 )  # fmt: skip
 
-
-PROMOTIONS: tuple[tuple[int, int, float, int, bool], ...] = (
-    (2, 5, 2, 1, False), (2, 5, 2, 16, False), (2, 5, 2.5, 1, False), (2, 5, 2.5, 8, False),
-    (3, 3, 3, 16, False), (2, 5, 2, 16, True), (2, 5, 2.5, 8, True), (3, 3, 3, 16, True),
+PROMOTIONS: tuple[tuple[int, int, int, bool], ...] = (
+    (2, 3, 16, False), (2, 4, 16, False), (2, 5, 0, False), (2, 5, 8, False), (2, 5, 16, False),
+    (2, 5, 32, False), (3, 2, 16, False), (3, 3, 0, False), (3, 3, 16, False), (4, 2, 16, False),
+    (2, 5, 16, True), (3, 3, 16, True),
 )  # fmt: skip
-"""How many times longer each band is, hurdles, and `promoting`'s `eta`, `least`, `anew`."""
+"""`eta`, hurdles, and `promoting`'s `reserve` and `anew`."""
 
 
 class Curve(NamedTuple):
@@ -126,39 +125,41 @@ def replay(order: Iterable[Curve], budget: BudgetSpec, workers: int = WORKERS) -
 
 
 def promoting(
-    order: Sequence[Curve], budget: BudgetSpec, eta: float, least: int, anew: bool = False
+    order: Sequence[Curve], budget: BudgetSpec, reserve: int, anew: bool = False
 ) -> Replay:
-    """Candidates that are paused at each hurdle, and promoted from there; see above."""
-    ends = (*budget.hurdles_at, budget.full)
-    at_rung: list[list[tuple[float, int]]] = [[] for _ in ends]
-    promoted: list[set[int]] = [set() for _ in ends]
-    new, running, cost = iter(range(len(order))), list[tuple[float, int, int]](), 0.0
+    """The seed program in full, then children that are paused at each hurdle; see above."""
+    ends, last = (*budget.hurdles_at, budget.full), budget.hurdles
+    rungs, going = Rungs(last, budget.eta, reserve), set[int]()
+    reached: dict[int, float] = {0: order[0].losses[-1]}
+    running: list[tuple[float, int, int]] = []
+    now, cost, full, born = 0.0, 1.0, 0, 1
 
-    def next_run() -> tuple[int, int] | None:
-        for rung in reversed(range(budget.hurdles)):
-            best = at_rung[rung][: int(len(at_rung[rung]) / eta)]
-            for _, index in best if len(at_rung[rung]) >= least else ():
-                if index not in promoted[rung]:
-                    promoted[rung].add(index)
-                    return index, rung + 1
-        return next(((index, 0) for index in new), None)
-
-    now = 0.0
     while True:
-        while len(running) < WORKERS and (found := next_run()):
-            index, rung = found
+        while len(running) < WORKERS:
+            index = rungs.next(born < len(order), going)
+            if index is not None:
+                going.add(index)
+                rung = rungs.hurdle(index) + 1
+            elif born < len(order):
+                index, rung, born = born, 0, born + 1
+            else:
+                break
             steps = ends[rung] - (ends[rung - 1] if rung and not anew else 0.0)
             cost += steps / budget.full
             heappush(running, (now + steps, index, rung))
         if not running:
             break
         now, index, rung = heappop(running)
-        curve = order[index]
-        loss = curve.at(ends[rung]) if rung < budget.hurdles else curve.losses[-1]
-        insort(at_rung[rung], (loss, index))
-    winner = order[min(itertools.chain.from_iterable(at_rung))[1]]
-    full = len(at_rung[-1]) / len(order)
-    return Replay(cost / len(order), winner.id, winner.losses[-1], full)
+        if rung:
+            going.remove(index)
+            rungs.leave(index)
+        reached[index] = order[index].at(ends[rung]) if rung < last else order[index].losses[-1]
+        if rung < last:
+            rungs.arrive(index, rung, reached[index])
+        full += rung == last
+    winner = order[min(reached, key=lambda index: (reached[index], index))]
+    share = full / (len(order) - 1)
+    return Replay(cost / len(order), winner.id, winner.losses[-1], share)
 
 
 def budget_of(rule: Rule, eta: int, hurdles: int, full: float) -> BudgetSpec:
@@ -204,10 +205,11 @@ def stopping_rule(found: Sequence[Curve], budget: BudgetSpec) -> dict[str, Any]:
 
 
 def promoting_rule(
-    found: Sequence[Curve], budget: BudgetSpec, eta: float, least: int, anew: bool
+    found: Sequence[Curve], budget: BudgetSpec, reserve: int, anew: bool
 ) -> dict[str, Any]:
-    made = judged(found, budget, lambda order, spec: promoting(order, spec, eta, least, anew))
-    return {"eta": eta, "least": least, "from_the_start": anew, **made}
+    made = judged(found, budget, lambda order, spec: promoting(order, spec, reserve, anew))
+    about = {"eta": budget.eta, "reserve": reserve, "from_the_start": anew}
+    return {**about, **made, "meant": round(budget.full_share, 3)}
 
 
 def main() -> None:
@@ -215,8 +217,8 @@ def main() -> None:
     found, full = curves(data), data["full"]
     rules = [stopping_rule(found, budget_of(*rule, full)) for rule in RULES]
     promotions = [
-        promoting_rule(found, budget_of("top", bands, hurdles, full), eta, least, anew)
-        for bands, hurdles, eta, least, anew in PROMOTIONS
+        promoting_rule(found, budget_of("top", eta, hurdles, full), reserve, anew)
+        for eta, hurdles, reserve, anew in PROMOTIONS
     ]
     made = {"candidates": len(found), "full": full, "rules": rules, "promoting": promotions}
     print(json.dumps(made, indent=1))
