@@ -16,10 +16,11 @@ better with time. WORKERS candidates are in flight at a time. The seed program c
 never stopped. Diverged candidates are left out: they cost the same with and without hurdles. Losses
 between two recorded points are interpolated in the logarithm of the step.
 
-`promoting` is of search.evolution.rungs, which pauses candidates at hurdles and has them go on later: a free worker takes up a paused one where a hurdle has a place to give, or else a new
-one. `reserve` is how many arrivals at a hurdle give no place before the last child is there.
-Candidates go on from their checkpoints, or, for `from_the_start`, begin anew, as they have to where
-no checkpoint is left.
+`promoting` is of search.evolution.rungs, which pauses candidates at hurdles and has them go on
+later: a free worker takes up a paused one where a hurdle has a place to give, or else a new one.
+`reserve` is how many arrivals at a hurdle give no place before the last child is there. Candidates
+go on from their checkpoints, or, for `from_the_start`, begin anew, as they have to where no
+checkpoint is left.
 """
 
 from __future__ import annotations
