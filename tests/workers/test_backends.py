@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,15 @@ def test_a_registered_backend_sets_its_processes_up(stub, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     configure("stub", Layout(1, 3, 0.0), None)
     assert [Layout(1, 3, 0.0)] == CONFIGURED
+
+
+def test_jax_without_gpus_is_refused_where_a_worker_was_given_one(monkeypatch):
+    """By itself it would train on the processor."""
+    jax = pytest.importorskip("jax")
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    with pytest.raises(RuntimeError, match="JAX sees no GPU in a worker that was given one"):
+        BACKENDS["jax"].configure(Layout(1, 1, 1.0), None)
 
 
 def test_an_unknown_backend_is_named_with_the_nearest_one():

@@ -186,8 +186,17 @@ def _configure_jax(layout: Layout, memory_limit_mb: int | None) -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / "compiled"))
     if memory_limit_mb is not None:
         os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = str(memory_limit_mb / gpu_memory_mb())
-    if not layout.gpus and gpu_count():
-        os.environ["JAX_PLATFORMS"] = "cpu"
+    if not layout.gpus:
+        if gpu_count():
+            os.environ["JAX_PLATFORMS"] = "cpu"
+        return
+    import jax
+
+    if jax.default_backend() == "cpu":  # it would train there, and say nothing
+        raise RuntimeError(
+            "JAX sees no GPU in a worker that was given one: install jax[cuda12] or jax[cuda13], "
+            "whichever the driver has, or set workers.gpus_per_worker to 0"
+        )
 
 
 TENSORFLOW = Backend(
