@@ -269,9 +269,6 @@ def _whole_card(
     cut: Sequence[Graph] | None,
 ) -> dict[str, Any]:  # fmt: skip
     """What the caller knows, and all that follows from program and task."""
-    import keras
-    import tensorflow as tf
-
     cost = task_cost(graph, task, vocabulary)
     if cut is not None:
         learned = POSITIONS[task.model.positions].bounded
@@ -285,8 +282,7 @@ def _whole_card(
         "task": task.model_dump(mode="json"),
         "versions": {
             "python": platform.python_version(),
-            "keras": keras.__version__,
-            "tensorflow": tf.__version__,
+            **BACKENDS["tensorflow"].versions(),  # those that are installed
             **BACKENDS[task.training.backend].versions(),
         },
         "text": render(dna),

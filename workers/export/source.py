@@ -168,7 +168,7 @@ def readme(
         else "logits = model(tokens)  # [batch, T] -> [batch, T, vocabulary]",
         extra=" tokenizers" if bpe else "",
         notes="".join(["\n"] * bool(said) + [f"{_bullet(note)}\n" for note in said]),
-        **card["versions"],
+        versions=", ".join(f"{name} {version}" for name, version in card["versions"].items()),
     )
 
 
