@@ -14,7 +14,7 @@ import pytest
 from primitives.language.jsonform import from_json
 from primitives.programs.seeds import load_seed
 from tests.cli.command import data, primevo, refusal
-from tests.workers.test_export import weights_of
+from tests.workers.exports import weights_of
 from workers.export.export import export
 from workers.spec.positions import Kind
 from workers.spec.task import DataSpec, ModelSpec, Task, TrainingSpec

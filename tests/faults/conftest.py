@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.processes import descendants
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -51,18 +53,9 @@ class Driver:
 
     def kill(self, server: str) -> None:
         """SIGKILL to a server of Ray: raylet or gcs_server."""
-        found = [process for process in below(self.process.pid) if named(process, server)]
+        found = [process for process in descendants(self.process.pid) if named(process, server)]
         assert len(found) == 1
         os.kill(found[0], signal.SIGKILL)
-
-
-def below(process: int) -> set[int]:
-    """Every process that descends from this one."""
-    children = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True
-    ).stdout.split()
-    found = {int(child) for child in children}
-    return found.union(*(below(child) for child in found))
 
 
 def named(process: int, server: str) -> bool:

@@ -15,7 +15,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.faults.ledger import TWO_WORKERS, Campaign, alive, assert_whole, kept
+from tests.faults.ledger import TWO_WORKERS, Campaign, assert_whole, kept
+from tests.processes import alive
 
 MODULES = {"workers": "tests.faults.campaign", "instant": "tests.cli.instant"}
 LATEST_S = {"workers": 5.0, "instant": 1.5}

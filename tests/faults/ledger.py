@@ -144,11 +144,3 @@ def assert_whole(campaign: Campaign, candidates: int) -> dict[str, Any]:
     assert len(finals) == sum(row["planned"] for row in status["final"])
     assert sorted(row[0] for row in rows.values())[-1] <= candidates + len(finals)
     return status
-
-
-def alive(process: int) -> bool:
-    """Whether a process runs or is stopped; a zombie does not count."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.ledger import Campaign, alive, assert_whole
+from tests.faults.ledger import Campaign, assert_whole
+from tests.processes import alive
 
 pytestmark = pytest.mark.faults
 

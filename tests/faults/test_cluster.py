@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.ledger import Campaign, alive, assert_whole, kept
+from tests.faults.ledger import Campaign, assert_whole, kept
 from tests.faults.machines import Machines
+from tests.processes import alive
 
 pytestmark = [
     pytest.mark.faults,

@@ -16,7 +16,7 @@ import pytest
 from primitives.language.dna import DNA
 from primitives.programs.seeds import load_seed
 from tests.reference.random_programs import programs, routed_programs
-from tests.workers.test_export import load_module
+from tests.workers.exports import load_module
 from tests.workers.test_generate import SPEC, made, random_tokens, random_weights, source
 from workers.spec.task import Task
 

@@ -24,7 +24,7 @@ from primitives.lowering.weights import weight_specs
 from primitives.ops.table import PRIMITIVES
 from primitives.programs.seeds import load_seed, seed_names
 from tests.reference.random_programs import LARGE_SEEDS, routed_programs
-from tests.workers.test_export import CHECK, load_module, loss_on_validation, weights_of
+from tests.workers.exports import CHECK, load_module, loss_on_validation, weights_of
 from workers.export.code import LINE
 from workers.export.export import ExportError, export, export_candidate
 from workers.export.source import module_source, names

@@ -25,7 +25,7 @@ from primitives.programs.seeds import load_seed, seed_names
 from tests.reference.exported import example_faults, faults
 from tests.reference.random_programs import programs, routed_programs
 from tests.reference.seeds import objective_of
-from tests.workers.test_export import load_module, weights_of
+from tests.workers.exports import load_module, weights_of
 from tests.workers.test_pruning import TASK as CUT_TASK
 from tests.workers.test_pruning import made, masks_of
 from workers.export.code import template

@@ -19,7 +19,7 @@ from primitives.language.dna import DNA
 from primitives.language.text import parse
 from primitives.programs.seeds import load_seed, seed_names
 from tests.reference.random_programs import LARGE_SEEDS
-from tests.workers.test_export import load_module
+from tests.workers.exports import load_module
 from workers.export import generation
 from workers.export.source import module_source, names
 from workers.spec.task import DataSpec, ModelSpec, Task, TrainingSpec

@@ -21,7 +21,7 @@ from primitives.language.dna import DNA
 from primitives.lowering.cost import Cost
 from primitives.programs.seeds import load_seed, seed_names
 from tests.reference.random_programs import LARGE_SEEDS, programs, routed_programs
-from tests.workers.test_export import load_module
+from tests.workers.exports import load_module
 from tests.workers.test_generate import greedy, random_tokens, random_weights
 from workers.export.export import ExportError, export, trained_model
 from workers.export.layer import why_not_stepwise

@@ -19,7 +19,7 @@ from primitives.language.text import parse
 from primitives.programs.seeds import load_seed
 from search.campaign.finals import titles
 from search.campaign.progress import FinalRow
-from tests.workers.test_export import load_module
+from tests.workers.exports import load_module
 from workers.data.corpora import CORPORA, Corpus, DataError, Document, documents
 from workers.data.similar import similar_segments
 from workers.data.splits import SPLITS
