@@ -14,7 +14,7 @@ from primitives.lowering.dispatch import Kind, LoweringOptions
 from primitives.lowering.layer import lower
 from primitives.lowering.weights import weight_specs
 from primitives.programs.seeds import load_seed
-from tests.reference.routings import Array, Ids
+from tests.reference.mixtures import Array, Ids
 
 WIDTH, BATCH, LENGTH = 16, 2, 12
 TASKS = np.array([[0, 0, 0, 5, 5, 5, 5, 2, 2, 2, 2, 2], [13, 3, 3, 3, 3, 3, 3, 1, 1, 1, 0, 0]])

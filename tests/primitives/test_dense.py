@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from primitives.kernels.dense import project
-from tests.reference.routings import Array
+from tests.reference.mixtures import Array
 
 RNG = np.random.default_rng(0)
 SIZES = RNG.integers(1, 40, (60, 3))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.reference import balancing as balancing
-from tests.reference import routings as routings
-from tests.reference.routings import Array, Weights
+from tests.reference import mixtures, retrieval, routings
+from tests.reference.mixtures import Array, Weights
 
 
 def normal(*shape: int, seed: int = 0) -> Array:
@@ -30,13 +30,13 @@ def keys(n: int = 5, d: int = 6, dk: int = 3, heads: int = 2) -> Weights:
 X = normal(2, 7, 6)
 
 
-@pytest.mark.parametrize("layer", [routings.pkm, routings.peer])
+@pytest.mark.parametrize("layer", [retrieval.pkm, retrieval.peer])
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_product_keys_find_what_exhaustive_search_finds(
     layer: Callable[..., Array], k: int
 ) -> None:
     w = keys()
-    np.testing.assert_allclose(layer(X, w, k), layer(X, w, k, routings.exhaustive), atol=1e-12)
+    np.testing.assert_allclose(layer(X, w, k), layer(X, w, k, retrieval.exhaustive), atol=1e-12)
 
 
 def test_choosing_every_expert_is_the_soft_mixture() -> None:
@@ -63,7 +63,7 @@ def test_zero_noise_is_evaluation_and_gshard_drops_only_second_experts() -> None
 
 def test_one_expert_makes_every_softmax_routing_dense() -> None:
     w = experts(n=1)
-    dense = routings.feed_forward(X, w["up"][0], w["down"][0])
+    dense = mixtures.feed_forward(X, w["up"][0], w["down"][0])
     for layer in (routings.switch, routings.prefix_mean, routings.reinforce, routings.soft_mixture):
         np.testing.assert_allclose(layer(X, w), dense)
     grouped = {name: np.stack([value, value]) for name, value in w.items()}
@@ -96,16 +96,16 @@ def test_thresholds_at_the_quantile_pass_one_token_fewer_than_the_share() -> Non
 
 def test_a_threshold_of_nothing_is_every_expert_and_of_one_is_none() -> None:
     w = experts()
-    gates = routings.sigmoid(X @ w["router"])
+    gates = mixtures.sigmoid(X @ w["router"])
     dense = np.zeros(X.shape)
     for e in range(4):
-        dense += gates[..., [e]] * routings.feed_forward(X, w["up"][e], w["down"][e])
+        dense += gates[..., [e]] * mixtures.feed_forward(X, w["up"][e], w["down"][e])
     np.testing.assert_allclose(routings.threshold(X, w, np.zeros(4)), dense)
     assert not routings.threshold(X, w, np.ones(4)).any()
     depth = {"router": w["router"][:, 0], "up": w["up"][0], "down": w["down"][0]}
     assert not routings.mixture_of_depths_threshold(X, depth, 1.0).any()
     stops = w | {"stop": np.zeros(6)}
-    first, second = (routings.feed_forward(X, w["up"][e], w["down"][e]) for e in (0, 1))
+    first, second = (mixtures.feed_forward(X, w["up"][e], w["down"][e]) for e in (0, 1))
     np.testing.assert_allclose(routings.cascade(X, stops | {"stop_bias": np.array(-1.0)}), first)
     both = routings.cascade(X, stops | {"stop_bias": np.array(1.0)})
     np.testing.assert_allclose(both, first + second)

@@ -29,10 +29,10 @@ from tests.primitives.seed_parts import (
     passed,
     weights_of,
 )
-from tests.reference import routings as routings
+from tests.reference import mixtures, retrieval, routings
 from tests.reference.blocks import TRANSFORMER_WEIGHTS, pre_norm_block, squared_relu
+from tests.reference.mixtures import Array, Ids, Weights
 from tests.reference.random_programs import LARGE_SEEDS
-from tests.reference.routings import Array, Ids, Weights
 
 BIDIRECTIONAL = ("expert_choice", "sentence_level", "soft_moe", "v_moe")
 KINDS: tuple[Kind, ...] = ("every", "blocks", "entries", "runs")
@@ -63,7 +63,7 @@ def base(x: Array, w: Weights) -> Array:
 
 
 def base_given(x: Array, w: Weights, ids: Ids) -> Array:
-    a = routings.sigmoid(np.take_along_axis(x @ w["feed_forward_scores_score"], ids[..., None], -1))
+    a = mixtures.sigmoid(np.take_along_axis(x @ w["feed_forward_scores_score"], ids[..., None], -1))
     normed = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
     normed = normed * w["layer_norm_scaled_scale"][ids] + w["expert_normed_shift"][ids]
     bank = {"up": w["expert_wide_kernel"], "down": w["expert_narrow_kernel"]}
@@ -106,11 +106,11 @@ def product_keys(w: Weights) -> Weights:
 
 def peer(x: Array, w: Weights) -> Array:
     neurons = {"u": w["neuron_hidden_score"][..., 0], "v": w["neuron_out_kernel"][:, 0]}
-    return routings.peer(x, {**product_keys(w), **neurons}, k=8)
+    return retrieval.peer(x, {**product_keys(w), **neurons}, k=8)
 
 
 def product_key_memory(x: Array, w: Weights) -> Array:
-    return routings.pkm(x, {**product_keys(w), "values": w["memory_out_shift"]}, k=8)
+    return retrieval.pkm(x, {**product_keys(w), "values": w["memory_out_shift"]}, k=8)
 
 
 def cascade(x: Array, w: Weights) -> Array:
@@ -296,7 +296,7 @@ def test_depths_are_mixed_of_the_whole_block() -> None:
         spec.name: w[names.get(spec.name, spec.name)].reshape(spec.shape)
         for spec in weight_specs(plain, WIDTH)
     }
-    r = routings.sigmoid(X @ w["depth_gate_score_score"])
+    r = mixtures.sigmoid(X @ w["depth_gate_score_score"])
     r = r * (r > w["depth_gate_deep_threshold"])
     assert 0 < np.count_nonzero(r) < r.size
     expected = X + r * (passed(plain, of_plain).output - X)
@@ -388,7 +388,7 @@ def test_gates_are_summed_as_the_router_gave_them(kind: Kind) -> None:
     w = product_keys(doubles)
     for token in X.astype(np.float64).reshape(-1, WIDTH):
         for head in range(4):
-            ids, scores = routings.retrieved(token, w, head, 8, routings.exhaustive)
+            ids, scores = retrieval.retrieved(token, w, head, 8, retrieval.exhaustive)
             np.add.at(expected, ids, scores)
             np.add.at(counts, ids, 1)
     np.testing.assert_allclose(gates, expected, atol=1e-4)

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from primitives.graph.build import Graph, IllTyped, build
+from primitives.graph.build import Graph, build
 from primitives.language.dna import DNA, Instruction
-from primitives.language.text import parse, render
-from primitives.lowering.behaviour import behaviour
+from primitives.language.text import render
 from primitives.lowering.cost import Cost
 from primitives.programs.seeds import load_seed, seed_names
 from search.campaign.gates import (
@@ -29,63 +28,31 @@ from search.campaign.gates import (
     judge,
     task_cost,
 )
-from search.campaign.history import State
-from search.campaign.proposal import ProgramCache, Proposal, derive, propose
-from search.config.schema import BudgetSpec, LimitsSpec
-from search.errors import PrimevoError
+from search.config.schema import LimitsSpec
 from search.evolution.mutation import DEFAULT_PROBABILITIES, mutate
-from search.storage.events import Proposed
-from tests.search.instant import make_config
-from tests.search.test_history import ended
+from tests.search.children import (
+    HASH,
+    ILL,
+    NEW,
+    OTHER,
+    PARENT,
+    SEED,
+    TASK,
+    WIDE,
+    children,
+    graph_of,
+    state,
+    verdict,
+)
 from workers.spec.fit import task_graph
 from workers.spec.task import ModelSpec, Task, TrainingSpec
 
-SEED = load_seed("transformer")
-TASK = Task()
 MASKED = Task(training=TrainingSpec(objective="masked"))
-
-
-def graph_of(dna: DNA, task: Task = TASK) -> Graph:
-    graph = task_graph(dna, task)
-    assert isinstance(graph, Graph)
-    return graph
-
-
-HASH = graph_of(SEED).hash
-WIDE = Limits(120)
-PARENT = Parent(SEED, HASH)
-
-
-def state(*trained: DNA, pending: DNA | None = None, **search: Any) -> State:
-    """A campaign that trained the vanilla seed and these, and is training `pending`."""
-    result = State(make_config(**search).search)
-    for number, dna in enumerate((SEED, *trained), 1):
-        result.apply(Proposed(number, None, "seed", graph_of(dna).hash, None, {}))
-        result.apply(ended(number, number, 2.0))
-    if pending is not None:
-        number = result.candidates + 1
-        result.apply(Proposed(number, 1, "insert", graph_of(pending).hash, None, {}))
-    return result
 
 
 RULES = Rules(WIDE, TASK, state())
 
 
-def verdict(dna: DNA, limits: Limits = WIDE, known: State | None = None) -> Verdict:
-    return judge(Child(dna, PARENT, TASK), Rules(limits, TASK, known or state()))
-
-
-def children(count: int) -> list[DNA]:
-    return [mutate(SEED, Random(number))[0] for number in range(count)]
-
-
-def is_new(dna: DNA) -> bool:
-    built = build(dna)
-    return isinstance(built, Graph) and built.hash != HASH
-
-
-NEW, OTHER = [dna for dna in children(100) if is_new(dna)][:2]
-ILL = next(dna for dna in children(100) if isinstance(build(dna), IllTyped))
 COST = task_cost(graph_of(NEW), TASK)
 
 
@@ -267,143 +234,3 @@ def test_a_seen_child_is_not_held_to_the_cost_limits_again() -> None:
 def test_a_child_whose_twin_is_in_training_is_mutated_again() -> None:
     answer = verdict(NEW, known=state(pending=NEW))
     assert answer == Rejected("same function as a candidate in training")
-
-
-def proposal(seed: int, limits: Limits = WIDE, known: State | None = None) -> Proposal:
-    rules = Rules(limits, TASK, known or state())
-    return propose(rules, ProgramCache(lambda id: SEED, 4), Random(seed))
-
-
-def test_proposals_pass_the_gates_and_count_what_did_not() -> None:
-    made = [proposal(seed) for seed in range(40)]
-    assert all(is_new(child.dna) and child.parent_id == 1 for child in made)
-    assert all(graph_of(child.dna).hash == child.hash for child in made)
-    assert sum(sum(child.rejections.values()) for child in made) > 10
-    assert [proposal(seed) for seed in range(40)] == made
-
-
-def test_a_proposal_names_the_candidate_that_it_repeats() -> None:
-    known = state(proposal(3).dna)
-    assert proposal(3, known=known).original == 2
-
-
-def test_limits_that_nothing_meets_end_the_search_with_a_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("search.campaign.proposal.PARENTS", 2)
-    with pytest.raises(PrimevoError, match=r"no child passed .* 200 tries: too few parameters \("):
-        proposal(0, Limits(120, min_parameters=1e12))
-
-
-def test_programs_are_read_when_asked_for_and_the_latest_kept() -> None:
-    read: list[int] = []
-
-    def load(id: int) -> DNA:
-        read.append(id)
-        return SEED
-
-    programs = ProgramCache(load, capacity=2)
-    programs[1] = NEW
-    assert programs[1] is NEW and programs[2] is SEED and programs[1] is NEW
-    assert programs[3] is SEED and programs[1] is NEW
-    assert read == [2, 3]
-    assert programs[2] is SEED
-    assert read == [2, 3, 2]
-
-
-def test_derived_numbers_differ_by_name_and_fit_31_bits() -> None:
-    numbers = {derive(seed, id) for seed in range(10) for id in range(100)}
-    assert len(numbers) == 1000
-    assert all(0 <= number < 2**31 for number in numbers)
-    assert derive(1, "final") == derive(1, "final") != derive(2, "final")
-
-
-def behaves(dna: DNA) -> str:
-    digest = behaviour(graph_of(dna))
-    assert digest is not None
-    return digest
-
-
-def with_change(old: str, new: str) -> DNA:
-    text = render(SEED)
-    assert text.count(old) == 1
-    return parse(text.replace(old, new))
-
-
-ABSOLUTE = with_change("MAX(variance) constant=c2", "ABS(variance)")
-SQUARED = with_change("out = MAX(x) constant=c0", "r = MAX(x) constant=c0\n  out = SQUARE(r)")
-SQUARED_AGAIN = with_change(
-    "out = MAX(x) constant=c0", "r = MAX(x) constant=c0\n  out = MULTIPLY(r, r)"
-)
-
-
-def known_by_behaviour(*, pending: bool = False, **search: Any) -> Rules:
-    """A campaign that trained the seed, and trained, or trains, squared ReLU."""
-    known = State(make_config(**search).search)
-    for number, dna in enumerate((SEED, SQUARED), 1):
-        event = Proposed(number, None, "seed", graph_of(dna).hash, None, {}, 0, behaves(dna))
-        known.apply(event)
-        if number == 1 or not pending:
-            known.apply(ended(number, number, 2.0))
-    return Rules(WIDE, TASK, known)
-
-
-def test_a_child_that_does_what_its_parent_does_is_mutated_again() -> None:
-    parent = Parent(SEED, HASH, behaves(SEED))
-    answer = judge(Child(ABSOLUTE, parent, TASK), known_by_behaviour())
-    assert answer == Rejected("same behaviour as the parent")
-    assert judge(Child(NEW, parent, TASK), known_by_behaviour()) is PASSED
-
-
-def test_a_child_that_does_what_an_earlier_candidate_does_takes_over_its_outcome() -> None:
-    assert behaves(SQUARED_AGAIN) == behaves(SQUARED)
-    child = Child(SQUARED_AGAIN, Parent(SEED, HASH, behaves(SEED)), TASK)
-    assert judge(child, known_by_behaviour()) == Reuse(2)
-    waiting = judge(child, known_by_behaviour(pending=True))
-    assert waiting == Rejected("same behaviour as a candidate in training")
-
-
-def test_behaviour_counts_only_where_the_loss_alone_counts_and_the_config_asks() -> None:
-    child = Child(SQUARED_AGAIN, Parent(SEED, HASH, behaves(SEED)), TASK)
-    assert judge(child, known_by_behaviour(behaviour=False)) is PASSED
-    goals = ("val_loss", "step_time_s")
-    assert judge(child, known_by_behaviour(objectives=goals)) is PASSED
-    seconds = BudgetSpec(unit="seconds", base=1.0)
-    assert judge(child, known_by_behaviour(budget=seconds)) is PASSED
-
-
-def test_a_copy_is_known_as_its_original_and_is_no_finalist() -> None:
-    known = known_by_behaviour(candidates=4).state
-    hash = graph_of(SQUARED_AGAIN).hash
-    known.apply(Proposed(3, 1, "field", hash, 2, {}, 2))
-    known.apply(known.results[2]._replace(sequence=3, id=3))
-    known.apply(Proposed(4, 3, "field", graph_of(NEW).hash, None, {}, 3))
-    known.apply(ended(4, 4, 3.0))
-    assert known.behaviour_of[3] == behaves(SQUARED)
-    assert known.searched and known.finalists == (1, 2, 4)
-    child = Child(SQUARED, Parent(SQUARED_AGAIN, hash, known.behaviour_of[3]), TASK)
-    answer = GATES["behaviour"].judge(child, Rules(WIDE, TASK, known))
-    assert answer == Rejected("same behaviour as the parent")
-
-
-BATCH = Task(
-    model=ModelSpec(d_model=64, layers=6, sequence_length=256),
-    training=TrainingSpec(batch_size=32),
-)
-"""Sizes at which a batch has millions of values."""
-
-
-def foreseen(old: str, new: str, task: Task = BATCH, **search: Any) -> Verdict:
-    known = state() if not search else State(make_config(**search).search)
-    return judge(Child(with_change(old, new), PARENT, task), Rules(WIDE, task, known))
-
-
-def test_a_child_that_would_diverge_is_refused_unless_the_config_lets_it_pass() -> None:
-    small = Task(model=ModelSpec(d_model=16, layers=1, sequence_length=8))
-    logarithm = ("out = MAX(x) constant=c0", "out = LOG(x)")
-    expected = Rejected("would diverge: a singularity at zero")
-    assert foreseen(*logarithm) == expected
-    assert foreseen(*logarithm, divergence=False) is PASSED
-    assert foreseen(*logarithm, task=small) is PASSED  # few values: by chance
-    powers = ("out = MAX(x) constant=c0", "e = EXP(x)\n  f = EXP(e)\n  out = EXP(f)")
-    assert foreseen(*powers) == Rejected("would diverge: values grow out of bounds")

@@ -1,15 +1,9 @@
-"""The database: opened, migrated, refused, locked, recorded in and read back."""
+"""The database: what is recorded is read back."""
 
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-import random
 import sqlite3
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,58 +15,16 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import event
 
 from search.campaign import queries
-from search.errors import NotFoundError, PrimevoError, UsageError
+from search.errors import NotFoundError, UsageError
 from search.report.queries import curves
-from search.storage import database
 from search.storage.address import StoreError
-from search.storage.entries import CopiedEvaluation, Entry, NewCandidate, NewEvaluation
-from search.storage.events import Ended, Event, Heartbeat, Proposed
+from search.storage.events import Ended
 from search.storage.models import Base
 from search.storage.schema import HEAD
 from search.storage.store import Store
+from tests.search.entries import HISTORY, OUTCOME, candidate, copy, evaluation, in_order
 from tests.search.instant import launch, make_config
-from tests.search.recorded import ask
-from workers.spec.outcome import Budget, Hurdle, Measurement, Outcome
-
-ROOT = Path(__file__).parents[2]
-
-BUDGET = Budget("steps", 175.0, (Hurdle(25.0, 3.5), Hurdle(75.0)))
-OUTCOME = Outcome(
-    "completed", val_loss=2.5, val_bpb=3.6, params=3_000_000_000, flops_per_token=5,
-    step_time_s=0.1, steps=75, tokens=10**10, train_seconds=7.5, setup_seconds=0.5,
-    hurdles_passed=1, curve=(Measurement(25, 100, 2.5, 3.0), Measurement(75, 300, 7.5, 2.5)),
-    active_params=7, metrics={
-        "activation_bytes": 4096, "bytes_per_token": 512, "experts_used": 0.75,
-        "experts_unevenness": 0.2, "experts_gate_unevenness": 0.3,
-        "experts_max_violation": 1.5, "experts_dropped": 0.1,
-    },
-)  # fmt: skip
-
-
-def candidate(id: int, twin: int | None = None) -> NewCandidate:
-    event = Proposed(id, id - 1 or None, "insert", f"{twin or id:032x}", twin, {"too long": id})
-    return NewCandidate(event, f"program {id}")
-
-
-def evaluation(sequence: int, id: int, outcome: Outcome = OUTCOME) -> NewEvaluation:
-    end = Ended.of(sequence, id, "search", 1000 + id, outcome)
-    return NewEvaluation(end, BUDGET, outcome, "host/1")
-
-
-def copy(sequence: int, id: int, original: int) -> CopiedEvaluation:
-    end = Ended.of(sequence, id, "search", 1000 + original, OUTCOME)
-    return CopiedEvaluation(end, original)
-
-
-HISTORY: list[Entry] = [
-    candidate(1), candidate(2), evaluation(1, 2), evaluation(2, 1),
-    candidate(3, twin=2), copy(3, 3, original=2), candidate(4),
-    evaluation(4, 4, Outcome("diverged", "loss is not finite", val_loss=math.nan)),
-]  # fmt: skip
-
-
-def in_order(entries: list[Entry]) -> list[Event]:
-    return sorted((entry.event for entry in entries), key=lambda event: isinstance(event, Ended))
+from workers.spec.outcome import Measurement, Outcome
 
 
 def test_what_is_recorded_is_read_back(store: Store) -> None:
@@ -162,83 +114,6 @@ def test_a_name_that_does_not_exist(store: Store) -> None:
         store.campaign("frist-run")
 
 
-def test_only_one_holder(store: Store, url: str) -> None:
-    campaign, other = launch(store), launch(store, "other")
-    assert not store.running(campaign.id)
-    with store.holding(campaign), Store.open(url) as second:
-        store.beat(campaign.id, Heartbeat(1.0, 1, 2, "", None, "box", 42))
-        assert second.running(campaign.id)
-        with pytest.raises(StoreError, match="'test' is being run by process 42 on box"):
-            second.holding(campaign).__enter__()
-        with second.holding(other):
-            pass
-    assert not store.running(campaign.id)
-    with store.holding(campaign):
-        pass
-
-
-def test_a_killed_holder_holds_nothing(store: Store, url: str) -> None:
-    campaign = launch(store)
-    code = (
-        "import sys, time; from search.storage.store import Store\n"
-        "store = Store.open(sys.argv[1])\n"
-        "with store.holding(store.campaign('test')): print(flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, url], cwd=ROOT, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        assert store.running(campaign.id)
-        process.kill()
-    deadline = time.monotonic() + 10
-    while store.running(campaign.id) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    with store.holding(campaign):
-        assert store.running(campaign.id)
-
-
-def test_whoever_loses_the_connection_cannot_record(postgresql_url: str) -> None:
-    """The server ends the holder's session, as a cut in the network does; another one goes on."""
-    end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
-    with Store.open(postgresql_url) as first, Store.open(postgresql_url) as second:
-        campaign = launch(first)
-        with first.holding(campaign):
-            first.record(campaign.id, HISTORY[:1])
-            assert ask(postgresql_url, end) == [(True,)]
-            with pytest.raises(StoreError, match="connection"):
-                first.record(campaign.id, HISTORY[1:2])
-            with second.holding(campaign):
-                second.record(campaign.id, HISTORY[1:2])
-            with pytest.raises(StoreError, match="run campaign 'test'; go on by: primevo resume"):
-                first.record(campaign.id, HISTORY[2:3])
-        assert list(first.events(campaign.id)) == in_order(HISTORY[:2])
-        with first.holding(campaign):
-            first.record(campaign.id, HISTORY[2:3])
-
-
-def test_a_failure_inside_gives_the_lease_back(store: Store) -> None:
-    campaign = launch(store)
-    with pytest.raises(ZeroDivisionError), store.holding(campaign):
-        _ = 1 / 0
-    assert not store.running(campaign.id)
-    with store.holding(campaign):
-        with pytest.raises(StoreError, match="this process is running campaign 'test'"):
-            store.holding(campaign).__enter__()
-        assert store.running(campaign.id)
-    assert not store.running(campaign.id)
-
-
-def test_stop_is_asked_for_and_forgotten(store: Store) -> None:
-    campaign = launch(store)
-    assert not store.request_stop(campaign.id)
-    with store.holding(campaign):
-        assert store.request_stop(campaign.id)
-        assert store.stop_requested(campaign.id)
-    with store.holding(campaign):
-        assert not store.stop_requested(campaign.id)
-
-
 def test_the_migrations_make_the_models(store: Store) -> None:
     with store._engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -249,175 +124,6 @@ def test_head_is_the_newest_revision() -> None:
     config = Config()
     config.set_main_option("script_location", "search.storage:migrations")
     assert ScriptDirectory.from_config(config).get_current_head() == HEAD
-
-
-def test_sqlite_settings(tmp_path: Path) -> None:
-    with Store.open(f"sqlite:///{tmp_path}/a.db") as store, store.reading() as connection:
-        values = {
-            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
-        }
-    assert values == {
-        "journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "busy_timeout": 30000,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(("asked", "found"), [("normal", 1), ("full", 2), ("extra", 3)])
-def test_a_sqlite_url_says_what_a_commit_waits_for(tmp_path: Path, asked: str, found: int) -> None:
-    url = f"sqlite:///{tmp_path}/a.db?synchronous={asked}"
-    with Store.open(url) as store:
-        launch(store)
-        with store.writing() as connection:
-            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == found
-        with store.holding(store.campaign("test")):
-            assert store.running(1)
-    with Store.open(url, create=False) as store:
-        assert len(store.campaigns()) == 1
-    assert os.listdir(tmp_path) == ["a.db"]
-
-
-def test_a_power_cut_leaves_whole_transactions(tmp_path: Path) -> None:
-    """What of the log had reached the disk ends anywhere: the campaign is there up to one of its
-    transactions, and goes on from it to the same end."""
-    rng = random.Random(1)
-    with Store.open(f"sqlite:///{tmp_path}/a.db") as store:
-        campaign = launch(store)
-        writer = sqlite3.connect(tmp_path / "a.db")  # keeps the log from being cleared at the end
-        writer.execute("SELECT * FROM campaigns").fetchone()
-        for number in range(1, 41):
-            store.record(campaign.id, [candidate(number), evaluation(number, number)])
-        log = (tmp_path / "a.db-wal").read_bytes()
-        whole = list(store.events(campaign.id))
-        counts = set()
-        for turn in range(12):
-            cut = tmp_path / f"{turn}.db"
-            cut.write_bytes((tmp_path / "a.db").read_bytes())
-            Path(f"{cut}-wal").write_bytes(log[: rng.randrange(len(log))])
-            with Store.open(f"sqlite:///{cut}") as after:
-                events = list(after.events(1)) if after.campaigns() else []
-                count = len(events) // 2
-                assert events == whole[:count] + whole[40 : 40 + count]
-                counts.add(count)
-        writer.close()
-    assert len(counts) > 4
-
-
-def open_and_launch(url: str, number: int) -> None:
-    with Store.open(url) as store:
-        launch(store, f"campaign-{number}")
-
-
-def test_processes_may_open_a_new_database_at_once(new_url: str) -> None:
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=open_and_launch, args=(new_url, n)) for n in range(6)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 6
-    with Store.open(new_url) as store:
-        assert len(store.campaigns()) == 6
-
-
-def make(path: Path, *statements: str) -> None:
-    connection = sqlite3.connect(path)
-    for statement in statements:
-        connection.execute(statement)
-    connection.commit()
-    connection.close()
-
-
-def test_a_foreign_database_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "shop.db"
-    make(path, "CREATE TABLE orders (id INTEGER)")
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match=r"not a Primevo database \(it has the tables orders\)"):
-        Store.open(f"sqlite:///{path}")
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["shop.db"]
-
-
-def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "new.db"
-    Store.open(f"sqlite:///{path}").close()
-    make(path, "UPDATE alembic_version SET version_num = '9999'")
-    before = path.read_bytes()
-    with pytest.raises(StoreError, match=f"revision 9999.*knows up to {HEAD}; upgrade Primevo"):
-        Store.open(f"sqlite:///{path}")
-    assert path.read_bytes() == before
-
-
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
-    path = tmp_path / "notes.txt"
-    path.write_text("dear diary, " * 100)
-    with pytest.raises(StoreError, match=r"notes.txt: not a SQLite database"):
-        Store.open(f"sqlite:///{path}")
-    assert path.read_text() == "dear diary, " * 100
-
-
-def test_a_damaged_database(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
-    with Store.open(f"sqlite:///{path}") as store:
-        store.record(launch(store).id, HISTORY)
-    content = bytearray(path.read_bytes())
-    content[4096:] = b"\xff" * (len(content) - 4096)
-    path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"a\.db"), Store.open(f"sqlite:///{path}") as store:
-        store.campaigns()
-
-
-def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.05)
-    path = tmp_path / "a.db"
-    with Store.open(f"sqlite:///{path}") as store:
-        campaign = launch(store)
-        blocker = sqlite3.connect(path)
-        blocker.execute("BEGIN IMMEDIATE")
-        assert store.campaign("test") == campaign  # readers do not wait
-        with pytest.raises(StoreError, match="locked by another program"):
-            store.record(campaign.id, [candidate(1)])
-        blocker.rollback()
-        store.record(campaign.id, [candidate(1)])
-
-
-@pytest.mark.parametrize(
-    ("url", "error", "message"),
-    [
-        ("sqlite:///missing/a.db", StoreError, "the folder missing does not exist"),
-        ("sqlite://", UsageError, "keeps nothing"),
-        ("sqlite:///:memory:", UsageError, "keeps nothing"),
-        ("primevo.db", UsageError, "not a database URL"),
-        ("nosuch://host/db", UsageError, "in SQLite or PostgreSQL, not in nosuch; write e.g."),
-        ("postgres://host/db", UsageError, "not in postgres; write e.g. .*postgresql://user@host"),
-        (
-            "mysql+pymysql://me:secret@host/db",
-            UsageError,
-            r"mysql\+pymysql://me:\*\*\*@host/db: camp",
-        ),
-        ("postgresql+psycopg2://host/db", UsageError, "write postgresql:// in place of"),
-        ("sqlite+aiosqlite:///a.db", UsageError, "write sqlite:// in place of"),
-        ("postgresql://host", UsageError, "names no database"),
-        ("sqlite:///a.db?mode=ro", UsageError, "'mode' is not an option; there is: synchronous"),
-        ("sqlite:///a.db?synchronous=off", UsageError, "off is not one of normal, full, extra"),
-    ],
-)
-def test_urls_that_do_not_work(
-    url: str,
-    error: type[PrimevoError],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(error, match=message):
-        Store.open(url)
-    assert os.listdir(tmp_path) == []
-
-
-def test_reading_makes_no_file(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no such file"):
-        Store.open(f"sqlite:///{tmp_path}/none.db", create=False)
-    assert os.listdir(tmp_path) == []
 
 
 def test_no_query_scans_a_table(tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ from tests.primitives.test_routing_seeds import (
     temperature,
 )
 from tests.reference import balancing as balancing
-from tests.reference import routings as routings
-from tests.reference.routings import Array, Ids, Weights, each_token, softmax
+from tests.reference import mixtures, routings
+from tests.reference.mixtures import Array, Ids, Weights, each_token, softmax
 
 SEED = 5
 EXPERTS = 8
@@ -71,7 +71,7 @@ def flat(a: Array) -> Array:
 
 def best(scores: Array, k: int) -> Ids:
     """[N, n] -> [N, k]"""
-    return np.array([routings.top_k(row, k) for row in scores])
+    return np.array([mixtures.top_k(row, k) for row in scores])
 
 
 def rows_softmax(scores: Array) -> Array:
@@ -98,7 +98,7 @@ def test_noisy_top_k() -> None:
     given, noise = experts(w, "router_clean_score") | {"noise": w["router_spread_score"]}, normal(8)
     assert close(output, routings.noisy_top_k(x, given, noise=noise))
     assert not close(output, routings.noisy_top_k(x, given))
-    clean, sigma = flat(x @ given["router"]), routings.softplus(flat(x @ given["noise"]))
+    clean, sigma = flat(x @ given["router"]), mixtures.softplus(flat(x @ given["noise"]))
     assert sigma.min() > 0.01
     noisy = clean + flat(noise) * sigma
     gates = np.zeros_like(noisy)
@@ -223,7 +223,7 @@ def w_states(w: Mapping[str, Array]) -> dict[str, Array]:
 def test_deepseek_moves_its_bias_towards_equal_loads() -> None:
     x, w, (_, run) = trained("deepseek")
     ((name, bias),) = w_states(w).items()
-    scores = routings.sigmoid(flat(x @ w["router_scores_score"]))
+    scores = mixtures.sigmoid(flat(x @ w["router_scores_score"]))
     loads = np.bincount(best(scores + bias, 4).ravel(), minlength=32).astype(float)
     assert {-1, 1} <= {*np.sign(loads - loads.mean())}
     moved = balancing.loss_free_update(bias, loads, 0.001)
@@ -236,7 +236,7 @@ def test_deepseek_moves_its_bias_towards_equal_loads() -> None:
 def test_thresholds_follow_quantiles(name: str) -> None:
     x, w, (_, run) = trained(name)
     router = "router_scores" if name == "expert_threshold" else "depth_gate_score"
-    scores = routings.sigmoid(flat(x @ w[f"{router}_score"]))
+    scores = mixtures.sigmoid(flat(x @ w[f"{router}_score"]))
     ((state, level),) = w_states(w).items()
     moved = level + 0.1 * (balancing.quantile_threshold(scores, 1 / 8) - level)
     np.testing.assert_allclose(run.updates[state], moved, rtol=1e-5)
@@ -252,7 +252,7 @@ def test_sinkhorn_balances_and_its_choice_has_no_gradient() -> None:
     assert close(flat(np.asarray(ours)), masses)
     ids = masses.argmax(-1).reshape(BATCH, LENGTH)
     assert (ids != logits.argmax(-1)).any()
-    gates = routings.sigmoid(np.take_along_axis(logits, ids[..., None], -1))
+    gates = mixtures.sigmoid(np.take_along_axis(logits, ids[..., None], -1))
     assert close(output, gates * routings.hash_layer(x, experts(w), ids))
 
 
