@@ -1,7 +1,8 @@
 """Functions on arrays that lowered programs call: `dense`, then `routing` and `runs` (how tokens
 reach experts), `choices` (which ones they reached), `rows` (those that a gate leaves open), `tasks`
-(what token ids say of their document), `balancing` (what keeps experts busy), `positions` (where a
-state stands) and `stepwise` (a few new positions after others).
+(what token ids say of their document), `balancing` (what keeps experts busy), `asking` (what they
+ask of the trainer), `positions` (where a state stands) and `stepwise` (a few new positions after
+others).
 
 Every public function of these modules may be called by a primitive's `code`, by its plain name.
 """
@@ -22,6 +23,7 @@ _MODULES = (
     "rows",
     "tasks",
     "balancing",
+    "asking",
     "positions",
     "stepwise",
 )

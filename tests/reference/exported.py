@@ -21,6 +21,7 @@ from typing import Any
 import keras
 
 from primitives.kernels import kernel_modules, kernels
+from workers.export.asking import _ASKED, _passes, asking_parts
 from workers.export.code import template
 from workers.export.positions import position_parts, step_embedded
 from workers.spec.positions import POSITIONS, Kind
@@ -59,11 +60,14 @@ CALLED = {"keras.initializers.RandomNormal", "keras.random.SeedGenerator", "Run"
 """What else they call by name."""
 
 OF_SELF = {"add_weight", "add_loss", "compute_dtype", "d_model", "dropout", "seeds", "step"}
-OF_RUN = {"losses", "updates", "loads", "policies", "seed", "training", "tokens", "items", "append"}
+OF_RUN = {
+    "losses", "updates", "loads", "policies", "baselines", "seed", "training", "tokens", "items",
+    "append",
+}  # fmt: skip
 NAMES = {
     "x", "ops", "self", "run", "d_model", "training", "tokens", "input_shape", "loss", "name",
     "value", "keras", "causal_taps", "None", "Tensor", "tuple", "int", "bool", "Any", "batch",
-    "cache", "length", "start", "remember",
+    "cache", "length", "start", "remember", "ask", "moves",
 }  # fmt: skip
 WORDS = {
     "bfloat16", "float32", "int32", "zeros", "ones",
@@ -236,7 +240,8 @@ def _model_faults(model: ast.ClassDef, module: str) -> Iterator[str]:
     made = _dumped(blank.visit(ast.parse(text).body[0]))
     shared, remembers = "dict.fromkeys" in text, "def remember" in text
     cut = "of a model that was cut" in text
-    if not any(made in _models(kind, shared, remembers, cut) for kind in POSITIONS):
+    asks = "def compute_loss" in text
+    if not any(made in _models(kind, shared, remembers, cut, asks) for kind in POSITIONS):
         yield "LanguageModel is not its template"
     for name in blank.blocks:
         if LAYER.match(name) is None:
@@ -244,7 +249,7 @@ def _model_faults(model: ast.ClassDef, module: str) -> Iterator[str]:
 
 
 class _Blank(ast.NodeTransformer):
-    """Takes out of a LanguageModel what may differ: the decorator, docstrings, whole numbers and
+    """Takes out of a LanguageModel what may differ: the decorator, docstrings, numbers and
     the names of layers, which are kept in `blocks`; of a list of layers one is left."""
 
     def __init__(self) -> None:
@@ -262,7 +267,7 @@ class _Blank(ast.NodeTransformer):
         return node
 
     def visit_Constant(self, node: ast.Constant) -> Any:
-        return ast.Constant(0) if type(node.value) is int else node
+        return ast.Constant(0) if type(node.value) in (int, float) else node
 
     def visit_List(self, node: ast.List) -> Any:
         self.generic_visit(node)
@@ -277,9 +282,10 @@ class _Blank(ast.NodeTransformer):
 
 
 @cache
-def _models(kind: Kind, shared: bool, remembers: bool, cut: bool) -> frozenset[str]:
+def _models(kind: Kind, shared: bool, remembers: bool, cut: bool, asks: bool) -> frozenset[str]:
     """The dumps of every LanguageModel that the template makes, blank, with positions of this kind:
-    one whose layers share their weights, that remembers contexts, or that was cut."""
+    one whose layers share their weights, that remembers contexts, that was cut, or that asks for
+    something in training."""
     from workers.export.source import _each, _remember
 
     made = set()
@@ -289,10 +295,13 @@ def _models(kind: Kind, shared: bool, remembers: bool, cut: bool) -> frozenset[s
         training=TrainingSpec(objective=objective),
     )
     for blocks, (tokens, by_task) in product(_blocks(shared, cut), _TOKENS):
-        for writing in _writing(kind, by_task):
+        around = position_parts(kind, by_task)
+        embedded = around.pop("embedded")
+        passes = _asking(embedded, tokens) if asks else [asking_parts([], embedded, tokens)]
+        for writing, pass_ in product(_writing(kind, by_task), passes):
             writing = {**writing, "remember": _remember(tokens, task, by_task)}
             source = template("block.py").substitute(
-                **position_parts(kind, by_task), **writing, passed=tokens, module="a_block",
+                **around, **writing, **pass_, module="a_block",
                 sizes="", title="", facts="", tokens="", imports="", definitions="",
                 model="", blocks=blocks, registered="", program="", block="ABlock",
                 each=_each(shared),
@@ -316,6 +325,13 @@ def _blocks(shared: bool, cut: bool) -> list[str]:
 
 _TOKENS = (("", False), (", tokens=tokens", False), (", tokens=tokens", True))
 """What blocks are told of tokens: nothing, their ids, or these with their documents' tasks."""
+
+
+def _asking(embedded: str, passed: str) -> list[dict[str, str]]:
+    """The passes of models that ask for something: rewards, agreement of two passes, or both, where
+    states may follow one of them."""
+    kinds = [(0.0, True, False), *product([0.5], [False, True], [False, True])]
+    return [{"asked": _ASKED, "passes": _passes(embedded, passed, *kind)} for kind in kinds]
 
 
 def _writing(kind: Kind, by_task: bool) -> Iterator[dict[str, str]]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from textwrap import fill
+from typing import NamedTuple
 
 from primitives.graph.build import Graph, Node
 from primitives.kernels.tasks import SPAN
@@ -59,11 +60,17 @@ class Block:
     def calls(self) -> set[str]:
         """Names of the functions that its lines call."""
         called = {*self.body.mentioned.functions, *["Run"] * self.body.runs}
+        called |= {"foreseen_losses"} if self.uses("baselines") else set()
         return called | (self.step.body.mentioned.functions if self.step else set())
 
     def uses(self, what: str) -> bool:
         """Whether a pass reads or leaves this attribute of `balancing.Run`."""
         return what in self.pass_attributes
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks more of its trainer than the gradient of losses."""
+        return self.uses("policies") or self.uses("baselines") or "CONSISTENCY" in self.graph.ops
 
     @property
     def by_task(self) -> bool:
@@ -79,6 +86,14 @@ class Block:
     def states(self) -> list[WeightSpec]:
         """Weights that training moves without a gradient."""
         return [w for w in self.body.weights if not w.trainable and w.init == "zeros"]
+
+
+class Asked(NamedTuple):
+    """What a layer's `call` may be asked for in the model: `trainer`, what it asks of the trainer;
+    `moves`, whether its states move."""
+
+    trainer: bool = False
+    moves: bool = False
 
 
 def blocks_of(graph: Graph, task: Task, block: str, other: str) -> list[Block]:
@@ -131,7 +146,7 @@ def _attributes_of(variable: str, sources: Sequence[str]) -> frozenset[str]:
     )
 
 
-def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
+def layer_source(block: Block, module: str, inputs: str, task: Task, asked: Asked) -> str:
     """The source of one layer class."""
     body, graph = block.body, block.graph
     weights = list(zip(*(weight_specs(graph, width) for width in (8, 16)), strict=True))
@@ -145,10 +160,18 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
         code.insert(0, f"        run = Run({read})")
     if block.uses("losses"):
         code += ["        for loss in run.losses:", "            self.add_loss(loss)"]
+    if block.uses("baselines"):
+        code += ["        for loss in foreseen_losses(run):", "            self.add_loss(loss)"]
     if block.uses("updates"):
-        code += ["        for name, value in run.updates.items():",
-                 "            getattr(self, name).assign(value)"]  # fmt: skip
+        moving = ["        for name, value in run.updates.items():",
+                  "            getattr(self, name).assign(value)"]  # fmt: skip
+        if asked.moves:
+            moving = ["        if moves:", *(f"    {each}" for each in moving)]
+        code += moving
     code += lines(_dropped(body.result), INDENT, LINE)
+    if asked.trainer:
+        both = "run.policies, run.baselines" if body.runs else "(), ()"
+        code += ["        if ask:", f"            return {_DROPPED}, {both}"]
     paragraphs = [" ".join(_about(block, task)), " ".join(notes(block, task))]
     remembers = OBJECTIVES[task.training.objective].remembers
     return template("layer.py").substitute(
@@ -158,8 +181,12 @@ def layer_source(block: Block, module: str, inputs: str, task: Task) -> str:
         about="\n\n".join(paragraph(text) for text in paragraphs if text),
         weights="".join(f"\n{each}" for each in made),
         call=_signature(
-            inputs + _TAKES * (block.step is not None) + _REMEMBER * remembers,
-            "Any" if block.step or remembers else "Tensor",
+            inputs
+            + _TAKES * (block.step is not None)
+            + _REMEMBER * remembers
+            + _MOVES * asked.moves
+            + _ASK * asked.trainer,
+            "Any" if block.step or remembers or asked.trainer else "Tensor",
         ),
         cached=_CACHED.format(", tokens" * ("tokens" in inputs)) if block.step else "",
         body="\n".join(code),
@@ -241,12 +268,15 @@ def notes(block: Block, task: Task) -> list[str]:
     if any(weight.init == "table" for weight in block.body.weights):
         found.append("Weights named `..._places` say which experts are left; they come with the "
                      "trained weights, and are not to be trained.")  # fmt: skip
-    if block.uses("policies"):
-        found.append("In the search its choices were rewarded token by token (REINFORCE), which "
-                     "takes a trainer that knows of it: `fit` leaves that out.")  # fmt: skip
+    if block.uses("policies") or block.uses("baselines"):
+        ops = " and ".join(sorted({"REINFORCE", "BASELINE"} & block.graph.ops, reverse=True))
+        found.append(f"Its choices are rewarded token by token ({ops}), which takes a trainer that "
+                     "knows the tokens' losses: `LanguageModel.fit` does it. With `ask` a call "
+                     "gives what another trainer has to reward, too.")  # fmt: skip
     if "CONSISTENCY" in block.graph.ops:
-        found.append("In the search each step passed twice, and the predictions were to agree "
-                     "(CONSISTENCY): `fit` passes once.")  # fmt: skip
+        found.append("In training each batch passes twice, and the predictions are to agree "
+                     "(CONSISTENCY): `LanguageModel.fit` does it, other trainers pass "
+                     "once.")  # fmt: skip
     if "JOINT_SPARSITY_LOSS" in block.graph.ops:
         found.append("In the search all layers steered one weight of their sparsity loss; by `fit` "
                      "each layer steers its own.")  # fmt: skip
@@ -329,6 +359,10 @@ def step_source(step: Step, nodes: Sequence[Node], inputs: str) -> str:
 _TAKES = ", cache: Any = None, start: Tensor = 0"
 
 _REMEMBER = ", remember: bool = False"
+
+_MOVES = ", moves: bool = True"
+
+_ASK = ", ask: bool = False"
 
 _DROPPED = "dropped"
 """The variable that holds the block's result at last."""

@@ -20,9 +20,11 @@ from primitives.language.dna import DNA, MIDDLE
 from primitives.language.text import render
 from primitives.programs.seeds import other_program
 from workers.data.corpora import parts
+from workers.export.asking import asking_calls, asking_parts, moves_once
 from workers.export.code import LINE, functions, imported, plain, template
 from workers.export.generation import generation_parts, how_it_generates
 from workers.export.layer import (
+    Asked,
     Block,
     blocks_of,
     cut_blocks,
@@ -78,6 +80,7 @@ def module_source(
     positions = task.model.positions
     of_tasks = any(block.by_task for block in blocks)
     calls = {name for block in blocks for name in block.calls} | position_calls(positions)
+    calls |= asking_calls(blocks)
     calls |= {"ids_of", "tasks_of"} if of_tasks else set()
     sources = functions(calls, sorted(own, key=lambda function: function.__name__))
     needed = imported(sources)
@@ -88,9 +91,11 @@ def module_source(
     passed = ", tokens=tokens" * tokens
     inputs = ", tokens: Tensor = None" * tokens + ", training: bool = False"
     shared = task.model.share_layers
-    layers = [layer_source(block, called.module, inputs, task) for block in blocks]
+    asked = Asked(any(block.asks for block in blocks), moves_once(blocks))
+    layers = [layer_source(block, called.module, inputs, task, asked) for block in blocks]
     typing = ", ".join(sorted({"Any", *needed} - {"math"}))
     bpe = task.data.tokenizer == "bpe"
+    around = position_parts(positions, of_tasks)
     return template("block.py").substitute(
         module=called.module,
         block=blocks[0].name,
@@ -110,13 +115,13 @@ def module_source(
         model=paragraph(" ".join(_about_model(graph.every, task, called, cut))),
         blocks=_cut_blocks(blocks, cut) if cut else _made_blocks(graph.every, called, shared),
         each=_each(shared),
-        passed=passed,
         vocabulary=vocabulary,
         d_model=task.model.d_model,
         layers=task.model.layers,
         sequence_length=task.model.sequence_length,
         program=_programs(dna, task),
-        **position_parts(positions, of_tasks),
+        **{name: around[name] for name in ("lengths", "made", "built", "bound")},
+        **asking_parts(blocks, around["embedded"], passed),
         remember=_remember(passed, task, of_tasks),
         **generation_parts(graph, blocks, task),
     )

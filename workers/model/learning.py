@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
+from primitives.kernels.asking import disagreement, rewarded
 from workers.model.ends import EMBEDDING_AND_HEAD, EPSILON, EmbeddingAndHead
 from workers.model.model import (
     Auxiliary,
@@ -46,7 +46,7 @@ def training_loss(
     total, loss = judged[0]
     if agree:
         second, other = judged[1]
-        total = total + second + agree * disagreement(made[0], made[1], batch.counts)
+        total = total + second + agree * _apart(made[0], made[1], batch.counts)
         loss = (loss + other) / 2
     return total, loss, _together(layers, weights, made[0].auxiliary)
 
@@ -68,21 +68,13 @@ def _asked(made: Passed, loss: Any) -> list[Any]:
     policies, baselines = made.auxiliary.policies, made.auxiliary.baselines
     if not (policies or baselines):
         return []
-    better = ops.stop_gradient(loss - made.losses)
-    return [
-        *(-ops.mean(chances * better) for chances in policies),
-        *(weight * ops.mean(ops.square(foreseen - better)) for foreseen, weight in baselines),
-    ]
+    return rewarded(list(policies), list(baselines), loss - made.losses)
 
 
-def disagreement(first: Passed, second: Passed, counts: Any) -> Any:
-    """(KL(p, q) + KL(q, p)) / 2 for the predictions p and q of two passes, the mean over positions
-    that count (Zuo et al. 2022, THOR, equation 5)."""
-    p, q = (
-        keras.activations.log_softmax(ops.cast(each.head.logits(each.x), "float32"))
-        for each in (first, second)
-    )
-    apart, weight = weighed(0.5 * ops.sum((ops.exp(p) - ops.exp(q)) * (p - q), axis=-1), counts)
+def _apart(first: Passed, second: Passed, counts: Any) -> Any:
+    """How far the predictions of two passes are apart, the mean over positions that count."""
+    logits = (each.head.logits(each.x) for each in (first, second))
+    apart, weight = weighed(disagreement(*logits), counts)
     return apart if counts is None else apart / ops.maximum(weight, EPSILON)
 
 

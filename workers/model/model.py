@@ -17,6 +17,7 @@ import keras
 from keras import ops
 
 from primitives.graph.build import Graph
+from primitives.kernels.asking import foreseen_losses
 from primitives.kernels.balancing import Run
 from primitives.kernels.tasks import ids_of
 from primitives.lowering.dispatch import Recorded
@@ -31,7 +32,7 @@ from workers.model.ends import (
     normed,
 )
 from workers.model.shape import layer_graphs, weight_owners
-from workers.spec.fit import lowering_options
+from workers.spec.fit import consistency, lowering_options
 from workers.spec.objective import Batch, Objective
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.task import Task
@@ -120,11 +121,6 @@ def layers_of(
     )
 
 
-def consistency(graph: Graph) -> float:
-    """How much the predictions of two passes of a step are to agree, as a program asks for."""
-    return sum(node.value for node in graph.nodes if node.op == "CONSISTENCY")
-
-
 def mixed(task: Task) -> bool:
     """Whether products are computed in bfloat16."""
     return task.training.precision == "mixed_bfloat16"
@@ -149,7 +145,7 @@ def _pure(lowered: Lowered, training: bool, remembers: bool) -> Apply:
         made = lowered.function(x, weights, run)
         y, memory = made if remembers else (made, None)
         return y, Auxiliary(
-            (*run.losses, *_foreseen(run)),
+            (*run.losses, *foreseen_losses(run)),
             run.updates,
             run.together,
             tuple(run.policies),
@@ -159,12 +155,6 @@ def _pure(lowered: Lowered, training: bool, remembers: bool) -> Apply:
         )
 
     return apply
-
-
-def _foreseen(run: Run) -> list[Any]:
-    """What a block's baselines take from the reward of its choices, as losses."""
-    foreseen = [ops.stop_gradient(made) for made, _ in run.baselines]
-    return [ops.mean(chances * made) for chances in run.policies for made in foreseen]
 
 
 class Seeds(keras.random.SeedGenerator):  # type: ignore[misc]  # Keras has no types

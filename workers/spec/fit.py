@@ -39,6 +39,12 @@ def lowering_options(task: Task) -> LoweringOptions:
     )
 
 
+def consistency(graph: Graph) -> float:
+    """How much the predictions of two passes of a step are to agree, as a program asks for;
+    0 for one pass."""
+    return sum(node.value for node in graph.nodes if node.op == "CONSISTENCY")
+
+
 def behaviour(graph: Graph, task: Task) -> str | None:
     """A digest of what a program does on fixed inputs under the task's positions; None where that
     cannot be told. NumPy is imported when this is first asked."""
