@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from primitives.language.jsonform import from_json
+from primitives.language.text import parse
 from primitives.programs.seeds import load_seed
 from tests.cli.command import data, primevo, refusal
 from tests.workers.exports import weights_of
@@ -30,6 +31,21 @@ def folder_with(path: Path, objective: str = "next_token", positions: Kind = "le
     weights = weights_of(dna, spec, rows)
     export(dna, path, task=task, weights=weights, card={"program": "it"})
     return path
+
+
+BY_TASK = parse("""
+dims d0=8
+constants c0=0.0
+counts n0=2
+
+main(x, y):
+  task = TASK(x) count=n0
+  own = leaf(x, task) branch=routed
+  out = ADD(x, own)
+
+leaf(x, y):
+  out = CONV 1X1(x) dim=d0
+""")
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +131,31 @@ def test_a_folder_that_is_no_export_is_said(exported: Path, tmp_path: Path) -> N
     shutil.copytree(exported, broken)
     (broken / "model.keras").write_bytes(b"not a model")
     assert "cannot load" in refusal(1, "generate", broken)
+
+
+def test_a_model_that_routes_by_task_is_told_one(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRIMEVO_CACHE", str(tmp_path / "cache"))
+    sources = {}
+    for name in ("prose", "code"):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            (tmp_path / name / f"{number}.txt").write_text(f"{number}{name}" * 20)
+        sources[name] = DataSpec(source="text", files=(str(tmp_path / name / "*.txt"),))
+    training = TrainingSpec(eval_batches=1, batch_size=2)
+    task = Task(model=SPEC, data=DataSpec(sources=sources), training=training)
+    folder, weights = tmp_path / "it", weights_of(BY_TASK, SPEC)
+    export(BY_TASK, folder, task=task, weights=weights, card={"program": "it"})
+    asked = ("generate", folder, "--tokens", 8, "--temperature", 2, "--seed", 1)
+    first, told = primevo(*asked), "the text is of the task code; --task names another one of code"
+    assert told in first.stderr
+    texts = [data(*asked, *given)["text"] for given in ((), *(("--task", it) for it in sources))]
+    assert texts[0] == texts[2] != texts[1]
+    said = refusal(2, *asked, "--task", "pros")
+    assert "--task pros: the model's tasks are code, prose" in said
+    said = refusal(2, "generate", exported, "--task", "prose")
+    assert "does not route by them (TASK)" in said
 
 
 def test_a_masked_model_writes_none(tmp_path: Path) -> None:

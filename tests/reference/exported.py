@@ -249,8 +249,8 @@ def _model_faults(model: ast.ClassDef, module: str) -> Iterator[str]:
 
 
 class _Blank(ast.NodeTransformer):
-    """Takes out of a LanguageModel what may differ: the decorator, docstrings, numbers and
-    the names of layers, which are kept in `blocks`; of a list of layers one is left."""
+    """Takes out of a LanguageModel what may differ: the decorator, docstrings, the names of tasks,
+    numbers and the names of layers, which are kept in `blocks`; of a list of layers one is left."""
 
     def __init__(self) -> None:
         self.blocks: list[str] = []
@@ -258,6 +258,7 @@ class _Blank(ast.NodeTransformer):
     def visit_ClassDef(self, node: ast.ClassDef) -> Any:
         node.decorator_list = []
         node.body = node.body[1:] if _docstring(node.body[0]) else node.body
+        node.body = node.body[1:] if _tasks(node.body[0]) else node.body
         self.generic_visit(node)
         return node
 
@@ -302,7 +303,7 @@ def _models(kind: Kind, shared: bool, remembers: bool, cut: bool, asks: bool) ->
             writing = {**writing, "remember": _remember(tokens, task, by_task)}
             source = template("block.py").substitute(
                 **around, **writing, **pass_, module="a_block",
-                sizes="", title="", facts="", tokens="", imports="", definitions="",
+                sizes="", title="", tasks="", facts="", tokens="", imports="", definitions="",
                 model="", blocks=blocks, registered="", program="", block="ABlock",
                 each=_each(shared),
                 vocabulary=256, d_model=8, layers=1, sequence_length=2,
@@ -380,6 +381,16 @@ def _docstring(node: ast.AST) -> bool:
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
+    )
+
+
+def _tasks(node: ast.AST) -> bool:
+    """Whether a statement is the names of tasks, as constants."""
+    return (
+        isinstance(node, ast.Assign)
+        and [ast.unparse(target) for target in node.targets] == ["tasks"]
+        and isinstance(node.value, ast.Tuple)
+        and all(isinstance(each, ast.Constant) for each in node.value.elts)
     )
 
 

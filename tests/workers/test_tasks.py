@@ -261,8 +261,12 @@ def test_an_exported_model_is_told_the_task(data: DataSpec, tmp_path: Path) -> N
             found = model.generate(prompt, 6, temperature=0, task=number, use_cache=use_cache)
             assert np.array_equal(found, greedy(model, prompt, 6, number))
     assert model.generate("bcd", 4, task=1, seed=1)[:3] == "bcd"
-    with pytest.raises(ValueError, match="task is the number of a task, from 0 on; got -1"):
-        model.generate(prompt, 2, task=-1)
+    later = model.generate(prompt, 6, temperature=0, task=1)
+    assert np.array_equal(model.generate(prompt, 6, temperature=0, task="later"), later)
+    for wrong in (-1, "sooner"):
+        said = rf"task is a name \(earlier, later\) or a number from 0 on; got {wrong!r}"
+        with pytest.raises(ValueError, match=said):
+            model.generate(prompt, 2, task=wrong)
 
 
 def named(model: Any, task: Task) -> dict[str, Any]:

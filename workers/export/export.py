@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -184,7 +184,7 @@ def trained_model(dna: DNA, task: Task, weights: Path) -> Any:
     """The exported model with the weights of a file, without a folder; it can write text if the
     objective's models do. Raises ExportError as `export` does."""
     graph, arrays, _ = _checked_program(dna, task, weights)
-    called = names("candidate")
+    called = _names("candidate", graph, task)
     source = module_source(dna, graph, task, len(arrays["embedding"]), called, {})
     folder = _tokenizer_file(task).parent if task.data.tokenizer == "bpe" else Path()
     return _model(source, called, arrays, folder)
@@ -246,7 +246,7 @@ def _write(
     folder: Path, dna: DNA, graph: Graph, task: Task, weights: Weights, card: Mapping[str, Any],
     cut: Sequence[Graph] | None = None,
 ) -> None:  # fmt: skip
-    called, rows = names(str(card["program"])), len(weights["embedding"])
+    called, rows = _names(str(card["program"]), graph, task, cut), len(weights["embedding"])
     model = _model(module_source(dna, graph, task, rows, called, {}, cut), called, weights)
     card = {**card, "exported": exported_score(model, task, by_task(graph, task, called, cut))}
     whole = _whole_card(dna, graph, task, rows, card, cut)
@@ -262,6 +262,16 @@ def _write(
         shutil.copy(_tokenizer_file(task), folder)
     model.save(folder / "model.keras")
     model.save_weights(folder / "model.weights.h5")
+
+
+def _names(
+    title: str, graph: Graph, task: Task, cut: Sequence[Graph] | None = None
+) -> Names:  # fmt: skip
+    """What an export is called; the text is looked at where the program asks for its tasks."""
+    called = names(title)
+    if not by_task(graph, task, called, cut):
+        return called
+    return replace(called, tasks=tuple(load_tokens(task.data).tasks))
 
 
 def _whole_card(

@@ -62,7 +62,7 @@ def _generate(reason: str, copied: int, length: int, positions: Kind, by_task: b
     """The methods that write text; `reason` says why no step can be taken alone, `copied` how many
     weights each of `length` positions copies, `by_task` whether a text's task is to be known."""
     told = {**longer_texts(positions), **(_BY_TASK if by_task else _OF_ANY_TASK)}
-    option, passed = ("\n        task: int = 0,", ', "task": task') if by_task else ("", "")
+    option, passed = ("\n        task: int | str = 0,", ', "task": task') if by_task else ("", "")
     if reason:
         how = _SLOW.format(plain(reason))
         return template("generate.py").substitute(
@@ -100,13 +100,15 @@ _OF_ANY_TASK = {"marked": "", "ids": "tokens", "mark": "", "task": ""}
 
 _BY_TASK = {
     "marked": """\
-        if not 0 <= task < 1 << 14:
-            raise ValueError(f"task is the number of a task, from 0 on; got {task}")
-        tokens = tokens + task * SPAN
+        number = self.tasks.index(task) if task in self.tasks else task
+        if isinstance(number, str) or not 0 <= number < 1 << 14:
+            names = ", ".join(self.tasks) or "none is known"
+            raise ValueError(f"task is a name ({names}) or a number from 0 on; got {task!r}")
+        tokens = tokens + number * SPAN
 """,
     "ids": "ids_of(tokens)",
     "mark": "            new = new + tasks_of(tokens[:, 0]) * SPAN\n",
-    "task": " `task` is the number of the\n        task that the text belongs to.",
+    "task": " `task` is the name or the number of\n        the task that the text belongs to.",
 }
 
 _SLOW = "Each new token costs a pass over the whole text, since {}."

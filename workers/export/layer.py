@@ -33,8 +33,7 @@ from primitives.lowering.weights import WeightSpec, weight_specs
 from primitives.ops.state import CHANNELS, ENTRIES, KEYS, UNITS_PER_WIDTH, StateType, buffer
 from primitives.ops.table import PRIMITIVES
 from primitives.programs.seeds import other_graph
-from workers.data.corpora import parts
-from workers.export.code import LINE, functions, template
+from workers.export.code import LINE, functions, plain, template
 from workers.spec.fit import lowering_options
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.task import Task
@@ -46,7 +45,7 @@ class Block:
     lines, and the functions that they call, read or change, such as `training` and `losses`. `step`
     is its code for a few new positions, where the model generates text by that; `rotary` says
     whether its products see how far apart positions are; `width` is the only d_model of a layer
-    that was cut to sizes of its own."""
+    that was cut to sizes of its own; `tasks` are the names of its text's tasks, by number."""
 
     name: str
     graph: Graph
@@ -55,6 +54,7 @@ class Block:
     step: Step | None = None
     rotary: bool = False
     width: int | None = None
+    tasks: tuple[str, ...] = ()
 
     @property
     def calls(self) -> set[str]:
@@ -249,7 +249,7 @@ def notes(block: Block, task: Task) -> list[str]:
     if block.by_task:
         found.append("It routes by the task that a token's document belongs to: call it with "
                      f"tokens=[batch, T], ids plus {SPAN:,} times the number of the task"
-                     f"{_numbered(task)}.")  # fmt: skip
+                     f"{_numbered(block.tasks)}.")  # fmt: skip
     elif block.uses("tokens"):
         found.append("It routes by token ids: call it with tokens=[batch, T].")
     if any(note.startswith("in training") for note in _training(block.graph)):
@@ -283,10 +283,9 @@ def notes(block: Block, task: Task) -> list[str]:
     return found
 
 
-def _numbered(task: Task) -> str:
-    """The numbers of the tasks that named sources are."""
-    names = [name for name in parts(task.data) if name]
-    told = ", ".join(f"{number} is {name}" for number, name in enumerate(names))
+def _numbered(names: Sequence[str]) -> str:
+    """The numbers of the tasks of these names."""
+    told = ", ".join(f"{number} is {plain(name)}" for number, name in enumerate(names))
     return f" ({told})" if told else ""
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _SOURCE = "An exported folder, or a campaign's name, and"
 _NUMBER = "a candidate's number; default: the best whose weights were kept."
+_TASK = (
+    "For programs that route by task (TASK): the source that the text is of; default: the first."
+)
 _WHOLE = "Keep the whole text in sight, however long; for models without learned positions."
 
 
@@ -38,6 +41,7 @@ def generate(
         int | None,
         typer.Option("--seed", min=0, max=2**31 - 1, help="Equal seeds give equal text."),
     ] = None,
+    task: Annotated[str | None, typer.Option("--task", metavar="NAME", help=_TASK)] = None,
     whole: Annotated[bool, typer.Option("--whole", help=_WHOLE)] = False,
     storage: Storage = None,
     output: Output = "table",
@@ -55,6 +59,7 @@ def generate(
         model = _model(source, id, storage)
         _tell_of_length(model, tokens, whole)
         options = {"temperature": temperature, "top_p": top_p, "seed": seed}
+        options |= _chosen_task(model, task)
         text = continued(model, prompt, tokens, sliding=not whole, **options)
     except (ExportError, DataError) as error:
         raise PrimevoError(str(error)) from None
@@ -95,6 +100,23 @@ def _model(source: str, id: int | None, storage: str | None) -> Any:
     print(f"{source}: candidate {id}", file=sys.stderr)
     load_framework()
     return trained_model(dna, config.task, config.weights_file(source, id))
+
+
+def _chosen_task(model: Any, task: str | None) -> dict[str, Any]:
+    """The option by which a model that routes by task is told its text's; nothing for others."""
+    names: tuple[str, ...] | None = getattr(model, "tasks", None)
+    if task is None and names:
+        others = f"; --task names another one of {', '.join(names)}" if names[1:] else ""
+        print(f"the text is of the task {names[0]}{others}", file=sys.stderr)
+        return {"task": names[0]}
+    if task is None:
+        return {}
+    if not names:
+        why = "its text has none" if names == () else "its program does not route by them (TASK)"
+        raise UsageError(f"--task {task}: the model knows no tasks, since {why}; leave --task out")
+    if task not in names:
+        raise UsageError(f"--task {task}: the model's tasks are {', '.join(names)}")
+    return {"task": task}
 
 
 def _weights(config: CampaignConfig, campaign: str, id: Any) -> bool:
