@@ -173,7 +173,7 @@ class TestCommand:
     def test_it_writes_a_file_and_names_it(self, folder: Path) -> None:
         assert primevo("report", "small").stdout == "small-report.html\n"
         assert "small" in Elements((folder / "small-report.html").read_text()).text
-        assert primevo("report", "small", "--to", "other.html").stdout == "other.html\n"
+        assert primevo("report", "small", "-o", "other.html").stdout == "other.html\n"
 
     def test_mistakes_are_told(self, folder: Path) -> None:
         assert "no campaign 'smal'; did you mean 'small'" in refusal(3, "report", "smal")

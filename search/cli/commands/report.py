@@ -98,7 +98,7 @@ def _mutation(row: MutationRow, score: Quality) -> dict[str, Any]:
 def report(
     name: Campaign,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="FILE", help="Default: NAME-report.html.")
+        Path | None, typer.Option("--to", "-o", metavar="FILE", help="Default: NAME-report.html.")
     ] = None,
     storage: Storage = None,
 ) -> None:
