@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, insert, select
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from search.errors import NotFoundError, UsageError, did_you_mean
@@ -47,10 +47,14 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What arrived: campaigns, and how many runs of studies."""
+    """What arrived: campaigns, and how many prunings and runs of studies; and how many that belong
+    to no campaign stayed where they were, because one campaign alone was asked for."""
 
     campaigns: tuple[Copied, ...]
-    study_runs: int
+    prunings: int
+    study_runs: int = 0
+    prunings_left: int = 0
+    study_runs_left: int = 0
 
 
 def copy(
@@ -67,11 +71,14 @@ def copy(
             rows = [_renamed(rows, rename, name_of(old.url))]
         with _opened(target, create=True) as new, clear_errors(new), new.begin() as writer:
             _refuse_taken(writer, [row["name"] for row in rows], name_of(new.url))
-            copied = tuple(_copied(reader, writer, row, name_of(new.url)) for row in rows)
+            numbers = {row["id"]: _add(writer, row, name_of(new.url)) for row in rows}
+            copied = tuple(_copied(reader, writer, row, numbers[row["id"]]) for row in rows)
+            prunings = sum(_copy_prunings(reader, writer, *pair) for pair in numbers.items())
             if campaign is not None:
-                return Transfer(copied, 0)
-            _copy_prunings(reader, writer, None, None)
-            return Transfer(copied, _copy_study_runs(reader, writer))
+                left = _count(reader, Pruning, Pruning.campaign_id.is_(None))
+                return Transfer(copied, prunings, 0, left, _count(reader, StudyRun))
+            prunings += _copy_prunings(reader, writer, None, None)
+            return Transfer(copied, prunings, _copy_study_runs(reader, writer))
 
 
 @contextmanager
@@ -130,16 +137,19 @@ def _taken(names: Sequence[str], place: str) -> str:
     )
 
 
-def _copied(reader: Connection, writer: Connection, row: Row, place: str) -> Copied:
+def _add(writer: Connection, row: Row, place: str) -> int:
+    """The number that the target gives a campaign."""
     own = {key: value for key, value in row.items() if key != "id"}
     try:
-        number = writer.execute(insert(Campaign).returning(Campaign.id), own).scalar_one()
+        return writer.execute(insert(Campaign).returning(Campaign.id), own).scalar_one()
     except IntegrityError:  # another process was first
         raise UsageError(_taken([row["name"]], place)) from None
+
+
+def _copied(reader: Connection, writer: Connection, row: Row, number: int) -> Copied:
     counts = [
         _copy_rows(reader, writer, model, row["id"], number) for model in (Candidate, Evaluation)
     ]
-    _copy_prunings(reader, writer, row["id"], number)
     return Copied(row["name"], *counts)
 
 
@@ -155,18 +165,19 @@ def _copy_rows(
     return count
 
 
-def _copy_prunings(
-    reader: Connection, writer: Connection, old: int | None, new: int | None
-) -> None:
+def _copy_prunings(reader: Connection, writer: Connection, old: int | None, new: int | None) -> int:
     """Those of a campaign, or, of programs from outside, those that the target does not have."""
     table = table_of(Pruning)
     mine = table.c.campaign_id.is_(None) if new is None else table.c.campaign_id == new
     there = set(writer.execute(select(table.c.key).where(mine)).scalars())
     theirs = table.c.campaign_id.is_(None) if old is None else table.c.campaign_id == old
+    count = 0
     for row in reader.execute(select(table).where(theirs).order_by(table.c.id)).mappings():
         if row["key"] not in there:
             own = {key: value for key, value in row.items() if key != "id"}
             writer.execute(insert(table), own | {"campaign_id": new})
+            count += 1
+    return count
 
 
 def _copy_study_runs(reader: Connection, writer: Connection) -> int:
@@ -181,6 +192,11 @@ def _copy_study_runs(reader: Connection, writer: Connection) -> int:
             writer.execute(insert(table), new)
         count += len(new)
     return count
+
+
+def _count(reader: Connection, model: type[Base], *which: ColumnElement[bool]) -> int:
+    statement = select(func.count()).select_from(table_of(model)).where(*which)
+    return reader.execute(statement).scalar_one()
 
 
 def _of_campaign(model: type[Base], number: int) -> Select[*tuple[Any, ...]]:

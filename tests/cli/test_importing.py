@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 
 import primevo as face
 from primitives.language.text import parse
@@ -13,9 +14,11 @@ from search.campaign import queries
 from search.campaign.seeding import best, program_text
 from search.config.file import task_of
 from search.config.plugins import stored_config
+from search.storage.models import Pruning, StudyRun
 from search.storage.store import Store
 from tests.cli.command import CONFIG, data, primevo, refusal
 from tests.cli.instant import InstantPool
+from tests.search.recorded import PRUNING, STUDY_RUN, connected
 
 
 @pytest.fixture
@@ -43,6 +46,24 @@ class TestImport:
         assert data("top", "small") == data("top", "small", "--storage", there)
         assert data("status", "small") == data("status", "small", "--storage", there)
         assert primevo("db", "check").stdout.startswith("sound")
+
+    def test_what_arrives_and_what_stays_is_said(self, other: Path) -> None:
+        """Prunings and runs of studies go with everything, not with one campaign of it."""
+        with connected(f"sqlite:///{other}") as connection:
+            connection.execute(insert(Pruning), PRUNING | {"campaign_id": 1})
+            outside = {"campaign_id": None, "candidate_id": None, "key": "o" * 64}
+            connection.execute(insert(Pruning), PRUNING | outside)
+            connection.execute(insert(StudyRun), STUDY_RUN | {"key": "s"})
+        alone = primevo("import", other, "--campaign", "small")
+        assert "copied 1 prunings\n" in alone.stdout and "studies" not in alone.stdout
+        left = "left 1 prunings of other programs and 1 runs of studies, of no campaign"
+        assert left in alone.stderr
+        primevo("delete", "small", "--yes")
+        whole = primevo("import", other)
+        assert "copied 2 prunings\ncopied 1 runs of studies\n" in whole.stdout
+        assert "left" not in whole.stderr
+        assert [row["program"] for row in data("prunings", "list")] == [PRUNING["program"]] * 2
+        assert len(data("studies", "list")) == 1
 
     def test_a_name_that_is_taken_can_be_another_one(self, other: Path) -> None:
         primevo("import", other)

@@ -233,13 +233,14 @@ def test_runs_of_studies_come_along_once(databases: Databases, source: str, targ
         made, _ = study(store)
         made.run([Subject.of("a", parse(SEED, d_model=64), made.setting)])
     with Store.open(new):
-        transfer.copy(old, new, "a")
+        told = transfer.copy(old, new, "a")
         assert ask(new, "SELECT count(*) FROM study_runs") == [(0,)]
+        assert told.study_runs_left == len(ask(old, "SELECT 1 FROM study_runs")) > 0
     with Store.open(old) as store:
         store.delete(store.campaign("a"))
     statement = "SELECT key, study, dna, val_loss, finished_at FROM study_runs ORDER BY key"
     for new_runs in (len(ask(old, statement)), 0):
-        assert transfer.copy(old, new) == transfer.Transfer((), new_runs)
+        assert transfer.copy(old, new) == transfer.Transfer((), 0, new_runs)
         assert ask(new, statement) == ask(old, statement) != []
 
 
@@ -255,13 +256,14 @@ def test_prunings_come_along(databases: Databases, source: str, target: str) -> 
             connection.execute(insert(Pruning), PRUNING | {"campaign_id": here})
             outside = {"campaign_id": None, "candidate_id": None, "key": "o" * 64}
             connection.execute(insert(Pruning), PRUNING | outside)
-    transfer.copy(old, new, "a", "b")
+    told = transfer.copy(old, new, "a", "b")
+    assert (told.prunings, told.prunings_left) == (1, 1)
     assert everything(new, "b")[1:] == everything(old, "a")[1:]
     assert len(everything(new, "b")[3]) == 1
     with Store.open(old) as store:
         store.delete(store.campaign("a"))
-    for _ in range(2):
-        transfer.copy(old, new)
+    for arrived in (1, 0):
+        assert transfer.copy(old, new).prunings == arrived
         assert ask(new, "SELECT key FROM prunings ORDER BY key") == [("k" * 64,), ("o" * 64,)]
     with Store.open(new) as store:
         store.delete(store.campaign("b"))

@@ -77,8 +77,8 @@ def copy(
     ] = None,
     rename: As = None,
 ) -> None:
-    """Copy campaigns to another database. Without --campaign, runs of studies, too; all of it
-    arrives, or nothing does."""
+    """Copy campaigns with their prunings to another database; without --campaign, runs of studies
+    and prunings of other programs, too. All of it arrives, or nothing does."""
     from search.storage import transfer
 
     print_copied(transfer.copy(source, target, campaign, checked_name(rename)))

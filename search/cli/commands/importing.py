@@ -31,8 +31,9 @@ def import_campaigns(
     rename: As = None,
     storage: Storage = None,
 ) -> None:
-    """Take over campaigns of another database. All of them arrive, or none does; a later campaign
-    may start from one: search.seeds: [campaign:NAME]."""
+    """Take over another database: its campaigns with their prunings, and its runs of studies. All
+    of it arrives, or nothing does; a later campaign may start from one: search.seeds:
+    [campaign:NAME]."""
     from search.storage import transfer
 
     url = source if "://" in source else f"sqlite:///{source}"
@@ -56,6 +57,21 @@ def print_copied(arrived: Transfer) -> None:
             f"copied campaign '{copied.name}': {copied.candidates} candidates and "
             f"{copied.evaluations} evaluations"
         )
-    if arrived.study_runs:
-        print(f"copied {arrived.study_runs} runs of studies")
-    print("kept weights are files beside the database and were not copied", file=sys.stderr)
+    for count, what in ((arrived.prunings, "prunings"), (arrived.study_runs, "runs of studies")):
+        if count:
+            print(f"copied {count} {what}")
+    if left := _left(arrived):
+        print(f"left {left}, of no campaign; they come along without --campaign", file=sys.stderr)
+    print(
+        "kept weights and the files of prunings lie beside the database and were not copied",
+        file=sys.stderr,
+    )
+
+
+def _left(arrived: Transfer) -> str:
+    """What stayed where it was, in words."""
+    counts = {
+        "prunings of other programs": arrived.prunings_left,
+        "runs of studies": arrived.study_runs_left,
+    }
+    return " and ".join(f"{count} {what}" for what, count in counts.items() if count)
