@@ -6,7 +6,6 @@ lowered, exported and counted as any other graph, but it is no program: it canno
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from primitives.cutting.marking import Changed
 from primitives.cutting.units import Cuttable
 from primitives.graph.build import COMBINE, CONCAT, DISPATCH, KEEP, Graph, Node
 from primitives.lowering.weights import has_weight, weight_specs
@@ -22,20 +22,6 @@ from primitives.ops.state import COUNT, ENTRIES, KEYS, StateType
 
 Kept = Sequence[npt.NDArray[np.bool_]]
 """For each group of a block, which of its units stay."""
-
-
-class Smaller(Graph):
-    """What is left of a graph. `hash` is of its nodes, and `every` is that of the program."""
-
-    __slots__ = ("_ops",)
-
-    def __init__(self, nodes: tuple[Node, ...], every: int) -> None:
-        self._nodes, self.every = nodes, every
-        self.hash = hashlib.blake2b(repr(nodes).encode(), digest_size=16).hexdigest()
-
-    @property
-    def ops(self) -> set[str]:
-        return {node.op for node in self.nodes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +37,7 @@ class Cut:
         tables: the tables, by the number of the weight.
     """
 
-    graph: Smaller
+    graph: Graph
     sources: tuple[int, ...]
     kept: tuple[tuple[npt.NDArray[np.bool_], ...], ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -73,7 +59,7 @@ class Cut:
 
 def cut(found: Cuttable, kept: Kept) -> Cut:
     """The graph without the units that do not stay, and what becomes of its weights. Of heads,
-    hidden units and experts at least one has to stay: what goes as a whole is an addend.
+    hidden units, experts and channels at least one has to stay: what goes as a whole is an addend.
 
     Raises ValueError where `kept` has another form than the groups."""
     for group, stays in zip(found.groups, kept, strict=True):
@@ -113,7 +99,7 @@ class _Smaller:
                 self.add(position, node)
         numbers = {at: number for number, at in enumerate(sorted(self.layout.weights))}
         weighted = [at for at, node in enumerate(self.nodes) if has_weight(node)]
-        graph = Smaller(tuple(self.nodes), self.found.graph.every)
+        graph = Changed(tuple(self.nodes), self.found.graph.every)
         return Cut(
             graph,
             tuple(numbers.get(self.origins[at], -1) for at in weighted),

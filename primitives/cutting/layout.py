@@ -1,8 +1,8 @@
 """The dims of every state and weight of a graph, and where each dim comes to an end.
 
 Sizes are those at one width. A dim ends where a weight's rows sum over it, where T-MAT MUL
-contracts it, where RED SUM sums it, and where a routed call's results are summed over experts. All
-other ops that look at several units of a dim at once keep it whole.
+contracts it, where a reduction reads it, and where a routed call's results are summed over experts.
+All other ops that look at several units of a dim at once keep it whole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from primitives.lowering.rotary import rotated_states
 from primitives.lowering.weights import has_weight
 from primitives.ops.state import CHANNELS, COUNT, ENTRIES, KEYS
 
-BLOCKS_OWN = "it is the block's own channels, which all layers share"
+DIVIDED = "they are divided, as heads side by side are, and all layers share them"
 
 
 class End(NamedTuple):
@@ -27,13 +27,14 @@ class End(NamedTuple):
     Attributes:
         node: the position of the node that sums.
         dims: the dims that end there.
-        kind: "rows" of the node's weight, or "zeros": terms that must be 0 where a unit is masked.
+        kind: "rows" of the node's weight; "zeros": terms that must be 0 where a unit is masked; or
+            "units": those that a mean, product, maximum or minimum is of.
         read: the input of the node whose terms these are, and another one for a product.
     """
 
     node: int
     dims: Axis
-    kind: Literal["rows", "zeros"]
+    kind: Literal["rows", "zeros", "units"]
     read: tuple[int, ...]
 
 
@@ -58,6 +59,12 @@ class Layout:
     ends: tuple[End, ...]
     kept: dict[int, str]
 
+    @property
+    def channels(self) -> int:
+        """The dim of the block's own channels, which all layers share; -1 where these are a product
+        of dims."""
+        return self.features[0][0] if len(self.features[0]) == 1 else -1
+
     def size(self, axis: Axis) -> int:
         """Scalars on an axis."""
         made = 1
@@ -76,8 +83,9 @@ def layout(graph: Graph, d_model: int, rotary: bool = False) -> Layout:
     for position in rotated_states(graph.nodes) if rotary else ():
         dims.keep(found.features[position], "rotary positions turn it in pairs")
     dims.join(found.features[-1], found.features[0])
-    dims.keep(found.features[0], BLOCKS_OWN)
     leaves = dims.leaves
+    if len(leaves(found.features[0])) > 1:
+        dims.keep(found.features[0], DIVIDED)
     features = tuple(leaves(axis) for axis in found.features)
     branches = tuple(leaves(axis) for axis in found.branches)
     weights = {at: tuple(leaves(axis) for axis in axes) for at, axes in found.weights.items()}
@@ -91,14 +99,20 @@ def layout(graph: Graph, d_model: int, rotary: bool = False) -> Layout:
 _ELEMENTWISE = frozenset({
     "ABS ROOT", "SQUARE", "EXP", "LOG", "C MUL", "ABS", "RECIP", "SIGN", "COS", "SIN", "TANH",
     "SIGMOID", "MAX", "MIN", "MASK", "CUM PROD", "CUM SUM", "STOP_GRAD", "STEP", "NOISE", "UNIFORM",
-    "REMEMBER",
+    "REMEMBER", "CONSISTENCY",
 })  # fmt: skip
 """Ops that treat every unit of a feature axis by itself."""
+_ONLY_PASSED = frozenset({"HASH", "TASK", "PLACE", "STEPS", "REINFORCE", "BASELINE"})
+"""Ops that compute nothing from their first input: they ask which positions it has, or give it."""
 _JOINING = frozenset({"ADD", "DIFFERENCE", "DIVIDE", "MULTIPLY"})
 _PER_CHANNEL = frozenset({"SCALE", "SHIFT", "DCONV 3X1", "DCONV 7X1", "DCONV 15X1", "DCONV 31X1"})
 _MAPS = frozenset({
     "CONV 1X1", "CONV 3X1", "CONV 7X1", "CONV 15X1", "CONV 31X1", "SCORE", "FROZEN",
 })  # fmt: skip
+_REDUCTIONS: dict[str, Literal["zeros", "units"]] = {
+    "RED SUM": "zeros", "RED MEAN": "units", "RED MAX": "units", "RED MIN": "units",
+    "RED PROD": "units",
+}  # fmt: skip
 
 
 class _Finder:
@@ -125,9 +139,9 @@ class _Finder:
             made = self.product(position, node)
         elif node.op in (CONCAT, DISPATCH, COMBINE):
             made = self.moved(position, node)
-        elif node.op == "RED SUM":
+        elif node.op in _REDUCTIONS:
             if axis := self.features[node.inputs[0]]:
-                self.ends.append(End(position, axis, "zeros", node.inputs))
+                self.ends.append(End(position, axis, _REDUCTIONS[node.op], node.inputs))
             made = ()
         else:
             made = self.other(position, node)
@@ -207,7 +221,8 @@ class _Finder:
 
     def other(self, position: int, node: Node) -> Axis:
         """An op that may look at all units of its inputs' features at once."""
-        for child in node.inputs:
+        read = node.inputs[node.op in _ONLY_PASSED :]
+        for child in read:
             self.dims.keep(self.features[child], f"{node.op} ({node.name}) reads all of it at once")
         row_reads = self.nodes[node.inputs[0]]
         if has_weight(node):
@@ -218,7 +233,7 @@ class _Finder:
             self.weights[position] = (*self.branches_of_weight(position, node), *own)
         if node.type.axis in (KEYS, ENTRIES):
             return ()
-        same = self.features[node.inputs[0]]
+        same = self.features[node.inputs[0]] if read else ()
         size = feature_size(node.type, self.d_model, 0)
         if node.type.axis in (CHANNELS, COUNT) and self.dims.size(same) == size:
             return same

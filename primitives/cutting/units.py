@@ -1,9 +1,10 @@
 """What can be cut out of a block, and why the rest cannot.
 
 A group is a mask's worth of units: the heads of a branched call, the hidden units between two
-products, the experts of a routed call, or one addend, such as attention in a residual block. Masked
-means that the weights which the group names are scaled by 0; cut means that those units are gone.
-Both give the same block.
+products, the experts of a routed call, the block's own channels, or one addend, such as attention
+in a residual block. Masked means that the weights which the group names are scaled by 0, and that
+the nodes which it names are told of it; cut means that those units are gone. Both give the same
+block.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from itertools import chain
 from typing import Literal, NamedTuple
 
 from primitives.cutting.layout import End, Layout, layout
+from primitives.cutting.marking import Marked, marked
 from primitives.cutting.vanishing import Scaled, made_dims, vanishing_states, vanishing_units
 from primitives.graph.build import COMBINE, CONCAT, DISPATCH, Graph, Node
 from primitives.ops.state import ENTRIES, KEYS
 
-Kind = Literal["heads", "hidden", "experts", "addend"]
+Kind = Literal["heads", "hidden", "experts", "addend", "channels"]
 
 
 class Place(NamedTuple):
@@ -40,6 +42,7 @@ class Group:
         places: what is scaled by their mask.
         dim: the dim of the layout; -1 for an addend.
         addend: the position of the ADD and of its addend; () otherwise.
+        told: nodes that have to be told which units are there (see `marking`).
     """
 
     kind: Kind
@@ -48,12 +51,13 @@ class Group:
     places: tuple[Place, ...]
     dim: int = -1
     addend: tuple[int, ...] = ()
+    told: tuple[int, ...] = ()
 
 
 class Whole(NamedTuple):
     """What cannot be cut: `kind` and `name` as in a group, and why."""
 
-    kind: Kind | Literal["channels"]
+    kind: Kind
     name: str
     count: int  # type: ignore[assignment]  # nobody counts its fields
     reason: str
@@ -67,10 +71,11 @@ class Cuttable:
         graph: the block's.
         d_model: the width.
         layout: its dims.
-        groups: what can be cut.
+        groups: what can be cut; the last one is that of the block's own channels if they can.
         whole: what cannot, with the reason.
         live: for each node the sets of addends, by their group, of which one has to be there whole
             for the node to be read: {()} for one that is always read.
+        marked: the graph that runs masked.
     """
 
     graph: Graph
@@ -79,17 +84,27 @@ class Cuttable:
     groups: tuple[Group, ...]
     whole: tuple[Whole, ...]
     live: tuple[frozenset[frozenset[int]], ...]
+    marked: Marked
+
+    @property
+    def channels(self) -> Group | None:
+        """The group of the block's own channels, which is that of all layers."""
+        last = self.groups[-1] if self.groups else None
+        return last if last is not None and last.kind == "channels" else None
 
 
 MOST_WAYS = 6
 """Sets of addends that may keep a node read; more make their expected cost slow to compute."""
 
 
-def cuttable(graph: Graph, d_model: int, rotary: bool = False) -> Cuttable:
-    """What can be cut out of the graph's block at this width; see `layout` for `rotary`."""
+def cuttable(
+    graph: Graph, d_model: int, rotary: bool = False, whole_channels: str = ""
+) -> Cuttable:
+    """What can be cut out of the graph's block at this width; see `layout` for `rotary`. Where
+    `whole_channels` is a reason, the block's own channels stay."""
     found = layout(graph, d_model, rotary)
     nodes = graph.nodes
-    groups, whole = list[Group](), list[Whole]()
+    groups, channels, whole = list[Group](), list[Group](), list[Whole]()
     ends: dict[int, list[End]] = {}
     for end in found.ends:
         for dim in end.dims:
@@ -97,9 +112,12 @@ def cuttable(graph: Graph, d_model: int, rotary: bool = False) -> Cuttable:
     for dim, size in found.sizes.items():
         kind, name = _described(nodes, found, dim)
         made = _dim_group(nodes, found, dim, ends.get(dim, ()))
-        if not isinstance(made, str) and kind != "channels":
-            groups.append(Group(kind, name, size, made, dim))
-        elif isinstance(made, str) and size > 1 and name:
+        if kind == "channels" and whole_channels:
+            made = whole_channels
+        if not isinstance(made, str):
+            to = channels if kind == "channels" else groups
+            to.append(Group(kind, name, size, made.places, dim, told=made.told))
+        elif size > 1 and name:
             whole.append(Whole(kind, name, size, made))
     addends = _addends(nodes)
     live = _live(nodes, [*groups, *addends])
@@ -107,14 +125,24 @@ def cuttable(graph: Graph, d_model: int, rotary: bool = False) -> Cuttable:
         last = addends.pop()
         whole.append(Whole("addend", last.name, 1, "too many ways lead around it"))
         live = _live(nodes, [*groups, *addends])
-    return Cuttable(graph, d_model, found, (*groups, *addends), tuple(whole), live)
+    every = (*groups, *addends, *channels)
+    return Cuttable(graph, d_model, found, every, tuple(whole), live, _marked(graph, found, every))
 
 
-def _described(
-    nodes: Sequence[Node], found: Layout, dim: int
-) -> tuple[Kind | Literal["channels"], str]:
+def _marked(graph: Graph, found: Layout, groups: Sequence[Group]) -> Marked:
+    """The graph in which nodes are told of the groups' masks."""
+    told: dict[int, dict[int, int]] = {}
+    for number, group in enumerate(groups):
+        for node in group.told:
+            told.setdefault(node, {})[group.dim] = number
+    return marked(graph, told, found.features, found.sizes)
+
+
+def _described(nodes: Sequence[Node], found: Layout, dim: int) -> tuple[Kind, str]:
     """What the units of a dim are, and where the program makes them; no name where they are none
     that anybody would cut, such as the taps of a convolution."""
+    if dim == found.channels:
+        return "channels", nodes[0].name
     for position, node in enumerate(nodes):
         if node.op == DISPATCH and found.branches[position][-1] == dim:
             combined = (
@@ -129,29 +157,42 @@ def _described(
     return "hidden", ""
 
 
+class _Masked(NamedTuple):
+    """What a mask of a dim scales, and which nodes are told of it; see `Group`."""
+
+    places: tuple[Place, ...]
+    told: tuple[int, ...]
+
+
 def _dim_group(
     nodes: Sequence[Node], found: Layout, dim: int, ends: Sequence[End]
-) -> tuple[Place, ...] | str:
-    """What a mask of this dim scales, or why no unit of it can be cut."""
+) -> _Masked | str:
+    """What masks units of this dim, or why none of them can be cut. The block's own channels may
+    end in no weight: the model's last norm and projection read them, too."""
+    own = dim == found.channels
     if reason := found.kept.get(dim):
         return reason
-    if not ends or found.sizes[dim] < 2:
+    if found.sizes[dim] < 2 or not (ends or own):
         return "nothing sums over it"
-    places: set[Place] = set()
+    places, told = set[Place](), set[int]()
     units: list[Scaled | None] | None = None
     for end in ends:
         if end.kind == "rows":
             places |= {Place(end.node, axis) for axis in _row_axes(nodes, found, end.node, dim)}
             continue
         units = units or vanishing_units(nodes, found, dim)
-        scaled = next((each for child in end.read if (each := units[child]) is not None), None)
-        if scaled is None:
-            node = nodes[end.node]
+        made = (units[child] for child in end.read) if end.kind == "zeros" else ()
+        scaled = next((each for each in made if each is not None), None)
+        node = nodes[end.node]
+        if scaled is None and node.op == COMBINE:
             return f"no weight alone makes a unit of it 0 where {node.op} ({node.name}) sums"
-        places |= {
-            Place(node, axis) for node in scaled for axis in _made_axes(nodes, found, node, dim)
-        }
-    return tuple(sorted(places))
+        if scaled is None:
+            told.add(end.node)
+            continue
+        places |= {Place(at, axis) for at in scaled for axis in _made_axes(nodes, found, at, dim)}
+    if not places and not own:
+        return f"no weight alone makes a unit of it 0 or reads it ({nodes[ends[0].node].name})"
+    return _Masked(tuple(sorted(places)), tuple(sorted(told)))
 
 
 def _row_axes(nodes: Sequence[Node], found: Layout, node: int, dim: int) -> list[int]:

@@ -16,7 +16,7 @@ from keras import ops
 
 from primitives import DNA, Graph, build, parse
 from primitives.cutting.cut import cut
-from primitives.cutting.masking import masked
+from primitives.cutting.masking import masked, scaled
 from primitives.cutting.terms import expected, flops_terms, parameter_terms
 from primitives.cutting.units import Cuttable, cuttable
 from primitives.graph.build import DISPATCH
@@ -76,18 +76,25 @@ class Both:
         self.values = [v.astype(dtype) for v in random_weights(found.graph, WIDTH, rng)]
         self.x = rng.standard_normal((BATCH, LENGTH, WIDTH)).astype(dtype)
         self.tokens = rng.integers(0, VOCABULARY, (BATCH, LENGTH), "int32")
-        self.scaled = masked(found, self.values, [m.astype(dtype) for m in self.masks])
+        masks = [mask.astype(dtype) for mask in self.masks]
+        self.scaled = scaled(found, self.values, masks, np)
+        self.masked = masked(found, self.values, masks, np)
         self.cut = cut(found, self.masks)
+        self.channels = self.masks[-1] if found.channels else np.ones(WIDTH, np.bool_)
 
-    def run(self, graph: Graph, values: object, nudge: float = 0.0) -> npt.NDArray[np.float64]:
-        x = ops.convert_to_tensor(self.x * (1 + nudge))
+    def run(
+        self, graph: Graph, values: object, nudge: float = 0.0, part: object = slice(None)
+    ) -> npt.NDArray[np.float64]:
+        x = ops.convert_to_tensor(self.x[..., part] * (1 + nudge))
         weights = [ops.convert_to_tensor(value) for value in values]  # type: ignore[attr-defined]
         block = block_function(graph, WIDTH, self.options)
         return np.array(block(x, weights, Run(tokens=self.tokens)))
 
     def outputs(self, nudge: float = 0.0) -> tuple[npt.NDArray[np.float64], ...]:
-        smaller = self.run(self.cut.graph, self.cut.weights(self.scaled))
-        return self.run(self.found.graph, self.scaled, nudge), smaller
+        """The channels that stay of what the masked block gives, and what the smaller one does."""
+        smaller = self.run(self.cut.graph, self.cut.weights(self.scaled), part=self.channels)
+        whole = self.run(self.found.marked.graph, self.masked, nudge)
+        return whole[..., self.channels], smaller
 
 
 def counted(both: Both) -> int:
@@ -109,11 +116,12 @@ def test_masked_seed_programs_equal_sliced_ones(name: str) -> None:
     both = Both(found, "float32", seed=len(name))
     masked_block, sliced = both.outputs()
     np.testing.assert_allclose(sliced, masked_block, rtol=1e-5, atol=1e-5)
-    whole = both.run(found.graph, both.values)
+    whole = both.run(found.graph, both.values)[..., both.channels]
     assert np.abs(whole - sliced).max() > 1e-3, "the masks did nothing"
     kinds = {group.kind for group in found.groups}
     routed = any(node.op == DISPATCH for node in found.graph.nodes)
     assert {"hidden", "addend"} <= kinds
+    assert ("channels" in kinds) == (name not in HEADS_IN_STREAM)
     assert ("heads" in kinds) == (name not in HEADS_IN_STREAM)
     assert ("experts" in kinds) == (routed and name not in WITHOUT_EXPERTS)
     assert counted(both) == pytest.approx(expected_of(both)[0])
@@ -144,7 +152,7 @@ def test_masked_random_programs_equal_sliced_ones(family: str, count: int, seed:
             assert work == pytest.approx(flops)
         with np.errstate(all="ignore"):
             masked_block, sliced = both.outputs()
-            nearby = both.run(found.graph, both.scaled, 1e-13)
+            nearby = both.outputs(1e-13)[0]
             size = max(1.0, float(np.abs(masked_block).max()))
             steady = np.abs(masked_block - nearby).max() <= 1e-9 * size
         if not (np.isfinite(masked_block).all() and steady):
@@ -152,8 +160,10 @@ def test_masked_random_programs_equal_sliced_ones(family: str, count: int, seed:
         np.testing.assert_allclose(sliced, masked_block, rtol=1e-6, atol=1e-6 * size)
         seen["equal"] += 1
         seen.update({group.kind for group in found.groups})
+        seen["told"] += any(group.told for group in found.groups)
     assert seen["equal"] > 0.4 * count, seen
     assert min(seen["hidden"], seen["addend"]) > 0.1 * count, seen
+    assert seen["channels"] > 0.3 * count and seen["told"], seen
     assert seen["heads"] and (family == "dense" or seen["experts"]), seen
 
 
@@ -190,27 +200,58 @@ main(x, y):
 def test_what_cannot_be_cut_says_why() -> None:
     found = found_in(
         parse("""
-dims d0=8 d1=16
-constants c0=0.0
+dims d0=8
+constants c0=0.1
+counts n0=4
 
 main(x, y):
-  wide = CONV 1X1(x) dim=d1
-  mean = RED MEAN(wide)
-  centred = DIFFERENCE(wide, mean)
-  narrow = CONV 1X1(centred) dim=d0
+  scores = SCORE(x) count=n0
+  small = Z_LOSS(scores) constant=c0
+  narrow = CONV 1X1(small) dim=d0
   powers = EXP(narrow)
   out = ADD(x, powers)
 """)
     )
-    assert found.groups == ()
+    assert [group.kind for group in found.groups] == ["channels"]
     told = {(each.kind, each.name): each.reason for each in found.whole}
-    assert told["hidden", "main.wide"] == "RED MEAN (main.mean) reads all of it at once"
-    assert "all layers share" in told["channels", "x"]
+    assert told["hidden", "main.scores"] == "SCORE (main.scores) makes scores of it"
+    heads = found_in(load_seed("campaign_dense", WIDTH))
+    (reason,) = (each.reason for each in heads.whole if each.kind == "channels")
+    assert reason.startswith("they are divided, as heads") and not heads.channels
+
+
+def test_a_norm_is_over_the_kept_channels() -> None:
+    """Against means and variances by hand, of a block that is nothing but a layer norm; its masked
+    graph has the whole block's weights beside the marks."""
+    found = found_in(
+        parse("""
+dims d0=8
+constants c0=0.0 c1=1e-06
+
+main(x, y):
+  mean = RED MEAN(x)
+  centred = DIFFERENCE(x, mean)
+  squares = SQUARE(centred)
+  variance = RED MEAN(squares)
+  floored = MAX(variance) constant=c1
+  deviation = ABS ROOT(floored)
+  out = DIVIDE(centred, deviation)
+""")
+    )
+    stays, x = np.arange(WIDTH) % 3 > 0, np.random.default_rng(0).standard_normal((2, 3, WIDTH))
+    weights = masked(found, [], [np.where(stays, 0.7, 0.0)], np)
+    block = block_function(found.marked.graph, WIDTH, OPTIONS)
+    made = np.array(block(ops.convert_to_tensor(x), [ops.convert_to_tensor(w) for w in weights]))
+    kept = x[..., stays]
+    expected_norm = (kept - kept.mean(-1, keepdims=True)) / kept.std(-1, keepdims=True)
+    np.testing.assert_allclose(made[..., stays], expected_norm, rtol=1e-6)
+    nothing = masked(found, [], [np.zeros(WIDTH)], np)  # a draw may leave no channel
+    assert all(np.isfinite(each).all() for each in nothing)
 
 
 def test_a_block_without_addends_is_its_input() -> None:
     found = found_in(load_seed("transformer", WIDTH))
-    kept = [np.full(group.count, not group.addend) for group in found.groups]
+    kept = [np.full(group.count, group.kind != "addend") for group in found.groups]
     assert [node.op for node in cut(found, kept).graph.nodes] == ["INPUT"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -12,13 +13,13 @@ from keras import ops
 from primitives import Graph, build
 from primitives.lowering.cost import layers_cost
 from primitives.programs.seeds import load_seed
-from workers.model.ends import embedding_and_head
-from workers.model.model import layers_of, logits
+from workers.model.ends import embedding_and_head, head
+from workers.model.model import layers_of, logits, through
 from workers.model.shape import initial_model, shape_of
 from workers.pruning import gates
 from workers.pruning.distillation import chosen_layers, layer_loss, prediction_loss
 from workers.pruning.failure import TooMuch
-from workers.pruning.plan import Array, Masks, Plan, plan, smaller
+from workers.pruning.plan import Array, Masks, Plan, plan, smaller, spread
 from workers.pruning.pruning import Progress, Settings, prune
 from workers.pruning.rounding import magnitudes, rounded, usages
 from workers.pruning.student import Model, gated, score
@@ -34,6 +35,7 @@ TASK = Task(
     training=TrainingSpec(batch_size=4, eval_batches=2),
 )
 ROWS = 256
+Pair = tuple[np.ndarray, np.ndarray]
 
 
 @cache
@@ -53,13 +55,37 @@ def made(name: str) -> tuple[Plan, tuple[Array, ...]]:
 def masks_of(found: Plan, seed: int) -> Masks:
     rng = np.random.default_rng(seed)
     kept = found.all_kept()
-    for layer, own in enumerate(kept):
-        for group, mask in zip(found.layers[layer].groups, own[:-1], strict=True):
+    for layer, own in zip(found.layers, kept, strict=False):
+        for group, mask in zip(layer.groups, own[:-1], strict=False):
             mask[:] = rng.random(group.count) < (0.7 if group.addend else 0.5)
             if group.dim >= 0:
                 mask[rng.integers(group.count)] = 1
     kept[1][-1][:] = 0  # the middle layer goes as a whole
+    for mask in kept[-1]:
+        mask[:] = rng.permutation(np.arange(len(mask)) % 8 < 5)
     return kept
+
+
+def masked_and_sliced(found: Plan, task: Task, values: tuple[Array, ...], kept: Masks) -> Pair:
+    """Logits of the masked model, and of the smaller one."""
+    seed, outer = tf.zeros(2, tf.int32), embedding_and_head(task.model)
+    tokens = np.random.default_rng(1).integers(0, 256, (2, 12))
+
+    def tensors(values: Sequence[Array]) -> list[tf.Tensor]:
+        return [tf.constant(np.asarray(value, np.float32)) for value in values]
+
+    embedding, *positions, scale, shift = tensors(found.masked(values, kept, np))[: found.outer]
+    layers = gated(found, task)
+    x = outer.embed(tokens, embedding, *positions)
+    weights = tensors(found.masked(values, kept, np))
+    x, _ = through(layers, weights, x, tokens, False, seed)
+    for mask in kept[-1]:
+        x = spread(x, tf.constant(mask), ops)
+    whole = head(x, embedding, scale, shift)
+    shape = smaller(found, kept)
+    left = tensors(shape.weights(found, found.scaled(values, kept, np)))
+    sliced = logits(layers_of(shape.graphs, task), left, tokens, False, seed, outer)[0]
+    return np.asarray(whole), np.asarray(sliced)
 
 
 @pytest.mark.parametrize("log_alpha", [-3.0, -0.5, 0.0, 1.5])
@@ -75,25 +101,39 @@ def test_the_chance_of_a_gate_is_what_draws_say(log_alpha: float) -> None:
 
 @pytest.mark.parametrize("name", ["transformer", "primer", "switch", "mixture_of_depths"])
 def test_a_masked_model_equals_the_sliced_one(name: str) -> None:
-    """Whole layers too; `mixture_of_depths` has other blocks in between."""
+    """Whole layers too; `mixture_of_depths` has other blocks in between. Masks that are neither 0
+    nor 1 go into the weights."""
     found, values = made(name)
     kept = masks_of(found, seed=4)
-    scaled = found.masked(values, kept, np.reshape)
-    layers = gated(layers_of([layer.graph for layer in found.layers], TASK))
-    tokens = np.random.default_rng(1).integers(0, 256, (2, 12))
-    seed = tf.zeros(2, tf.int32)
-    whole = np.asarray(logits(layers, [tf.constant(v) for v in scaled], tokens, False, seed)[0])
     shape = smaller(found, kept)
-    assert 1 not in shape.layers
-    plain, at = list(scaled[:4]), 4
+    assert 1 not in shape.layers and shape.channels.sum() == 10
+    cost = layers_cost(shape.graphs, 10, ROWS, lowering_options(TASK)).parameters
+    assert cost - (ROWS + 12 + 2) * 10 == found.cost("parameters", kept, np.sum)
+    soft = [[each * np.float32(0.6) for each in own] for own in kept]
+    for own in soft[:-1]:
+        own[-1] = np.sign(own[-1])  # a smaller model has a layer or has it not
+    for masks in (kept, soft):
+        whole, sliced = masked_and_sliced(found, TASK, values, masks)
+        np.testing.assert_allclose(sliced, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_flops_are_those_of_the_smaller_model() -> None:
+    """Its output projection is smaller, too."""
+    found, _ = made("transformer")
+    kept = masks_of(found, seed=4)
+    cost = layers_cost(smaller(found, kept).graphs, 10, ROWS, lowering_options(TASK))
+    assert cost.flops_per_token == pytest.approx(found.cost("flops", kept, np.sum))
+
+
+@pytest.mark.parametrize("name, word", [("transformer", "sinusoidal"), ("campaign_dense", "heads")])
+def test_channels_that_cannot_be_cut_say_why(name: str, word: str) -> None:
+    graph = build(load_seed(name, 16))
+    assert isinstance(graph, Graph)
+    model = TASK.model.model_copy(update={"positions": "sinusoidal"} if "sin" in word else {})
+    found = plan(graph, TASK.model_copy(update={"model": model}), ROWS)
+    assert not found.channels and found.sizes[-1] == []
     for layer in found.layers:
-        count = len(layer.layout.weights)
-        plain, at = plain + scaled[at : at + count], at + count + 1
-    left = [tf.constant(v) for v in shape.weights(found, plain)]
-    sliced = logits(layers_of(shape.graphs, TASK), left, tokens, False, seed)[0]
-    np.testing.assert_allclose(sliced, whole, rtol=1e-5, atol=1e-5)
-    cost = layers_cost(shape.graphs, 16, ROWS, lowering_options(TASK)).parameters
-    assert cost - (ROWS + 12 + 2) * 16 == found.inside("parameters", kept, np.sum)
+        assert any(each.kind == "channels" and word in each.reason for each in layer.whole)
 
 
 def test_rotary_positions_keep_what_they_turn() -> None:
@@ -108,20 +148,10 @@ def test_rotary_positions_keep_what_they_turn() -> None:
     assert ("hidden", "self_attention.query") not in kinds and ("heads", "main.heads") in kinds
     shape = shape_of([layer.graph for layer in found.layers], task.model, ROWS)
     values, kept = initial_model(shape, 0), found.all_kept()
-    for own in kept:
+    for own in kept[:-1]:
         own[1][1:5] = 0
-    scaled = found.masked(values, kept, np.reshape)
-    outer, seed = embedding_and_head(task.model), tf.zeros(2, tf.int32)
-    tokens = np.random.default_rng(1).integers(0, 256, (2, 12))
-    gates_on = gated(layers_of([layer.graph for layer in found.layers], task))
-    weights = [tf.constant(v) for v in scaled]
-    whole = logits(gates_on, weights, tokens, False, seed, outer)[0]
-    small, plain, at = smaller(found, kept), list(scaled[:3]), 3
-    for layer in found.layers:
-        count = len(layer.layout.weights)
-        plain, at = plain + scaled[at : at + count], at + count + 1
-    left = [tf.constant(v) for v in small.weights(found, plain)]
-    sliced = logits(layers_of(small.graphs, task), left, tokens, False, seed, outer)[0]
+    kept[-1][0][1:5] = 0
+    whole, sliced = masked_and_sliced(found, task, tuple(values), kept)
     np.testing.assert_allclose(sliced, whole, rtol=1e-5, atol=1e-5)
 
 
@@ -130,7 +160,7 @@ def test_rounding_reaches_the_target_and_takes_no_more_than_it_needs(target: Tar
     found, values = made("transformer")
     scores = magnitudes(found, values)
     kept = rounded(found, scores, target.measure, target.most(found))
-    cost = found.inside(target.measure, kept, np.sum)
+    cost = found.cost(target.measure, kept, np.sum)
     assert cost <= target.most(found)
     gone = [
         (scores[a][b][c], (a, b, c))
@@ -140,7 +170,7 @@ def test_rounding_reaches_the_target_and_takes_no_more_than_it_needs(target: Tar
     ]
     a, b, c = max(gone)[1]
     kept[a][b][c] = 1
-    assert found.inside(target.measure, kept, np.sum) > target.most(found)
+    assert found.cost(target.measure, kept, np.sum) > target.most(found)
 
 
 def test_the_least_used_experts_go_first() -> None:
@@ -151,15 +181,15 @@ def test_the_least_used_experts_go_first() -> None:
     _, loads = score(model, TASK, windows)
     scores = usages(found, values, loads)
     at = [group.kind for group in found.layers[0].groups].index("experts")
-    for own, (load, *_) in zip(scores, loads, strict=True):
+    for own, (load, *_) in zip(scores[:-1], loads, strict=True):
         assert load.sum() > 0 and len(set(load.tolist())) > 1
         np.testing.assert_allclose(own[at], load / load.sum(), rtol=1e-6)
     kept = rounded(found, scores, "parameters", Target("parameters", 0.4).most(found))
-    for own, layer in zip(kept, found.layers, strict=True):
+    for own, layer in zip(kept[:-1], found.layers, strict=True):
         for group, mask in zip(layer.groups, own, strict=False):
             assert group.kind == "experts" or mask.all(), "experts are enough"
-    gone = [scores[n][at][~own[at].astype(bool)] for n, own in enumerate(kept)]
-    left = [scores[n][at][own[at].astype(bool)] for n, own in enumerate(kept)]
+    gone = [scores[n][at][~own[at].astype(bool)] for n, own in enumerate(kept[:-1])]
+    left = [scores[n][at][own[at].astype(bool)] for n, own in enumerate(kept[:-1])]
     assert max(map(float, np.concatenate(gone))) <= min(
         float(np.sort(each)[0]) for each in left if len(each) > 1
     )

@@ -279,11 +279,14 @@ def _whole_card(
     cut: Sequence[Graph] | None,
 ) -> dict[str, Any]:  # fmt: skip
     """What the caller knows, and all that follows from program and task."""
+    from workers.model.shape import width_of
+
     cost = task_cost(graph, task, vocabulary)
     if cut is not None:
         learned = POSITIONS[task.model.positions].bounded
         options = lowering_options(task)
-        cost = layers_cost(cut, task.model.d_model, vocabulary, options, learned)
+        width = width_of(cut, task.model.d_model)
+        cost = layers_cost(cut, width, vocabulary, options, learned)
     return {
         **card,
         "hash": graph.hash,

@@ -34,6 +34,7 @@ from primitives.ops.state import CHANNELS, ENTRIES, KEYS, UNITS_PER_WIDTH, State
 from primitives.ops.table import PRIMITIVES
 from primitives.programs.seeds import other_graph
 from workers.export.code import LINE, functions, plain, template
+from workers.model.shape import width_of
 from workers.spec.fit import lowering_options
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.task import Task
@@ -108,9 +109,9 @@ def blocks_of(graph: Graph, task: Task, block: str, other: str) -> list[Block]:
 def cut_blocks(graph: Graph, cut: Sequence[Graph], task: Task, block: str) -> list[Block]:
     """The layers of a model that was cut, each graph once; `graph` is the whole program's."""
     steps = OBJECTIVES[task.training.objective].continues and not why_not_stepwise(graph, task)
-    distinct = {each.hash: each for each in cut}
+    distinct, width = {each.hash: each for each in cut}, task.model.d_model
     return [
-        replace(_block(f"{block}{number}", each, task, steps), width=task.model.d_model)
+        replace(_block(f"{block}{number}", each, task, steps), width=width_of(cut, width))
         for number, each in enumerate(distinct.values(), 1)
     ]
 

@@ -120,7 +120,7 @@ def module_source(
         blocks=_cut_blocks(blocks, cut) if cut else _made_blocks(graph.every, called, shared),
         each=_each(shared),
         vocabulary=vocabulary,
-        d_model=task.model.d_model,
+        d_model=blocks[0].width or task.model.d_model,
         layers=task.model.layers,
         sequence_length=task.model.sequence_length,
         program=_programs(dna, task),

@@ -9,6 +9,7 @@ import numpy as np
 
 from primitives.graph.build import Graph
 from primitives.lowering.cost import program_layers
+from primitives.lowering.dispatch import feature_size
 from primitives.lowering.layer import Array, initial_weights
 from primitives.lowering.weights import WeightSpec, weight_specs
 from primitives.programs.seeds import other_graph
@@ -20,16 +21,18 @@ from workers.spec.task import ModelSpec, Task
 @dataclass(frozen=True, slots=True)
 class ModelShape:
     """Names and shapes of a model's weights, in order; `blocks` holds those of each layer, none for
-    a layer that has those of an earlier one."""
+    a layer that has those of an earlier one. `width` is how many channels there are between them:
+    d_model, or what is left of it."""
 
     spec: ModelSpec
+    width: int
     vocabulary: int
     blocks: tuple[tuple[WeightSpec, ...], ...]
 
     @property
     def outer(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the weights around the blocks, by name."""
-        width = self.spec.d_model
+        width = self.width
         made: dict[str, tuple[int, ...]] = {"embedding": (self.vocabulary, width)}
         if POSITIONS[self.spec.positions].bounded:
             made["positions"] = (self.spec.sequence_length, width)
@@ -61,7 +64,12 @@ def shape_of(graphs: Sequence[Graph], spec: ModelSpec, vocabulary: int) -> Model
         weight_specs(graph, spec.d_model) if owner == layer else ()
         for layer, (graph, owner) in enumerate(zip(graphs, owners, strict=True))
     )
-    return ModelShape(spec, vocabulary, tuple(own))
+    return ModelShape(spec, width_of(graphs, spec.d_model), vocabulary, tuple(own))
+
+
+def width_of(graphs: Sequence[Graph], d_model: int) -> int:
+    """The channels that blocks read and give: d_model, or of smaller graphs those that are left."""
+    return feature_size(graphs[0].nodes[0].type, d_model, 0)
 
 
 def weight_owners(graphs: Sequence[Graph], spec: ModelSpec) -> tuple[int, ...]:
@@ -90,7 +98,7 @@ def embedding_rows(task: Task, vocabulary: int) -> int:
 def initial_model(shape: ModelShape, seed: int) -> list[Array]:
     """Start values of every weight, in order, the same on every machine and backend."""
     rng = np.random.default_rng(seed)
-    width = shape.spec.d_model
+    width = shape.width
     scale = np.float32(width**-0.5)
     *tables, _, _ = shape.outer.values()
     return [

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from primitives.cutting.units import Cuttable
+from workers.pruning.plan import shared
 from workers.pruning.pruning import Pruned, Settings
 from workers.pruning.speed import BATCHES
 from workers.pruning.table import Row
@@ -13,11 +15,12 @@ from workers.pruning.table import Row
 
 def about(pruned: Pruned, settings: Settings) -> dict[str, Any]:
     """The card's entry `pruned`."""
-    layers = []
-    for number, (layer, own) in enumerate(zip(pruned.plan.layers, pruned.kept, strict=True)):
+    layers, channels = [], pruned.shape.channels
+    for number, (layer, own) in enumerate(_layers(pruned)):
         groups = [
             {"kind": group.kind, "name": group.name, "kept": int(mask.sum()), "of": group.count}
             for group, mask in zip(layer.groups, own[:-1], strict=True)
+            if not shared(group)
         ]
         layers.append({"layer": number, "kept": number in pruned.shape.layers, "groups": groups})
     whole = {tuple(each) for layer in pruned.plan.layers for each in layer.whole}
@@ -28,6 +31,7 @@ def about(pruned: Pruned, settings: Settings) -> dict[str, Any]:
         "steps": settings.steps,
         "distillation": asdict(settings.distillation),
         "layers": layers,
+        "channels": {"kept": int(channels.sum()), "of": len(channels)},
         "not_cut": [dict(zip(fields, each, strict=True)) for each in sorted(whole)],
         "table": records(pruned.rows),
         "said": said(pruned, settings),
@@ -38,15 +42,24 @@ def said(pruned: Pruned, settings: Settings) -> str:
     """What went, in a sentence."""
     total, left = len(pruned.plan.layers), len(pruned.shape.layers)
     counts: dict[str, list[int]] = {}
-    for number, (layer, own) in enumerate(zip(pruned.plan.layers, pruned.kept, strict=True)):
+    for number, (layer, own) in enumerate(_layers(pruned)):
         for group, mask in zip(layer.groups, own[:-1], strict=True):
+            if shared(group):
+                continue
             found = counts.setdefault(group.kind, [0, 0])
             found[0] += int(mask.sum()) if number in pruned.shape.layers else 0
             found[1] += group.count
     units = ", ".join(f"{kept} of {count} {kind}" for kind, (kept, count) in counts.items())
     words = {"parameters": "of the blocks' parameters", "flops": "of the FLOPs"}
     gone = f"{pruned.share_gone:.1%} {words[settings.target.measure]} went"
-    return f"{gone}; {left} of {total} layers are left, and in all layers {units}"
+    channels = pruned.shape.channels
+    width = f", {channels.sum()} of {len(channels)} channels" if pruned.plan.channels else ""
+    return f"{gone}; {left} of {total} layers are left{width}, and in all layers {units}"
+
+
+def _layers(pruned: Pruned) -> list[tuple[Cuttable, list[Any]]]:
+    """Each layer with its masks."""
+    return list(zip(pruned.plan.layers, pruned.plan.of_layers(pruned.kept), strict=True))
 
 
 def records(rows: Sequence[Row]) -> list[dict[str, Any]]:

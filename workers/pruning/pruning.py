@@ -187,9 +187,8 @@ class _Run:
         models = {"whole": self.teacher}
         for way in ways:
             models[way.name] = way.start._replace(values=self._along(way))
-        left = float(self.plan.inside(target.measure, kept, np.sum))
-        whole = target.whole(self.plan)
-        share_gone = 1 - (left + self.plan.outside(target.measure)) / whole
+        left = float(self.plan.cost(target.measure, kept, np.sum))
+        share_gone = 1 - left / target.whole(self.plan)
         rows = self._rows(models, ways)
         return Pruned(self.plan, kept, shape, list(models["pruned"].values), rows, share_gone)
 
@@ -231,14 +230,9 @@ class _Run:
 
     def _cut(self, shape: Shape, values: Sequence[Array], masks: Masks) -> Model:
         """The smaller model with what is left of these weights, which masks scale."""
-        marked = self.plan.masked(values, masks, np.reshape)
-        plain, at = list(marked[: self.plan.outer]), self.plan.outer
-        for layer in self.plan.layers:
-            count = len(layer.layout.weights)
-            plain += marked[at : at + count]
-            at += count + 1  # behind them stands the layer's own mask
-        left = [np.asarray(value, np.float32) for value in shape.weights(self.plan, plain)]
-        return Model.of(shape.graphs, self.task, left)
+        left = shape.weights(self.plan, self.plan.scaled(values, masks, np))
+        small = [np.asarray(value, np.float32) for value in left]
+        return Model.of(shape.graphs, self.task, small, shape.channels)
 
     def _fresh(self, shape: Shape) -> Model:
         """The smaller model with start values."""
@@ -248,7 +242,7 @@ class _Run:
             for number, places in each.tables.items():
                 values[at + number] = places
             at += len(each.sources)
-        return Model.of(shape.graphs, self.task, values)
+        return Model.of(shape.graphs, self.task, values, shape.channels)
 
     def _part(self, name: str, make: Callable[[], Trainer], steps: int, stream: int) -> list[Array]:
         """What a trainer has after so many steps: weights, and gates if it has them."""

@@ -14,21 +14,25 @@ from workers.engines.learner import learner_of
 from workers.engines.passes import Passes, summed
 from workers.model.ends import embedding_and_head
 from workers.model.model import Apply, Auxiliary, Layer, layers_of, outer_count, wrapped
-from workers.pruning.plan import Array
+from workers.pruning.plan import Array, Plan
 from workers.spec.task import Task
 
 
 class Model(NamedTuple):
-    """The graph of each layer, the layers' functions, and the values of all weights of the model
-    in its order."""
+    """The graph of each layer, the layers' functions, the values of all weights of the model in its
+    order, and which of the whole model's channels it has; all where that is None."""
 
     graphs: tuple[Graph, ...]
     layers: tuple[Layer, ...]
     values: Sequence[Array]
+    channels: Array | None = None
 
     @staticmethod
-    def of(graphs: tuple[Graph, ...], task: Task, values: Sequence[Array]) -> Model:
-        return Model(graphs, layers_of(graphs, task), values)
+    def of(
+        graphs: tuple[Graph, ...], task: Task, values: Sequence[Array],
+        channels: Array | None = None,
+    ) -> Model:  # fmt: skip
+        return Model(graphs, layers_of(graphs, task), values, channels)
 
     @property
     def trainable(self) -> list[bool]:
@@ -36,8 +40,9 @@ class Model(NamedTuple):
         return [True] * outer_count(self.layers, self.values) + own
 
 
-def gated(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """The layers with a mask z of the whole layer as their last weight: x + z (block(x) - x)."""
+def gated(plan: Plan, task: Task) -> tuple[Layer, ...]:
+    """The layers of the masked model, each with a mask z of the whole layer as its last weight:
+    x + z (block(x) - x)."""
 
     def with_gate(apply: Apply) -> Apply:
         def masked(x: Any, own: Sequence[Any], tokens: Any, seed: Any) -> tuple[Any, Auxiliary]:
@@ -47,6 +52,7 @@ def gated(layers: Sequence[Layer]) -> tuple[Layer, ...]:
         return masked
 
     gate = WeightSpec("layer_mask", (), "ones", 1)
+    layers = layers_of([layer.marked.graph for layer in plan.layers], task)
     return tuple(
         layer._replace(specs=(*layer.specs, gate), gathered=(*layer.gathered, False))
         for layer in wrapped(layers, with_gate)

@@ -63,7 +63,7 @@ def from_json(rows: Sequence[Mapping[str, Any]]) -> tuple[Row, ...]:
 
 
 def _cost(model: Model, task: Task) -> Cost:
-    rows, width = len(model.values[0]), task.model.d_model
+    rows, width = model.values[0].shape
     learned = POSITIONS[task.model.positions].bounded
     return layers_cost(model.graphs, width, rows, lowering_options(task), learned)
 

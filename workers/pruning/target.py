@@ -30,12 +30,11 @@ class Target:
         """All that there is of the measure."""
         import numpy as np
 
-        kept = plan.inside(self.measure, plan.all_kept(), np.sum)
-        return float(plan.outside(self.measure) + kept)
+        return float(plan.cost(self.measure, plan.all_kept(), np.sum))
 
     def most(self, plan: Plan) -> float:
-        """What the blocks may cost at most."""
-        return (1 - self.share) * self.whole(plan) - plan.outside(self.measure)
+        """What may be left of it."""
+        return (1 - self.share) * self.whole(plan)
 
 
 def speedup(factor: float) -> Target:
@@ -43,9 +42,9 @@ def speedup(factor: float) -> Target:
     return Target("flops", 1 - 1 / factor)
 
 
-def gone(plan: Plan, target: Target, chances: Masks, whole: float, outside: float) -> Any:
+def gone(plan: Plan, target: Target, chances: Masks) -> Any:
     """The expected share of the measure that is gone, as a tensor."""
-    return 1 - (plan.inside(target.measure, chances, ops.sum) + outside) / whole
+    return 1 - plan.cost(target.measure, chances, ops.sum) / target.whole(plan)
 
 
 def price(share: Any, wanted: Any, prices: Any) -> Any:

@@ -25,7 +25,7 @@ from workers.model.parameters import Kind, Packing
 from workers.pruning import gates
 from workers.pruning.distillation import layer_loss, prediction_loss
 from workers.pruning.failure import Diverged
-from workers.pruning.plan import Array, Masks, Plan
+from workers.pruning.plan import Array, Masks, Plan, spread
 from workers.pruning.student import Model, gated
 from workers.pruning.target import Target, gone, price
 from workers.spec.objectives import OBJECTIVES
@@ -65,7 +65,7 @@ class Gates:
         return self.target.share * min(1.0, number / max(1.0, WARM_UP * self.steps))
 
     def by_group(self, flat: Any) -> Masks:
-        """One vector of all units as an array for each group of each layer."""
+        """One vector of all units as an array for each group of each layer, and of the model."""
         sizes = self.plan.sizes
         ends = np.cumsum([count for own in sizes for count in own]).tolist()
         parts = iter(ops.split(flat, ends[:-1]) if len(ends) > 1 else [flat])
@@ -86,12 +86,13 @@ class Gates:
 
     @property
     def places(self) -> list[int]:
-        """For each weight of the masked model its place in the model; -1 for a layer's mask."""
+        """For each weight of the masked model its place in the model; -1 for what masks make."""
         own, first = list(range(self.plan.outer)), self.plan.outer
         for layer in self.plan.layers:
-            count = len(layer.layout.weights)
-            own += [*range(first, first + count), -1]
-            first += count
+            sources = layer.marked.sources
+            own += [first + each if isinstance(each, int) else -1 for each in sources]
+            own.append(-1)
+            first += len(layer.layout.weights)
         return own
 
 
@@ -115,6 +116,8 @@ class Trainer:
         self._distillation = distillation or Distillation()
         kinds: list[Kind] = ["weight" if learns else "state" for learns in student.trainable]
         matrix = np.eye(task.model.d_model, dtype=np.float32)  # the last weight
+        if student.channels is not None:
+            matrix = matrix[student.channels]
         values = [*(np.asarray(value, np.float32) for value in student.values), matrix]
         shapes = tuple(value.shape for value in values)
         together = elementwise(task.optimizer) and not BACKENDS[task.training.backend].fuses
@@ -123,7 +126,7 @@ class Trainer:
         groups = [Group(weights, make_optimizer(task.optimizer))]
         self._layers, self._places = student.layers, list(range(len(values)))
         if pruned is not None:
-            self._layers, self._places = gated(student.layers), pruned.places
+            self._layers, self._places = gated(pruned.plan, task), pruned.places
             groups += pruned.groups
         made = learner_of(task.training.backend)
         taught = [] if teacher is None else list(teacher.values)
@@ -155,30 +158,31 @@ class Trainer:
         target's measure that is gone."""
         *weights, matrix = self._packing.all(self._packing.tensors(values[0]), states)
         extra = share = ops.zeros(())
+        channels: list[Any] = []
         if self._gates is not None:
             (log_alphas,), (prices,) = values[1:]
-            weights, share = self._masked(weights, log_alphas, seed)
+            masks, share = self._masks(log_alphas, seed)
+            weights, channels = self._gates.plan.masked(weights, masks, ops), masks[-1]
             extra = price(share, wanted, prices)
-        loss, tokens, updates = self._losses(weights, matrix, taught, windows, seed)
+        loss, tokens, updates = self._losses(weights, matrix, taught, windows, seed, channels)
         moved = {self._places[place]: value for place, value in updates.items()}
         kept = zip(self._packing.places("state"), states, strict=True)
         return loss + extra, ((tokens, share), [moved.get(at, state) for at, state in kept])
 
-    def _masked(self, weights: Any, log_alphas: Any, seed: Any) -> tuple[Any, Any]:
-        """The weights under masks that are drawn, and the expected share that is gone."""
+    def _masks(self, log_alphas: Any, seed: Any) -> tuple[Masks, Any]:
+        """Masks that are drawn, and the expected share that is gone."""
         assert self._gates is not None
-        plan, target = self._gates.plan, self._gates.target
         draws = keras.random.uniform(log_alphas.shape, seed=Seeds(seed, GATE_STREAM))
         masks = self._gates.by_group(gates.drawn(log_alphas, draws))
         chances = self._gates.by_group(gates.chance(log_alphas))
-        whole, outside = target.whole(plan), plan.outside(target.measure)
-        share = gone(plan, target, chances, whole, outside)
-        return plan.masked(weights, masks, ops.reshape), share
+        return masks, gone(self._gates.plan, self._gates.target, chances)
 
     def _losses(
-        self, weights: Any, matrix: Any, taught: Any, windows: Any, seed: Any
-    ) -> tuple[Any, Any, dict[int, Any]]:
-        """What the gradient is of, the loss on tokens, and new values of states by place."""
+        self, weights: Any, matrix: Any, taught: Any, windows: Any, seed: Any,
+        channels: Sequence[Any],
+    ) -> tuple[Any, Any, dict[int, Any]]:  # fmt: skip
+        """What the gradient is of, the loss on tokens, and new values of states by place;
+        `channels` holds the mask of the model's channels if there is one."""
         objective = OBJECTIVES[self._task.training.objective]
         batch, read = prepared(windows, weights[0].shape[0], seed, objective)
         outer = embedding_and_head(self._task.model)
@@ -186,6 +190,8 @@ class Trainer:
         after: list[Any] = []
         x = outer.embed(batch.tokens, embedding, *positions)
         x, auxiliary = through(self._layers, weights, x, read, True, seed, after)
+        for mask in channels:
+            x, matrix = spread(x, mask, ops), matrix * mask[:, None]
         head = ModelHead((embedding, scale, shift), outer)
         tokens, count = weighed(objective.losses(x, batch, head), batch.counts)
         tokens = tokens if batch.counts is None else tokens / ops.maximum(count, 1e-6)
