@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from primitives.graph.build import INPUT, Graph, Node
 from primitives.lowering.dispatch import weight_shape
-from primitives.lowering.numeric import function_of, is_known, normals, started
+from primitives.lowering.numeric import State, applied, is_known, normals, started
 from primitives.lowering.rotary import with_rotated
 from primitives.lowering.weights import has_weight
 from primitives.ops.primitive import Init
@@ -57,12 +57,10 @@ _NOTHING = 1e-9
 """Values below, and below so many of the largest, are what rounding leaves of zero."""
 
 
-class State:
-    """What a node made, with the node itself. Equal to itself alone, so that it is looked up
-    fast."""
+class Made(State):
+    """What a node made."""
 
-    def __init__(self, array: Array, node: Node) -> None:
-        self.array, self.node = array, node
+    __slots__ = ("__dict__",)
 
     @cached_property
     def seen(self) -> bytes | None:
@@ -105,9 +103,9 @@ def evaluated(graph: Graph, rotary: bool = False) -> Array | None:
     return None if result is None else result.array
 
 
-def _result(graph: Graph, rotary: bool) -> State | None:
+def _result(graph: Graph, rotary: bool) -> Made | None:
     nodes = with_rotated(graph.nodes) if rotary else graph.nodes
-    states, drawn = list[State](), Counter[Drawing]()
+    states, drawn = list[Made](), Counter[Drawing]()
     for node in nodes:
         if node.op == INPUT:
             states.append(_input(node))
@@ -131,15 +129,14 @@ def _applied(
     context: tuple[int, ...],
     kind: StateType,
     count: int,
-    read: tuple[State, ...],
+    read: tuple[Made, ...],
     drawing: Drawing | None,
-) -> State:
-    node = Node(op, tuple(range(len(read))), value, context, kind, "", count)
-    function, weight = function_of([state.node for state in read], node), None
+) -> Made:
+    weight = None
     if drawing is not None:
         noise = normals(drawing.shape, math.prod(drawing.shape), drawing.place)
         weight = started(drawing.init, noise, drawing.fan_in, MOVED)
-    return State(function([state.array for state in read], weight), node)
+    return applied(Made, op, value, context, kind, count, read, weight)
 
 
 @cache
@@ -151,8 +148,8 @@ def fixed_inputs() -> Array:
 
 
 @cache
-def _input(node: Node) -> State:
-    return State(fixed_inputs(), node)
+def _input(node: Node) -> Made:
+    return Made(fixed_inputs(), node.op, node.type)
 
 
 def _seen(x: Array) -> bytes:
@@ -167,11 +164,11 @@ def _seen(x: Array) -> bytes:
 
 
 @lru_cache(maxsize=KEPT)
-def _drawing(op: str, context: tuple[int, ...], kind: StateType, read: State) -> Drawing | None:
+def _drawing(op: str, context: tuple[int, ...], kind: StateType, read: Made) -> Drawing | None:
     """The weight of the first node that does this with a state; None if that is not finite."""
     if read.seen is None:
         return None
-    shape = weight_shape(op, read.node.type, kind, D_MODEL)
+    shape = weight_shape(op, read.type, kind, D_MODEL)
     full = (*context, *shape)
     key = hashlib.blake2b(read.seen + repr((op, full)).encode(), digest_size=8).digest()
     row = PRIMITIVES[op].weight

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, lru_cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,10 @@ Array = npt.NDArray[Any]
 
 Function = Callable[[Sequence[Array], Array | None], Array]
 """A node: what it makes of the states that it reads and its weight."""
+
+ONE_THREAD = 1 << 18
+"""Multiplications of a product of matrices from which OpenBLAS spreads it over threads. These would
+wait for each other far longer than the product takes, above all where workers train beside."""
 
 
 def is_known(graph: Graph) -> bool:
@@ -61,9 +65,44 @@ def results(nodes: Sequence[Node], x: Array, weights: Iterable[Array]) -> list[A
 
 def function_of(nodes: Sequence[Node], node: Node) -> Function:
     """A node as a function. Nodes that compute the same of states of the same types share one."""
-    inputs = [nodes[child] for child in node.inputs]
-    read = tuple([(each.op if each.op in _HIDING else INPUT, each.type) for each in inputs])
+    read = tuple([_source(nodes[child].op, nodes[child].type) for child in node.inputs])
     return _function(node.op, node.value, node.context, node.count, node.type, read)
+
+
+class State:
+    """What a node makes, an operation `op` a state of this type. Equal to itself alone, so that it
+    is looked up fast."""
+
+    __slots__ = ("array", "source", "type")
+
+    def __init__(self, array: Array, op: str, type: StateType) -> None:
+        self.array, self.type, self.source = array, type, _source(op, type)
+
+
+Made = TypeVar("Made", bound=State)
+
+
+def applied(
+    make: Callable[[Array, str, StateType], Made],
+    op: str,
+    value: float,
+    context: tuple[int, ...],
+    kind: StateType,
+    count: int,
+    read: Sequence[State],
+    weight: Array | None,
+) -> Made:
+    """What a node with these fields makes of states, as a state of the class `make`."""
+    function = _function(op, value, context, count, kind, tuple([each.source for each in read]))
+    return make(function([each.array for each in read], weight), op, kind)
+
+
+Source = tuple[str, StateType]
+"""What the code of a node depends on in a state that it reads."""
+
+
+def _source(op: str, type: StateType) -> Source:
+    return op if op in _HIDING else INPUT, type
 
 
 _HIDING = ("MASK", SOFTMAX)
@@ -77,7 +116,7 @@ def _function(
     context: tuple[int, ...],
     count: int,
     made: StateType,
-    read: tuple[tuple[str, StateType], ...],
+    read: tuple[Source, ...],
 ) -> Function:
     nodes = [Node(maker, (), 0, (), kind, "") for maker, kind in read]
     own = Node(op, tuple(range(len(nodes))), value, context, made, "", count)
@@ -129,6 +168,12 @@ def _visible(keys: int) -> Array:
     return position <= position[:, None]
 
 
+@cache
+def _hidden(keys: int, dtype: str) -> Array:
+    """What finite scores need added, so that those of invisible keys are minus infinity."""
+    return np.where(_visible(keys), 0.0, float("-inf")).astype(dtype)
+
+
 def _visible_mean(x: Array) -> Array:
     count = np.arange(1, x.shape[-1] + 1, dtype=x.dtype)[:, None]
     made: Array = np.add.reduce(x, axis=-1, keepdims=True) / count
@@ -136,9 +181,10 @@ def _visible_mean(x: Array) -> Array:
 
 
 def _softmax(x: Array, axis: int = -1) -> Array:
-    powers = np.exp(x - x.max(axis=axis, keepdims=True))
-    made: Array = powers / powers.sum(axis=axis, keepdims=True)
-    return made
+    powers: Array = x - x.max(axis=axis, keepdims=True)
+    np.exp(powers, out=powers)
+    powers /= np.add.reduce(powers, axis=axis, keepdims=True)
+    return powers
 
 
 def _masked_softmax(x: Array) -> Array:
@@ -148,30 +194,48 @@ def _masked_softmax(x: Array) -> Array:
 def _attention(q: Array, k: Array, v: Array, causal: bool) -> Array:
     """Keys and values may lack inner branch axes of the queries, which then share them."""
     k, v = _with_axes(k, q.ndim), _with_axes(v, q.ndim)
-    scores = q @ k.swapaxes(-1, -2)
-    made: Array = (_masked_softmax(scores) if causal else _softmax(scores)) @ v
+    scores = _matmul(q, k.swapaxes(-1, -2))
+    if causal:
+        scores += _hidden(scores.shape[-1], scores.dtype.char)
+    return _matmul(_softmax(scores), v)
+
+
+def _mean(x: Array, axis: int = -1, keepdims: bool = True) -> Array:
+    """`np.mean`, which takes twice as long to be called."""
+    made: Array = x.sum(axis=axis, keepdims=keepdims) / x.shape[axis]
     return made
 
 
 def _centred(x: Array) -> Array:
-    made: Array = x - x.mean(axis=-1, keepdims=True)
+    made: Array = x - _mean(x)
     return made
 
 
 def _over_rms(x: Array, floor: float) -> Array:
-    made: Array = x / np.sqrt(np.maximum(np.square(x).mean(axis=-1, keepdims=True), floor))
+    made: Array = x / np.sqrt(np.maximum(_mean(np.square(x)), floor))
     return made
 
 
 def _project(x: Array, kernel: Array) -> Array:
     """Of branch axes, x has the first ones that the kernel has, or all, or, where they share it,
     more."""
-    made: Array = _with_axes(x, kernel.ndim + 1) @ _with_axes(kernel, x.ndim - 1)
-    return made
+    return _matmul(_with_axes(x, kernel.ndim + 1), _with_axes(kernel, x.ndim - 1))
+
+
+def _matmul(x: Array, y: Array) -> Array:
+    """x @ y, by so few columns of y at a time that each product stays in one thread."""
+    columns = max(1, ONE_THREAD // (x.shape[-2] * x.shape[-1]))
+    if y.shape[-1] <= columns:
+        made: Array = x @ y
+        return made
+    starts = range(0, y.shape[-1], columns)
+    return np.concatenate([x @ y[..., start : start + columns] for start in starts], axis=-1)
 
 
 def _with_axes(x: Array, axes: int) -> Array:
     """x with so many axes at least, those that it lacks before its last two."""
+    if x.ndim >= axes:
+        return x
     return x.reshape(*x.shape[:-2], *(1,) * (axes - x.ndim), *x.shape[-2:])
 
 
@@ -198,10 +262,11 @@ def _conv(x: Array, kernel: Array) -> Array:
 
 
 def _depthwise_conv(x: Array, kernel: Array) -> Array:
-    parts = [
-        row * kernel[..., tap, None, :] for tap, row in enumerate(_windows(x, kernel.shape[-2]))
-    ]
-    made: Array = np.sum(parts, axis=0)
+    first, *others = _windows(x, kernel.shape[-2])
+    made: Array = first * kernel[..., 0, None, :]
+    product = np.empty(made.shape, made.dtype)
+    for tap, row in enumerate(others, 1):
+        made += np.multiply(row, kernel[..., tap, None, :], out=product)
     return made
 
 
@@ -217,8 +282,8 @@ def _repeat_features(x: Array, n: int) -> Array:
 
 
 _OPS = (
-    "abs", "add", "cos", "cumprod", "cumsum", "divide", "exp", "log", "matmul", "maximum", "mean",
-    "minimum", "multiply", "sign", "sin", "sqrt", "square", "subtract", "swapaxes", "tanh",
+    "abs", "add", "cos", "cumprod", "cumsum", "divide", "exp", "log", "maximum", "minimum",
+    "multiply", "sign", "sin", "sqrt", "square", "subtract", "swapaxes", "tanh",
 )  # fmt: skip
 """Functions of keras.ops that rows call and that NumPy has under the same name."""
 
@@ -229,6 +294,8 @@ _NAMES: dict[str, Any] = {
     "ops": SimpleNamespace(
         **{name: getattr(np, name) for name in _OPS},
         **{name: ufunc.reduce for name, ufunc in _REDUCED.items()},
+        matmul=_matmul,
+        mean=_mean,
         relu=lambda x: np.maximum(x, 0.0),
         sigmoid=lambda x: 1 / (1 + np.exp(-x)),
         softmax=_softmax,

@@ -4,6 +4,7 @@ random changes that train well, are not."""
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from primitives.graph.build import Graph
 from primitives.language.dna import DNA
 from primitives.lowering.divergence import Scale, divergence
 from primitives.lowering.layer import block_function, initial_weights
+from primitives.lowering.numeric import ONE_THREAD, _matmul
 from primitives.lowering.weights import weight_specs
 from primitives.ops.table import PRIMITIVES
 from primitives.programs.seeds import load_seed, seed_names
@@ -105,3 +107,20 @@ def test_what_cannot_be_run_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     row = dataclasses.replace(PRIMITIVES["TANH"], name="GELU", code="ops.gelu({x})")
     monkeypatch.setitem(PRIMITIVES, "GELU", row)
     assert divergence(changed(RELU, "out = GELU(x)"), SCALE) is None
+
+
+@pytest.mark.parametrize("shapes", [((64, 256), (256, 256)), ((8, 64, 4), (8, 4, 64))])
+def test_products_of_matrices_stay_in_one_thread(shapes: tuple[tuple[int, ...], ...]) -> None:
+    """What BLAS is given at a time is below the size from which it starts threads."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal(shape) for shape in shapes)
+    sizes: list[int] = []
+
+    class Watched(np.ndarray[Any, Any]):
+        def __matmul__(self, other: Any) -> Any:
+            sizes.append(self.shape[-2] * self.shape[-1] * other.shape[-1])
+            return np.asarray(self) @ other
+
+    made = _matmul(x.view(Watched), y)
+    np.testing.assert_allclose(made, x @ y, rtol=1e-12, atol=1e-12)
+    assert max(sizes) <= ONE_THREAD
