@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from search.cli.app import app
+from search.storage.schema import HEAD
 from search.storage.store import Store
 from tests.search.test_first_version import DUMP
 
@@ -143,3 +144,18 @@ def test_truncated_and_foreign_files(sound: bytes, tmp_path: Path, verb: tuple[s
         path.write_bytes(content)
         code, message = told(path, verb)
         assert code == 0 or "Traceback" not in message
+
+
+@pytest.mark.parametrize("metrics", ["[1]", '"x"', "x"])
+def test_a_schema_that_goes_back_over_damaged_metrics(
+    sound: bytes, tmp_path: Path, metrics: str
+) -> None:
+    """The step back takes metrics apart; where it cannot, the database stays as it is."""
+    path = tmp_path / "a.db"
+    path.write_bytes(sound)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE evaluations SET metrics = ?", (metrics,))
+    code, said = told(path, ("db", "upgrade", "--to", "0002"))
+    assert code == 1 and "a.db: its content is damaged" in said
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone()[0] == HEAD

@@ -18,6 +18,7 @@ from search.study.prunings import Asked, Question
 from tests.cli.command import data, primevo, refusal
 from workers.pruning.checkpoint import Checkpoint
 from workers.pruning.failure import PruningError
+from workers.pruning.table import from_json
 
 TABLE = [
     {"model": "whole", "layers": 2, "parameters": 900, "val_bpb": 3.0, "test_bpb": 3.1,
@@ -155,6 +156,9 @@ def test_a_damaged_file_is_one_message(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "gates.npz").write_bytes(content)
     with pytest.raises(PruningError, match=r"gates.npz is damaged .*: delete it"):
         Checkpoint(tmp_path).part("gates")
+    (tmp_path / "result.json").write_bytes(content)
+    with pytest.raises(PruningError, match=r"result.json is damaged .*: delete it"):
+        Checkpoint(tmp_path).said(from_json)
 
 
 def test_a_campaign_takes_its_prunings_along(recorded: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files of arrays: weights, tokens, and groups of similar text."""
+"""Files of arrays: weights, tokens, groups of similar text, and what prunings go on from."""
 
 from __future__ import annotations
 
@@ -104,3 +104,41 @@ def similar(data: bytes) -> str | None:
 def similar_files() -> list[bytes]:
     sound = np.arange(0, 80, 8).reshape(-1, 2)
     return [_npy(each) for each in (sound, sound + 50, sound.astype(float), sound[0])]
+
+
+def pruning(data: bytes) -> str | None:
+    """A pruning's folder, one of whose files is not what was written: a part that has ended, the
+    one under way, or the table."""
+    from workers.pruning.checkpoint import Checkpoint
+    from workers.pruning.failure import PruningError
+    from workers.pruning.table import from_json
+
+    kept = Checkpoint(folder() / "pruning")
+    written("pruning/gates.npz", data)
+    written("pruning/under-way.npz", data)
+    written("pruning/result.json", data)
+    said = list[str]()
+    for look in (
+        lambda: kept.part("gates"), lambda: kept.running("gates"), lambda: kept.said(from_json),
+    ):  # fmt: skip
+        try:
+            look()
+        except PruningError as refusal:
+            said.append(str(refusal).partition(" is damaged ")[2])
+    return said[0] if len(said) == 3 else None
+
+
+def pruning_files() -> list[bytes]:
+    """Those of a real pruning's kinds."""
+    from primitives.lowering.cost import Cost
+    from workers.pruning.checkpoint import Checkpoint
+    from workers.pruning.table import Row, as_json
+
+    place = folder() / "sound-pruning"
+    kept = Checkpoint(place)
+    kept.finish("pruned", [np.ones(3), np.zeros((2, 0), np.float32)])
+    kept.keep_now("gates", 32, lambda: [np.arange(4), np.float32(1)])
+    row = Row("pruned", 2, Cost(1, 2, 3, 4, 5), 32, 2.5, 2.5, (10.0, 20.0))
+    kept.say(as_json([row]))
+    (place / "lock").unlink(missing_ok=True)
+    return [file.read_bytes() for file in sorted(place.iterdir())]

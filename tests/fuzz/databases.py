@@ -8,11 +8,18 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+from sqlalchemy import insert
 
 from primitives.language.text import parse
 from search.errors import PrimevoError
+from search.storage.database import clear_errors, connecting, open_engine, understanding
+from search.storage.models import Pruning
+from search.storage.schema import HEAD, migrate
 from tests.fuzz.inputs import folder, written
+from tests.search.recorded import PRUNING
 
 
 @cache
@@ -31,6 +38,8 @@ def _database() -> bytes:
         made.run(
             [Subject.of("a", parse(text, d_model=64), made.setting) for text in (SEED, SQUARED)]
         )
+        with store.writing() as connection:
+            connection.execute(insert(Pruning), PRUNING)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
     return path.read_bytes()
@@ -44,19 +53,7 @@ def database_row(data: bytes) -> str | None:
     from search.storage.store import Store
     from search.study import kept, prunings
 
-    place, _, value = data.partition(b"|")
-    rng = random.Random(place)
-    path = written("row.db", _database())
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA foreign_keys=OFF")
-        table = rng.choice(TABLES)
-        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-        stored: object = value
-        if rng.random() < 0.7:
-            stored = value.decode("utf-8", "replace")
-        statement = f"UPDATE {table} SET {rng.choice(columns)} = ? WHERE rowid = ?"
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute(statement, (stored, rng.randrange(1, 13)))
+    path, rng = _changed("row.db", _database(), data)
     told = []
     looks: list[Callable[[Store], object]] = [
         queries.campaigns, lambda store: queries.summary(store, "first"),
@@ -73,6 +70,67 @@ def database_row(data: bytes) -> str | None:
         try:
             with Store.open(f"sqlite:///{path}", create=False) as store, store.understanding():
                 look(store)
+        except PrimevoError as refusal:
+            told.append(str(refusal))
+    return told[0] if told else None
+
+
+def _changed(name: str, database: bytes, data: bytes) -> tuple[Path, random.Random]:
+    """A database file with a value in a column of one row, and what chose the place."""
+    place, _, value = data.partition(b"|")
+    rng = random.Random(place)
+    path = written(name, database)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA foreign_keys=OFF")
+        there = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        table = rng.choice([table for table in TABLES if table in there])
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        stored: object = value
+        if rng.random() < 0.7:
+            stored = value.decode("utf-8", "replace")
+        statement = f"UPDATE {table} SET {rng.choice(columns)} = ? WHERE rowid = ?"
+        row = rng.randrange(1, {"prunings": 2, "campaigns": 2}.get(table, 13))
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute(statement, (stored, row))
+    return path, rng
+
+
+@cache
+def _earlier() -> list[bytes]:
+    """The database as each earlier version would have it."""
+    found = []
+    for number in range(1, int(HEAD)):
+        path = written("earlier.db", _database())
+        engine = open_engine(f"sqlite:///{path}", create=False)
+        migrate(engine, f"{number:04}")
+        engine.dispose()
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode=DELETE")
+        found.append(path.read_bytes())
+    return found
+
+
+def earlier_database(data: bytes) -> str | None:
+    """A value in a column of one row of a database of an earlier version, which is brought to this
+    one: what is read of it then, and a way back."""
+    from search.campaign import queries
+    from search.storage.store import Store
+
+    rng = random.Random(data)
+    path, _ = _changed("old.db", rng.choice(_earlier()), data)
+    url, told = f"sqlite:///{path}", list[str]()
+
+    def look() -> None:
+        with Store.open(url, create=False) as store, store.understanding():
+            queries.summary(store, "first")
+
+    def go_back() -> None:
+        with connecting(url) as engine, clear_errors(engine), understanding(engine):
+            migrate(engine, f"{rng.randrange(1, int(HEAD)):04}")
+
+    for act in (look, go_back):
+        try:
+            act()
         except PrimevoError as refusal:
             told.append(str(refusal))
     return told[0] if told else None

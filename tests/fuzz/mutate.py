@@ -13,7 +13,8 @@ WORDS = (
     b"null", b"true", b"-1", b"0", b"1e999", b"-1e-400", b"nan", b"inf", b"9" * 400, b"1" * 5000,
     b"0x7f", b"1_0", b"d0", b"c0=", b"n0=8", b"branch=routed", b"branch=16", b"sqrt(d0)",
     b"rsqrt(d1)*3/d2", b"every middle", b"main(x, y):\n", b"ADD(x, x)", b"CONV 1X1", b"TOP_K",
-    b"__import__", b"<script>", b"../..", b"~root", b"/dev/zero", b"${x}", b"%s%n", b"A" * 3000,
+    b"REMEMBER(x)", b"branch=shared", b"TASK() constant=n0", b"STEPS()", b"__import__",
+    b"<script>", b"../..", b"~root", b"/dev/zero", b"${x}", b"%s%n", b"A" * 3000,
 )  # fmt: skip
 
 

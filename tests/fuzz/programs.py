@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from primitives.errors import ProgramError
-from primitives.graph.build import IllTyped, build
+from primitives.graph.build import Graph, IllTyped, build
 from primitives.graph.live import live_program
 from primitives.language.constant import resolve
+from primitives.language.dna import DNA
 from primitives.language.jsonform import from_json, to_json
 from primitives.language.text import parse, render
 from primitives.programs.seeds import load_seed, seed_names, seed_text
 from search.config import programfile
 from search.errors import UsageError
+from search.evolution.marking import remember
 from tests.fuzz.inputs import as_text, written
+from workers.spec.positions import POSITIONS
+from workers.spec.task import ModelSpec, Task, TrainingSpec
 
 
 def texts() -> list[bytes]:
-    return [seed_text(name).encode() for name in seed_names()]
+    marked = render(remember(load_seed("transformer", 64), random.Random(0)))
+    return [*(seed_text(name).encode() for name in seed_names()), marked.encode()]
 
 
 def program_text(data: bytes) -> str | None:
@@ -65,23 +71,51 @@ def constant(data: bytes) -> str | None:
 
 def exported(data: bytes) -> str | None:
     """A program with words from the input for its names, a kind of positions, and a title: its
-    module's syntax tree is held against the list of what may be there."""
+    module's syntax tree is held against the list of what may be there. Some programs mark what
+    contexts are remembered by, some models were cut."""
     from tests.reference.exported import faults
-    from tests.workers.test_exported_code import random_programs, renamed
+    from tests.workers.test_exported_code import renamed
     from workers.export.source import module_source, names, plain
     from workers.spec.fit import task_graph
-    from workers.spec.positions import POSITIONS
-    from workers.spec.task import ModelSpec, Task
 
     rng, title = random.Random(data), as_text(data)
-    dna = renamed(rng.choice(random_programs()), rng)
-    task = Task(model=ModelSpec(positions=rng.choice(list(POSITIONS))))
-    graph, called = task_graph(dna, task), names(title)
+    dna, task, cut = rng.choice((_plain, _remembering, _cut))(rng)
+    dna, called = renamed(dna, rng), names(title)
+    graph = task_graph(dna, task)
     assert not isinstance(graph, IllTyped)
-    source = module_source(dna, graph, task, 256, called, {"Program": plain(title)})
+    source = module_source(dna, graph, task, 256, called, {"Program": plain(title)}, cut)
     source.encode()
     assert faults(source, called.module) == []
     return None
+
+
+Exportable = tuple[DNA, Task, Sequence[Graph] | None]
+"""A program, its task, and what is left of each layer where the model was cut."""
+
+
+def _plain(rng: random.Random) -> Exportable:
+    from tests.workers.test_exported_code import random_programs
+
+    positions = rng.choice(list(POSITIONS))
+    return rng.choice(random_programs()), Task(model=ModelSpec(positions=positions)), None
+
+
+def _remembering(rng: random.Random) -> Exportable:
+    name, objective = rng.choice(("transformer", "primer_ez", "hash_layer")), rng.choice(_TRIME)
+    dna = remember(load_seed(name, 64), rng)
+    return dna, Task(training=TrainingSpec(objective=objective)), None
+
+
+_TRIME = ("trime", "trime_long", "trime_ext")
+
+
+def _cut(rng: random.Random) -> Exportable:
+    from tests.workers.test_pruning import TASK, made, masks_of
+    from workers.pruning.plan import smaller
+
+    name = rng.choice(("transformer", "switch"))
+    found, _ = made(name)
+    return load_seed(name, 16), TASK, smaller(found, masks_of(found, rng.randrange(1 << 30))).graphs
 
 
 def words() -> list[bytes]:

@@ -19,8 +19,10 @@ TARGETS: dict[str, Target] = {
         Target("weights", arrays.weight_files, arrays.weights),
         Target("tokens", arrays.token_files, arrays.tokens),
         Target("similar text", arrays.similar_files, arrays.similar),
+        Target("pruning file", arrays.pruning_files, arrays.pruning),
         Target("database row", databases.row_values, databases.database_row, slow=True),
         Target("database file", databases.row_values, databases.database_file, slow=True),
+        Target("earlier database", databases.row_values, databases.earlier_database, slow=True),
         Target("export", programs.words, programs.exported, slow=True),
     )
 }

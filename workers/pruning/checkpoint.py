@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from workers.pruning.failure import PruningError
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # those who only look need no arrays
     import numpy.typing as npt
 
     Array = npt.NDArray[Any]
+
+Result = TypeVar("Result")
 
 INTERVAL_S = 5.0
 """Seconds between two files of the part under way."""
@@ -80,9 +82,9 @@ class Checkpoint:
     def running(self, name: str) -> tuple[int, list[Array]] | None:
         """Steps of this part, and what the next ones depend on; None where nothing was kept."""
         found = self._read(_RUNNING)
-        if found is None or found[0]["part"] != name:
+        if found is None or found[0].get("part") != name:
             return None
-        return int(found[0]["steps"]), found[1]
+        return found[0]["steps"], found[1]
 
     def keep(self, name: str, steps: int, arrays: Callable[[], Sequence[Array]]) -> None:
         """Keeps what the part's next steps depend on, unless that was done a moment ago."""
@@ -95,11 +97,12 @@ class Checkpoint:
             self._write(_RUNNING, {"part": name, "steps": steps}, arrays())
         self._next = time.monotonic() + self._interval_s
 
-    def said(self) -> Any:
-        """What `say` was given, as JSON data; None before."""
+    def said(self, read: Callable[[Any], Result]) -> Result | None:
+        """What `read` makes of the JSON data that `say` was given; None before."""
         if self._folder is None or not (file := self._folder / "result.json").is_file():
             return None
-        return json.loads(file.read_text(encoding="utf-8"))
+        with _damage_told(file):
+            return read(json.loads(file.read_text(encoding="utf-8")))
 
     def say(self, result: Any) -> None:
         """Keeps the result of the end, JSON data."""
@@ -112,15 +115,10 @@ class Checkpoint:
             return None
         import numpy as np
 
-        try:
-            with np.load(file, allow_pickle=False) as found:
-                about = json.loads(str(found["about"]))
-                return about, [found[f"array_{number}"] for number in range(about["count"])]
-        except Exception as error:  # of damaged files, numpy, zipfile and zlib make any kind
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise PruningError(
-                f"{file} is damaged ({reason}): delete it, and that part is done again"
-            ) from error
+        with _damage_told(file), np.load(file, allow_pickle=False) as found:
+            about = dict(json.loads(str(found["about"])))
+            about["steps"] = int(about.get("steps", 0))
+            return about, [found[f"array_{number}"] for number in range(about["count"])]
 
     def _write(self, name: str, about: dict[str, Any], arrays: Sequence[Array]) -> None:
         if self._folder is None:
@@ -139,6 +137,19 @@ class Checkpoint:
     def _path(self, name: str) -> Path:
         assert self._folder is not None
         return self._folder / f"{name.replace(' ', '-')}.npz"
+
+
+@contextmanager
+def _damage_told(file: Path) -> Iterator[None]:
+    """A PruningError for whatever reading the file raises: of damaged files, numpy, zipfile and
+    zlib make any kind."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise PruningError(
+            f"{file} is damaged ({reason}): delete it, and that part is done again"
+        ) from error
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:

@@ -279,8 +279,8 @@ class _Run:
 
     def _rows(self, models: dict[str, Model], ways: Sequence[Way]) -> tuple[Row, ...]:
         """The table, which is measured once."""
-        if (said := self.checkpoint.said()) is not None:
-            return from_json(said)
+        if (rows := self.checkpoint.said(from_json)) is not None:
+            return rows
         self.watch(Progress("scores", self.total, self.total))
         steps = {way.name: way.steps for way in ways}
         steps |= {"whole": self.settings.whole_steps, "pruned": self.settings.steps}

@@ -31,10 +31,14 @@ def upgrade(
     """Bring a database to the newest schema. Every row stays."""
     from search.storage import schema
     from search.storage.address import name
-    from search.storage.database import clear_errors, connecting
+    from search.storage.database import clear_errors, connecting, understanding
 
     target = to or schema.HEAD
-    with connecting(storage or DEFAULT_STORAGE) as engine, clear_errors(engine):
+    with (
+        connecting(storage or DEFAULT_STORAGE) as engine,
+        clear_errors(engine),
+        understanding(engine),
+    ):
         before = schema.migrate(engine, target)
         place = name(engine.url)
     if before == target:
