@@ -17,6 +17,7 @@ from tests.docs.snippets import ROOT
 RESULTS = ROOT / "docs" / "results"
 PAGE = RESULTS / "h200-equal-seconds.md"
 ROUTED = RESULTS / "dense-and-routed.md"
+AGAIN = RESULTS / "equal-flops-again.md"
 MIXTURES = RESULTS / "moe-cpu.md"
 
 
@@ -35,6 +36,11 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def routed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return unpacked(ROUTED, tmp_path_factory.mktemp("routed"))
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return unpacked(AGAIN, tmp_path_factory.mktemp("again"))
 
 
 SCALED = ("--scale", "d_model=512", "--config", "pp.yaml", "--set", "search.budget.base=2.1333")
@@ -108,6 +114,26 @@ def test_comparisons_of_dense_and_routed(
         assert difference(row) in page
 
 
+@pytest.mark.parametrize(
+    "subjects",
+    [
+        ("transformer_pp", "routed2/15", "switch", "campaign_routed"),
+        ("transformer_pp", "dense2/112"),
+    ],
+)
+def test_comparisons_of_the_second_time(
+    subjects: tuple[str, ...], again: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = AGAIN.read_text()
+    first, *others = data("compare", *subjects, "--storage", again)
+    assert f"| {first['mean']:.4f} |" in page
+    for row in others:
+        to_reach = f"{row['train_seconds']:.1f} | {row['seconds_to_reach']:.1f}"
+        figures = f"{row['mean']:.4f} | {difference(row)} | {to_reach} | {row['params']:,}"
+        assert figures in page.replace("**", "")
+
+
 def test_the_routed_winner_against_the_dense_block(routed: str, tmp_path: Path) -> None:
     """In the routed campaign's own task."""
     with sqlite3.connect(routed.removeprefix("sqlite:///")) as connection:
@@ -141,6 +167,12 @@ def test_what_memories_give() -> None:
 def test_campaigns_of_dense_blocks_are_derived_again(name: str, routed: str) -> None:
     """Mutations of routed programs have since been given more operations to draw."""
     assert "all the same" in primevo("replay", name, "--storage", routed).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dense2", "routed2"])
+def test_the_second_campaigns_at_equal_flops_are_derived_again(name: str, again: str) -> None:
+    assert "all the same" in primevo("replay", name, "--storage", again).stdout
 
 
 @pytest.mark.slow
