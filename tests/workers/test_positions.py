@@ -23,8 +23,8 @@ from primitives.programs.seeds import load_seed, seed_names
 from tests.reference.random_programs import LARGE_SEEDS, programs, routed_programs
 from tests.workers.exports import load_module
 from tests.workers.test_generate import greedy, random_tokens, random_weights
+from workers.export.blocks import why_not_stepwise
 from workers.export.export import ExportError, export, trained_model
-from workers.export.layer import why_not_stepwise
 from workers.export.source import module_source, names
 from workers.model.ends import embedding_and_head
 from workers.model.model import logits, model_layers

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from textwrap import fill
 
+from workers.export.blocks import Block
 from workers.export.code import LINE, template
-from workers.export.layer import Block
 from workers.spec.fit import consistency
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from textwrap import fill
 
 from primitives.graph.build import Graph
+from workers.export.blocks import Block, why_not_stepwise
 from workers.export.code import LINE, plain, template
-from workers.export.layer import Block, why_not_stepwise
 from workers.export.positions import longer_texts, step_embedded
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.positions import POSITIONS, Kind

@@ -23,17 +23,10 @@ from primitives.lowering.render import lines
 from primitives.programs.seeds import other_program
 from workers.data.corpora import parts
 from workers.export.asking import asking_calls, asking_parts, moves_once
+from workers.export.blocks import Asked, Block, blocks_of, cut_blocks
 from workers.export.code import LINE, functions, imported, plain, template
 from workers.export.generation import generation_parts, how_it_generates
-from workers.export.layer import (
-    Asked,
-    Block,
-    blocks_of,
-    cut_blocks,
-    layer_source,
-    notes,
-    paragraph,
-)
+from workers.export.layer import layer_source, notes, paragraph
 from workers.export.positions import position_calls, position_parts
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.positions import POSITIONS
