@@ -1,10 +1,12 @@
 """What routed calls cost: python -m tests.benchmarks.experts [--device gpu] [--only NAME]
+[--backend jax] [--batch N] [--clock cpu]
 
 Prints one JSON object. Every figure is a ratio of medians of training steps (forward, backward,
 update) that take turns in one process, on one block in a model of 256 tokens' vocabulary: of
 d_model 128, over 16 sequences of 256 tokens a step, on TensorFlow without XLA; with `--device gpu`
-of d_model 512, over 32 sequences of 512 tokens, on JAX. Blocks have the routed feed-forward alone,
-no attention, where nothing else is said.
+of d_model 512, over 32 sequences of 512 tokens, on JAX. `--clock cpu` counts the process' CPU
+seconds, which other processes on the machine change less. Blocks have the routed feed-forward
+alone, no attention, where nothing else is said.
 
 - dispatch_over_dense_equal_flops: top-2 of 8 squared-ReLU experts of 2 d_model with buffers of
   capacity factor 1 against a dense feed-forward of 4 d_model, whose active FLOPs are equal;
@@ -59,12 +61,15 @@ class Setting:
     warm: int = 1
     heads: int = 4
     capacity: float | None = None
+    clock: Callable[[], float] = time.perf_counter
 
     @property
     def neurons(self) -> int:
         """Active neurons of PEER in eighths of the width."""
         return self.heads * 8 * 8 // self.width
 
+
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 CPU = Setting()
 GPU = Setting(
@@ -149,8 +154,13 @@ def main() -> None:
     parser.add_argument("--only", choices=MEASURES)
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
+    parser.add_argument("--backend", choices=("tensorflow", "jax"))
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     chosen = parser.parse_args()
     setting = replace(GPU if chosen.device == "gpu" else CPU, precision=chosen.precision)
+    backend, batch = chosen.backend or setting.backend, chosen.batch or setting.batch
+    setting = replace(setting, backend=backend, batch=batch, clock=CLOCKS[chosen.clock])
     cpus = os.cpu_count() or 1
     configure(setting.backend, Layout(cpus, cpus, float(chosen.device == "gpu")), None)
     result: dict[str, Any] = {"device": device(), "precision": setting.precision}
@@ -293,9 +303,9 @@ def compared(setting: Setting, *engines: Any) -> list[list[float]]:
     for number in range(setting.warm + setting.rounds):
         windows = windows_of(setting, setting.steps, number)
         for own, each in zip(times, engines, strict=True):
-            began = time.perf_counter()
+            began = setting.clock()
             each.train(windows)
-            own.append((time.perf_counter() - began) / setting.steps)
+            own.append((setting.clock() - began) / setting.steps)
     return [own[setting.warm :] for own in times]
 
 

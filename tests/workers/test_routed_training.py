@@ -238,7 +238,7 @@ def test_lazy_moments_step_touched_rows_alone():
     """Against the same written out row by row."""
     import tensorflow as tf
 
-    from workers.engines.tables import LazyAdamW, Rows, touched
+    from workers.engines.tensorflow_tables import LazyAdamW, Rows, touched
 
     spec = OptimizerSpec(learning_rate=0.1, warmup_steps=2, weight_decay=0.1)
     rng = np.random.default_rng(0)

@@ -63,9 +63,10 @@ class JaxEngine:
         return [np.asarray(part) for part in made]
 
     def weights(self) -> list[Array]:
-        variables, _, states, *_ = self._state
-        packing = self._steps.packing
-        return [np.asarray(each) for each in packing.all(packing.tensors(variables), states)]
+        state, packing = self._state, self._steps.packing
+        tables = [table.weights for table in state.tables]
+        everything = packing.all(packing.tensors(state.variables), state.states, tables)
+        return [np.asarray(each) for each in everything]
 
     @staticmethod
     def compile(graph: Graph, shapes: Sequence[tuple[int, ...]], task: Task) -> bytes:

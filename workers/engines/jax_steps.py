@@ -7,7 +7,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,10 @@ from jax.experimental.compilation_cache import compilation_cache
 from primitives.graph.build import Graph
 from primitives.lowering.layer import Array
 from workers.engines.calibration import SHAPES
+from workers.engines.jax_tables import Rows, Table, touched, updated
 from workers.engines.optimizer import make_optimizer
 from workers.engines.passes import CALL_STEPS, Passes, experts_of, packing_of
+from workers.engines.tables import clipped
 from workers.model.ends import embedding_and_head
 from workers.model.model import model_layers
 from workers.model.parameters import Packing
@@ -35,6 +37,18 @@ class Slot:
 
     def array(self) -> Array:
         return np.broadcast_to(self.fill, self.shape)
+
+
+class State(NamedTuple):
+    """What a step changes: variables, the optimiser's arrays, states, tables, the number of steps;
+    and the run's random seed."""
+
+    variables: list[Any]
+    slots: list[Any]
+    states: list[Any]
+    tables: list[Table]
+    number: Any
+    seed: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +68,13 @@ class Steps:
     train: Callable[..., Any]
     score: Callable[..., Any]
 
-    def start(self, values: Sequence[Array], seed: int) -> Any:
-        """The state before the first step, in host memory: variables, the optimiser's arrays,
-        states, the number of steps, and the run's random seed."""
-        return (
+    def start(self, values: Sequence[Array], seed: int) -> State:
+        """The state before the first step, in host memory."""
+        return State(
             self.packing.of("weight", values),
             [slot.array() for slot in self.slots],
             self.packing.of("state", values),
+            [_table(value) for value in self.packing.of("table", values)],
             np.zeros((), np.uint32),
             np.asarray(seed & 0x7FFFFFFF, np.uint32),
         )
@@ -123,25 +137,40 @@ class _Source:
         values = [np.broadcast_to(np.float32(0), shape) for shape in shapes]
         outer = embedding_and_head(task.model)
         self.passes = Passes(layers, task, experts_of(graph, task), "uint32", outer)
-        self.packing = packing_of(layers, task, values, compiled=True)
-        self._optimizer = make_optimizer(task.optimizer)
+        self.packing = packing_of(layers, task, values, compiled=True, lazy=True)
+        self._spec = task.optimizer
+        tables = self.packing.places("table")
+        self._optimizer = make_optimizer(task.optimizer, clipped=not tables)
+        self._offsets = self._reads(shapes) if tables else []
         # The device belongs to whoever trains: the optimiser's arrays are looked at on the host.
         with jax.default_device(_host()):
             self._optimizer.build(self.packing.variables(values))
             self.slots = tuple(_slot(each.value) for each in self._optimizer.variables)
 
     def many_steps(self, state: Any, windows: Any, count: Any) -> Any:
-        gradient = jax.value_and_grad(self._loss, has_aux=True)
-
         def step(index: Any, carried: Any) -> Any:
-            (variables, slots, states, number, seed), total = carried
-            (_, (loss, states)), gradients = gradient(
-                variables, states, windows[index], number, seed
-            )
-            variables, slots = self._optimizer.stateless_apply(slots, gradients, variables)
-            return (variables, slots, states, number + 1, seed), total + loss
+            before, total = carried
+            after, loss = self._step(before, windows[index])
+            return after, total + loss
 
         return jax.lax.fori_loop(0, count, step, (state, jnp.zeros(())))
+
+    def _step(self, state: State, windows: Any) -> tuple[State, Any]:
+        """One step; the mean token loss."""
+        zeros = [[jnp.zeros(shape) for shape in shapes] for shapes in self._offsets]
+        gradient = jax.value_and_grad(self._loss, argnums=(0, 1), has_aux=True)
+        (_, (loss, states, taken)), (gradients, found) = gradient(
+            state.variables, zeros, state, windows
+        )
+        tables = list(state.tables)
+        if tables:
+            sizes = [len(table.weights) for table in tables]
+            own = list(map(touched, sizes, taken, found))
+            gradients, own = clipped(self._spec.clip_norm, gradients, own)
+            pairs = zip(tables, own, strict=True)
+            tables = [updated(*pair, state.number, self._spec) for pair in pairs]
+        variables, slots = self._optimizer.stateless_apply(state.slots, gradients, state.variables)
+        return State(variables, slots, states, tables, state.number + 1, state.seed), loss
 
     def many_scores(self, state: Any, windows: Any, count: Any) -> Any:
         return self._sums(self.passes.score, self.passes.score_shapes, state, windows, count)
@@ -154,7 +183,8 @@ class _Source:
         windows: Any, count: Any,
     ) -> Any:  # fmt: skip
         """Of what the function gives for the first `count` windows."""
-        weights = self._all(state[0], state[2])
+        tables = [table.weights for table in state.tables]
+        weights = self._all(state.variables, state.states, tables)
 
         def add(index: Any, totals: Any) -> Any:
             parts = function(weights, windows[index])
@@ -163,14 +193,46 @@ class _Source:
         start = [jnp.zeros(shape) for shape in shapes]
         return jax.lax.fori_loop(0, count, add, start)
 
-    def _loss(self, variables: Sequence[Any], states: Any, windows: Any, *when: Any) -> Any:
-        total, loss, updates = self.passes.train(self._all(variables, states), windows, *when)
+    def _loss(
+        self, variables: Sequence[Any], offsets: Sequence[Any], state: State, windows: Any
+    ) -> Any:
+        """What the gradient is of, and beside it the mean token loss, new states, and for each
+        table the ids of every read."""
+        each = zip(state.tables, offsets, strict=True)
+        tables = [Rows(table.weights, own) for table, own in each]
+        everything = self._all(variables, state.states, tables)
+        total, loss, updates = self.passes.train(everything, windows, state.number, state.seed)
         places = self.packing.places("state")
-        kept = [updates.get(place, state) for place, state in zip(places, states, strict=True)]
-        return total, (loss, kept)
+        pairs = zip(places, state.states, strict=True)
+        kept = [updates.get(place, before) for place, before in pairs]
+        return total, (loss, kept, [table.taken for table in tables])
 
-    def _all(self, variables: Sequence[Any], states: Sequence[Any]) -> list[Any]:
-        return self.packing.all(self.packing.tensors(variables), states)
+    def _all(
+        self, variables: Sequence[Any], states: Sequence[Any], tables: Sequence[Any]
+    ) -> list[Any]:
+        return self.packing.all(self.packing.tensors(variables), states, tables)
+
+    def _reads(self, shapes: Sequence[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+        """The shapes of what a step reads of each table, in order."""
+        found: list[list[tuple[int, ...]]] = []
+
+        def read(weights: Any, windows: Any, number: Any) -> Any:
+            tables = [Rows(table) for table in self.packing.of("table", weights)]
+            variables, states = (self.packing.of(kind, weights) for kind in ("weight", "state"))
+            everything = self._all(variables, states, tables)
+            self.passes.train(everything, windows, number, number)
+            found.extend(table.read_shapes() for table in tables)
+
+        shape: Any = jax.ShapeDtypeStruct
+        weights = [shape(each, jnp.float32) for each in shapes]
+        windows = shape(self.passes.windows, jnp.int32)
+        jax.eval_shape(read, weights, windows, shape((), jnp.uint32))
+        return found
+
+
+def _table(value: Array) -> Table:
+    """A table with moments of 0."""
+    return Table(value, *(np.broadcast_to(np.float32(0), value.shape) for _ in range(2)))
 
 
 def _host() -> Any:

@@ -92,21 +92,22 @@ def experts_of(graph: Graph, task: Task) -> list[int]:
 
 
 def packing_of(
-    layers: Sequence[Layer], task: Task, values: Sequence[Array], compiled: bool
+    layers: Sequence[Layer], task: Task, values: Sequence[Array], compiled: bool, lazy: bool
 ) -> Packing:
     """How the weights lie in variables. Under XLA each has its own: one vector of all makes steps a
-    tenth shorter there, and compiling twice as long. In plain graphs those weights of experts that
-    are trained, and of which a step can touch but a part, are tables, where the optimiser has a
-    lazy form."""
+    tenth shorter there, and compiling twice as long. Those weights of experts that are trained, and
+    of which a step can touch but a part, are tables, where engine and optimiser have a `lazy`
+    form."""
     outer = outer_count(layers, values)
     owners = with_weights(layers)
     trainable = [True] * outer + [w.trainable for layer in owners for w in layer.specs]
     gathered = [False] * outer + [flag for layer in owners for flag in layer.gathered]
     together = elementwise(task.optimizer) and not compiled
+    lazy = elementwise(task.optimizer) and lazy
     tokens = task.training.batch_size * task.model.sequence_length
     kinds: list[Kind] = []
     for trained, in_part, value in zip(trainable, gathered, values, strict=True):
-        rare = together and in_part and len(value) > 2 * tokens
+        rare = lazy and in_part and len(value) > 2 * tokens
         kinds.append("state" if not trained else "table" if rare else "weight")
     return Packing(tuple(value.shape for value in values), tuple(kinds), together)
 

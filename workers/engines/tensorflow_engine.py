@@ -19,7 +19,8 @@ from workers.engines.calibration import SHAPES
 from workers.engines.engine import Loads, Windows
 from workers.engines.optimizer import make_optimizer
 from workers.engines.passes import CALL_STEPS, Passes, calls, experts_of, packing_of, summed
-from workers.engines.tables import LazyAdamW, Rows, squared_norm, touched
+from workers.engines.tables import clipped
+from workers.engines.tensorflow_tables import LazyAdamW, Rows, touched
 from workers.model.ends import EmbeddingAndHead, embedding_and_head
 from workers.model.model import Apply, Layer, model_layers, wrapped
 from workers.model.packed import pack_blocks, packed_layers, unpack_blocks
@@ -33,14 +34,15 @@ class TensorFlowEngine:
         self._task, self._run = task, seed & 0x7FFFFFFF
         self._jit = task.training.jit == "on"
         layers: Sequence[Layer] = model_layers(graph, task)
-        self._packing = packing_of(layers, task, values, compiled=self._jit)
+        how = self._jit, not self._jit  # under XLA there is no lazy form here
+        self._packing = packing_of(layers, task, values, *how)
         tables = self._packing.of("table", values)
         self._unpacked: Callable[[list[Array]], list[Array]] = list
         if self._packing.together and not tables:
             self._unpacked = partial(unpack_blocks, layers)
             values = pack_blocks(layers, values)
             layers = packed_layers(layers, _traced_once)
-            self._packing = packing_of(layers, task, values, compiled=False)
+            self._packing = packing_of(layers, task, values, *how)
         elif not (self._jit or tables):
             layers = wrapped(layers, _traced_once)
         outer = embedding_and_head(task.model)
@@ -108,25 +110,14 @@ class TensorFlowEngine:
         gradients = tape.gradient(total, [*weights, *taken], unconnected_gradients="zero")
         if tables:
             own = touched(tables, gradients[len(weights) :])
-            gradients = self._update_tables(own, gradients[: len(weights)], step)
+            limit = self._task.optimizer.clip_norm
+            gradients, own = clipped(limit, gradients[: len(weights)], own)
+            self._lazy.apply(own, step)
         self._optimizer.apply(self._packing.packed(gradients), self._variables)
         places = self._packing.places("state")
         for place, value in updates.items():
             self._states[places.index(place)].assign(value)
         return loss
-
-    def _update_tables(
-        self, rows: list[tuple[Any, Any]], gradients: list[Any], step: Any
-    ) -> list[Any]:
-        """Steps the tables, and gives the other gradients, clipped by the norm of all."""
-        limit = self._task.optimizer.clip_norm
-        if limit is not None:
-            norm = tf.sqrt(squared_norm(rows) + tf.square(tf.linalg.global_norm(gradients)))
-            factor = limit / tf.maximum(norm, limit)
-            gradients = [gradient * factor for gradient in gradients]
-            rows = [(ids, gradient * factor) for ids, gradient in rows]
-        self._lazy.apply(rows, step)
-        return gradients
 
     def _many_steps(self, windows: Any, count: Any) -> Any:
         return _sum_over(windows, count, [()], lambda batch: [self._step(batch)])[0]
