@@ -1,6 +1,6 @@
 """Who can connect to the Ray of a pool: nobody from outside, nor another user of the machine who
-knows the port but not the token. It holds with Ray 2.52.0 and 2.60.0; before 2.52 Ray had no
-tokens, so that is what `pyproject.toml` asks for."""
+knows the port but not the token. It holds with Ray 2.55.0, which is the oldest that
+`pyproject.toml` allows, and 2.60.0; before 2.52 Ray had no tokens."""
 
 from __future__ import annotations
 
