@@ -12,6 +12,7 @@ from typing import Self
 
 from search.campaign.controller import Controller, Show
 from search.campaign.progress import Progress
+from search.config.plugins import stored_config
 from search.errors import UsageError
 from search.storage.store import CampaignRow, Store
 from workers.spec.outcome import Job, Outcome, Report
@@ -52,6 +53,11 @@ class Asking:
     next time that the campaign is opened."""
 
     def __init__(self, store: Store, campaign: CampaignRow, show: Show | None = None) -> None:
+        if stored_config(campaign.config, campaign.name).search.budget.promotes:
+            raise UsageError(
+                "search.budget.rule promote pauses candidates, which Primevo's own workers alone "
+                "can; for candidates that somebody else trains set it to top"
+            )
         self._hands = Hands()
         self._controller = Controller(store, campaign, self._hands, show)
         self._held = ExitStack()

@@ -24,10 +24,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from primitives.language.dna import DNA
 from primitives.language.text import render
+from search.campaign.checkpoints import discard
 from search.campaign.history import fold
 from search.campaign.length import with_candidates
 from search.campaign.pace import Pace
@@ -41,7 +43,7 @@ from search.errors import PrimevoError, ended_by
 from search.storage.entries import CopiedEvaluation, Entry, NewCandidate, NewEvaluation
 from search.storage.events import Ended, Heartbeat, Kind, Proposed
 from search.storage.store import CampaignRow, Store
-from workers.spec.outcome import Budget, Hurdle, Job, Report, StepLimit
+from workers.spec.outcome import Budget, Hurdle, Job, Pause, Report, StepLimit
 
 POLL_S = 0.5
 """How often a request to stop is looked for, and the longest wait for an outcome."""
@@ -79,12 +81,14 @@ Show = Callable[[Progress, Heartbeat], None]
 
 
 class Planned(NamedTuple):
-    """A recorded run that has not been dispatched. `dna` is the program's text."""
+    """A recorded run that has not been dispatched. `dna` is the program's text; `band` counts the
+    bands of the budget, from 0, that an earlier stage of it has been through."""
 
     id: int
     kind: Kind
     seed: int
     dna: str
+    band: int = 0
 
 
 class Controller:
@@ -107,6 +111,8 @@ class Controller:
         self._config = stored_config(campaign.config, campaign.name)
         self._queue: deque[Planned] = deque()
         self._running: dict[tuple[int, int], float] = {}
+        self._going: set[int] = set()  # paused candidates that are queued or run again
+        self._over: list[Path] = []  # checkpoints that nobody goes on from
         self._entries: list[Entry] = []
         self._finals_planned = self._draining = False
         self._polled = self._beaten = self._shown = float("-inf")
@@ -153,7 +159,7 @@ class Controller:
         self._dispatch()
         self._tell()
         if self._running:
-            self._collect(0.0 if self._may_propose() else patience_s)
+            self._collect(0.0 if self._may_start() else patience_s)
             return True
         if phase(self._state) == "done":
             self._store.finish(self._campaign.id)
@@ -188,16 +194,23 @@ class Controller:
                 self._queue.append(self._search_run(number, self._store.dna(id, number)))
 
     def _plan(self) -> None:
-        """Children for the free workers; the final runs, once, when the search has ended."""
+        """For the free workers paused candidates that are to go on, else children; the final runs,
+        once, when the search has ended."""
         if self._state.seeds_done and not self._state.population:
             self._commit()  # what is told now stands in the database
             raise PrimevoError(f"no seed program could be trained; {'; '.join(self._endings())}")
         if self._clock() >= self._until and self._state.seeds_done:
             self._end_search()
-        while self._may_propose() and len(self._entries) < BATCH:
-            self._add(*self._proposer.child())
+        while self._may_start() and len(self._entries) < BATCH:
+            paused = self._state.promotable(self._going)
+            if paused is None:
+                self._add(*self._proposer.child())
+            else:
+                self._promote(paused)
         if self._state.searched and not self._finals_planned:
             self._finals_planned = True
+            if self._config.search.budget.promotes:
+                discard(self._config.weights_folder(self._campaign.name))
             self._queue.extend(self._final_runs())
 
     def _end_search(self) -> None:
@@ -214,14 +227,22 @@ class Controller:
             reason = self._store.reason(self._campaign.id, end.sequence)
             yield f"candidate {end.id}: {end.status}" + (f" ({reason})" if reason else "")
 
-    def _may_propose(self) -> bool:
+    def _may_start(self) -> bool:
+        """Whether a worker is free, and there is a candidate to train."""
         state, busy = self._state, len(self._running) + len(self._queue)
         return (
             not self._draining
-            and state.candidates < state.spec.candidates
             and state.seeds_done
             and busy < self._evaluator.capacity()
+            and (state.open or state.promotable(self._going) is not None)
         )
+
+    def _promote(self, id: int) -> None:
+        """A paused candidate goes on to the next hurdle. Nothing is recorded before it is there:
+        after an interruption it is still paused, and chosen again."""
+        self._going.add(id)
+        run = self._search_run(id, self._store.dna(self._campaign.id, id))
+        self._queue.append(run._replace(band=self._state.rungs.hurdle(id) + 1))
 
     def _add(self, dna: DNA, event: Proposed) -> None:
         """A new candidate: to be trained, or ended at once where its outcome is known."""
@@ -254,6 +275,9 @@ class Controller:
         if self._entries:
             self._store.record(self._campaign.id, self._entries)
             self._entries = []
+        while self._over:
+            with suppress(OSError):
+                self._over.pop().unlink()
 
     def _dispatch(self) -> None:
         while self._queue and not self._draining:
@@ -270,18 +294,33 @@ class Controller:
         if final and run.seed == final_seed(self._campaign.seed, 0):
             weights = str(self._config.weights_file(self._campaign.name, run.id))
         limited = replace(budget, time_limit_s=limit)
-        return Job(run.id, run.dna, limited, run.seed, test=final, weights=weights)
+        pause = self._pause(run)
+        return Job(run.id, run.dna, limited, run.seed, test=final, weights=weights, pause=pause)
+
+    def _pause(self, run: Planned) -> Pause | None:
+        """Where a child is paused, if the campaign does that. Seed programs never are."""
+        budget = self._config.search.budget
+        if not budget.promotes or run.kind == "final" or self._of_seed(run):
+            return None
+        file = str(self._config.checkpoint_file(self._campaign.name, run.id))
+        hurdle = run.band if run.band < budget.hurdles else None
+        return Pause(file, hurdle, self._config.workers.checkpoints_mb)
+
+    def _of_seed(self, run: Planned) -> bool:
+        return run.id <= len(self._config.search.seeds)
 
     def _budget(self, run: Planned) -> Budget:
         """The hurdles' bars are those of the moment. A seed program is stopped neither by them nor
-        for its step: it is what children are compared with."""
+        for its step: it is what children are compared with. A child's step is judged in its first
+        stage."""
         spec = self._config.search
         if run.kind == "final":
             return Budget(spec.budget.unit, spec.final_amount, points=spec.final_points)
         whole = Budget(spec.budget.unit, spec.budget.full, points=spec.budget.points_at)
-        if run.id <= len(spec.seeds):
+        if self._of_seed(run):
             return replace(whole, hurdles=tuple(map(Hurdle, spec.budget.hurdles_at)))
-        return replace(whole, hurdles=self._state.hurdles.bars(), step_limit=self._step_limit())
+        limit = self._step_limit() if run.band == 0 else None
+        return replace(whole, hurdles=self._state.hurdles.bars(), step_limit=limit)
 
     def _step_limit(self) -> StepLimit | None:
         """The longest step that a child may take. None without a limit, and where the first seed
@@ -297,12 +336,26 @@ class Controller:
             job, outcome = report.job, report.outcome
             began = self._running.pop((job.id, job.seed))
             kind: Kind = "final" if job.test else "search"
+            paused_at = self._paused_at(job) if kind == "search" else None
+            if paused_at is not None:
+                self._going.discard(job.id)
+                passed = max(outcome.hurdles_passed, paused_at + 1)  # a worker that died knows none
+                outcome = replace(outcome, hurdles_passed=passed)
             sequence, goals = self._state.sequence + 1, self._state.spec.goals
             end = Ended.of(sequence, job.id, kind, job.seed, outcome, goals)
-            self._entries.append(NewEvaluation(end, job.budget, outcome, report.worker))
+            entry = NewEvaluation(end, job.budget, outcome, report.worker, paused_at)
+            self._entries.append(entry)
             self._state.apply(end)
-            if end.status == "completed" and end.hurdles_passed == len(job.budget.hurdles):
+            if job.pause is not None:
+                if job.id not in self._state.rungs:
+                    self._over.append(Path(job.pause.file))
+            elif end.status == "completed" and end.hurdles_passed == len(job.budget.hurdles):
                 self._pace.completed_in_full(self._clock() - began)
+
+    def _paused_at(self, job: Job) -> int | None:
+        """The hurdle at which an earlier stage of this run was paused."""
+        rungs = self._state.rungs
+        return rungs.hurdle(job.id) if job.id in rungs else None
 
     def _tell(self, now: bool = False) -> None:
         """Looks for a request to stop, leaves a heartbeat and shows progress, each when due."""

@@ -9,7 +9,7 @@ does when the database lists them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
@@ -17,7 +17,15 @@ from random import Random
 from search.campaign.ranking import Ranking, choice
 from search.config.schema import SearchSpec
 from search.evolution.hurdles import Hurdles, spent
-from search.evolution.population import Member, Population, admit, founders, tournament
+from search.evolution.population import (
+    Member,
+    Population,
+    admit,
+    founders,
+    tournament,
+    withdraw,
+)
+from search.evolution.rungs import Rungs
 from search.storage.events import Ended, Event, Proposed
 
 
@@ -49,7 +57,8 @@ class State:
     `pending` holds candidates without an outcome; `seen` the candidate of each hash that was
     trained, and `hashes` the hash of every candidate; `behaviours` and `behaviour_of` are the same
     for what candidates do, where that is known; `results` is the ending of each search run, and
-    `finals` has those of the final phase by (candidate, seed)."""
+    `finals` has those of the final phase by (candidate, seed). `rungs` holds the candidates that
+    are paused: their ending is that of their last stage, and a later one takes its place."""
 
     def __init__(self, spec: SearchSpec) -> None:
         self.spec = spec
@@ -66,6 +75,7 @@ class State:
         self.ranking = Ranking(spec.goals)
         budget = spec.budget
         self.hurdles = Hurdles(budget.hurdles_at, spec.population, budget.rule, budget.eta)
+        self.rungs = Rungs(budget.hurdles if budget.promotes else 0, budget.eta)
         self._hurdle_places = budget.hurdle_places
         self.best: Score | None = None
         self.tally = Tally(spec.budget.hurdles)
@@ -87,8 +97,17 @@ class State:
 
     @property
     def searched(self) -> bool:
-        """Whether every candidate of the campaign has an outcome."""
-        return self.candidates >= self.spec.candidates and not self.pending
+        """Whether every candidate of the campaign has an outcome, and none is to go on."""
+        return not self.open and not self.pending and self.promotable() is None
+
+    @property
+    def open(self) -> bool:
+        """Whether children are still to come."""
+        return self.candidates < self.spec.candidates
+
+    def promotable(self, going: Collection[int] = ()) -> int | None:
+        """The paused candidate that is to go on next, if any; `going` are those under way."""
+        return self.rungs.next(self.open, going)
 
     @cached_property
     def finalists(self) -> tuple[int, ...]:
@@ -133,9 +152,13 @@ class State:
             self.tally.rejected[reason] += count
 
     def _ended(self, event: Ended) -> None:
-        proposal = self.pending.pop(event.id)
+        if event.id in self.rungs:
+            self._went_on(event.id)
+            duplicate = False
+        else:
+            duplicate = self.pending.pop(event.id).duplicate_of is not None
         self.results[event.id] = event
-        self._count(event, duplicate=proposal.duplicate_of is not None)
+        self._count(event, duplicate)
         fitness = event.fitness
         if fitness is not None and event.id not in self._seed_ids:
             admit(self.population, Member(event.id, fitness))
@@ -143,34 +166,64 @@ class State:
             self.best = Score(event.id, fitness, event.val_bpb)
         if event.id in self._seed_ids and self.seeds_done:
             self.population = founders(self._completed_seeds(), self.spec.population)
+        hurdle, paused = event.hurdles_passed, self.spec.budget.promotes and not duplicate
+        if paused and fitness is not None and hurdle < self.spec.budget.hurdles:
+            self.rungs.arrive(event.id, hurdle, fitness)
+
+    def _went_on(self, id: int) -> None:
+        """A paused candidate has ended again: what it had when it was paused is forgotten."""
+        before = self.results.pop(id)
+        self.rungs.leave(id)
+        self._count_trained(before, -1)
+        withdraw(self.population, id)
+        if self.best is not None and self.best.id == id:
+            self.best = self._lowest()
+
+    def _lowest(self) -> Score | None:
+        """The best of all that have ended; of equal ones the first."""
+        known = [
+            (end.fitness, end.sequence, Score(end.id, end.fitness, end.val_bpb))
+            for end in self.results.values()
+            if end.fitness is not None
+        ]
+        return min(known)[2] if known else None
 
     def _completed_seeds(self) -> list[Member]:
         results = (self.results[id] for id in self._seed_ids)
         return [Member(end.id, end.fitness) for end in results if end.fitness is not None]
 
     def _count(self, event: Ended, duplicate: bool) -> None:
-        budget, tally = self.spec.budget, self.tally
-        used = 0.0
-        if event.status == "completed":
-            used = spent(budget.hurdles_at, budget.full, event.hurdles_passed)
         if duplicate:
-            tally.duplicates += 1
-            tally.saved_by_duplicates += used
+            self.tally.duplicates += 1
+            self.tally.saved_by_duplicates += self._used(event)
             return
-        tally.outcomes[event.status] += 1
-        judged = event.id not in self._seed_ids
         losses = event.at_hurdles(self._hurdle_places)
-        self.hurdles.record(losses, event.hurdles_passed, judged)
-        if judged:
-            tally.children += 1
-            for place in range(len(losses)):
-                tally.reached[place] += 1
-                tally.went_on[place] += place < event.hurdles_passed
+        self.hurdles.record(losses, event.hurdles_passed, event.id not in self._seed_ids)
+        self._count_trained(event, 1)
+
+    def _count_trained(self, event: Ended, by: int) -> None:
+        """Counts the ending of a run, or takes it back where `by` is -1."""
+        tally, passed = self.tally, event.hurdles_passed
+        tally.outcomes[event.status] += by
+        if event.id not in self._seed_ids:
+            tally.children += by
+            reached = max(len(event.at_hurdles(self._hurdle_places)), passed)
+            for place in range(min(reached, len(tally.reached))):
+                tally.reached[place] += by
+                tally.went_on[place] += by * (place < passed)
         if event.status == "completed":
-            tally.spent += used
-            tally.saved_by_hurdles += budget.full - used
-            if event.hurdles_passed < len(tally.stopped_at):
-                tally.stopped_at[event.hurdles_passed] += 1
+            used = self._used(event)
+            tally.spent += by * used
+            tally.saved_by_hurdles += by * (self.spec.budget.full - used)
+            if passed < len(tally.stopped_at):
+                tally.stopped_at[passed] += by
+
+    def _used(self, event: Ended) -> float:
+        """What a completed run took of the budget."""
+        budget = self.spec.budget
+        if event.status != "completed":
+            return 0.0
+        return spent(budget.hurdles_at, budget.full, event.hurdles_passed)
 
 
 def fold(spec: SearchSpec, events: Iterable[Event]) -> State:

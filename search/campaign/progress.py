@@ -61,7 +61,8 @@ class Progress:
     against training each in full, `saved_by_duplicates` for outcomes taken over. `stopped_at`
     counts the candidates that each hurdle stopped; `reached` and `went_on` count at each hurdle the
     children that it judged, of `children` that were trained, and `meant` is the share that should
-    go on from one. `seed` is the first seed program.
+    go on from one. `paused` counts the candidates that wait at a hurdle and may still go on. `seed`
+    is the first seed program.
     """
 
     phase: Phase
@@ -80,6 +81,7 @@ class Progress:
     reached: tuple[int, ...]
     went_on: tuple[int, ...]
     meant: float
+    paused: int
     best: Score | None
     seed: Score | None
     finals_done: int
@@ -128,6 +130,7 @@ def progress(state: State) -> Progress:
         reached=tuple(tally.reached),
         went_on=tuple(tally.went_on),
         meant=1 / spec.budget.eta,
+        paused=0 if state.searched else len(state.rungs),
         best=state.best,
         seed=_score(state.results.get(1)),
         finals_done=len(state.finals),

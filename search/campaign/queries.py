@@ -202,6 +202,7 @@ def line(store: Store, campaign: CampaignRow) -> CampaignLine:
         Evaluation.campaign_id == campaign.id,
         Evaluation.sequence > 0,  # SQLite then reads the rows as they lie in the file
         Evaluation.worker.is_not(None),
+        Evaluation.kind.in_(("search", "final")),
     )
     best = (
         select(Evaluation.val_loss, Evaluation.val_bpb)

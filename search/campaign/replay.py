@@ -165,7 +165,8 @@ class _Replay:
             wanted = {final_seed(seed, index) for index in range(state.spec.final.seeds)}
             known = state.searched and end.id in state.finalists
         else:
-            wanted, known = {derive(seed, end.id)}, end.id in state.pending
+            wanted = {derive(seed, end.id)}
+            known = end.id in state.pending or end.id in state.rungs
         if not known:
             raise _Differs(f"{what} ends a run of candidate {end.id}, which had none to end")
         if end.seed not in wanted:

@@ -18,6 +18,7 @@ from search.campaign.history import Score
 from search.campaign.progress import FinalRow, Phase, Progress, final_rows
 from search.config.schema import SearchSpec
 from search.evolution.hurdles import spent
+from search.evolution.rungs import places
 from search.storage.models import Candidate, Evaluation
 from search.storage.store import Store
 from workers.spec.outcome import STATUSES
@@ -47,7 +48,9 @@ def standing(
         finals = store.finals(campaign_id, connection, spec.goals)
         rows = with_tested(final_rows(finals, spec), connection, campaign_id)
     ended = sum(group.size for group in groups)
-    searched = recorded >= spec.candidates and ended >= recorded
+    hurdles = _hurdles(groups, spec)
+    all_ended = recorded >= spec.candidates and ended >= recorded
+    searched = all_ended and not _promotable(hurdles, spec)
     planned = _finals_planned(spec, searched, fit, 1 in seeds)
     shown = Progress(
         phase=_phase(spec, searched, len(seeds), len(finals) < planned),
@@ -59,8 +62,9 @@ def standing(
         duplicates=sum(group.size for group in groups if group.copied),
         unit=spec.budget.unit,
         **_budgets(groups, spec),
-        **_hurdles(groups, spec),
+        **hurdles,
         meant=1 / spec.budget.eta,
+        paused=sum(hurdles["stopped_at"]) if spec.budget.promotes and not searched else 0,
         best=best,
         seed=seeds.get(1),
         finals_done=len(finals),
@@ -224,3 +228,11 @@ def _hurdles(groups: Sequence[_Group], spec: SearchSpec) -> dict[str, Any]:
         "reached": tuple(reached),
         "went_on": tuple(went_on),
     }
+
+
+def _promotable(hurdles: dict[str, Any], spec: SearchSpec) -> bool:
+    """Whether a paused candidate is to go on when no child is to come any more."""
+    pairs = zip(hurdles["reached"], hurdles["went_on"], strict=True)
+    return spec.budget.promotes and any(
+        went_on < places(reached, spec.budget.eta, open=False) for reached, went_on in pairs
+    )

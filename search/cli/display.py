@@ -171,6 +171,8 @@ def details(progress: Progress) -> dict[str, str]:
             f"{shares} go on ({progress.meant:.0%} meant), "
             f"{real:.1%} to the end ({meant:.1%} meant)"
         )
+    if progress.paused:
+        shown["paused"] = f"{progress.paused} at hurdles; the best of them go on"
     if progress.best is not None:
         shown["best"] = f"#{progress.best.id} {_score(progress.best.val_bpb)}"
     if progress.seed is not None:

@@ -57,8 +57,9 @@ class BudgetSpec(Spec):
         "as the one before"
     )  # fmt: skip
     rule: Rule = Field(
-        "top", description="who goes on from a hurdle: the top 1/eta of all that reached it; or, "
-        "as in earlier versions, those at or under the median of the latest"
+        "top", description="who goes on from a hurdle: the top 1/eta of all that reached it; "
+        "promote: all are paused there, and the best 1/eta go on when a worker is free; or, as in "
+        "earlier versions, median: those at or under the median of the latest"
     )  # fmt: skip
 
     points: int = Field(
@@ -71,6 +72,11 @@ class BudgetSpec(Spec):
     def hurdles_at(self) -> tuple[float, ...]:
         """Where the hurdles stand, in `unit` from the start of training."""
         return tuple(self.base * self._bands(k + 1) for k in range(self.hurdles))
+
+    @property
+    def promotes(self) -> bool:
+        """Whether candidates are paused at hurdles and go on later."""
+        return self.rule == "promote" and self.hurdles > 0
 
     @property
     def points_at(self) -> tuple[float, ...]:
@@ -245,6 +251,9 @@ class SearchSpec(Spec):
 CAMPAIGN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 """Folders are called after campaigns: a name cannot be `..`, a hidden file, or a path."""
 
+PAUSED = "paused"
+"""The folder for the checkpoints of paused candidates, in a campaign's folder of weights."""
+
 NAME_RULE = "a letter or digit, then at most 99 letters, digits, '_', '.' and '-'"
 
 
@@ -294,4 +303,12 @@ class CampaignConfig(Spec):
 
     def weights_file(self, campaign: str, id: int) -> Path:
         """Where the weights of a finalist's first run are kept, by the worker that ran it."""
-        return Path(self.weights).absolute() / campaign / f"{id}.npz"
+        return self.weights_folder(campaign) / f"{id}.npz"
+
+    def weights_folder(self, campaign: str) -> Path:
+        """The campaign's own folder."""
+        return Path(self.weights).absolute() / campaign
+
+    def checkpoint_file(self, campaign: str, id: int) -> Path:
+        """Where a paused candidate is kept, by the worker that trained it."""
+        return self.weights_folder(campaign) / PAUSED / f"{id}.npz"

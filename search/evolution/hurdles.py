@@ -2,12 +2,14 @@
 
 One candidate in eta is meant to go on from each hurdle. Bands between hurdles are base * eta^k
 long, so that each costs the same in expectation: hurdles of Primer (So et al. 2021) with eta 2.
-What a candidate must reach is its bar, and two rules set it:
+What a candidate must reach is its bar, and three rules set it:
 
 - `top`: the candidate is among the best 1/eta of all that have reached the hurdle: asynchronous
   successive halving that stops candidates and promotes none later (ASHA, Li et al. 2020). The share
   follows what happens, see `TopBar`.
 - `median`: its loss is at most the median of the last ones there. Earlier versions had this rule.
+- `promote`: there is none. Every candidate is paused at the hurdle, and goes on later if it is one
+  of the best (`search.evolution.rungs`).
 
 Losses count once, however many candidates have the same: duplicates of a good program do not raise
 a bar.
@@ -22,7 +24,7 @@ from typing import Literal, Protocol
 
 from workers.spec.outcome import Hurdle
 
-Rule = Literal["top", "median"]
+Rule = Literal["top", "median", "promote"]
 
 MINIMUM = 5
 """Unique losses that a median must have before it stops anybody."""
@@ -109,12 +111,24 @@ class TopBar:
         return self._sorted[max(count, 1) - 1]
 
 
+class NoBar:
+    """Nobody is stopped here."""
+
+    def add(self, loss: float, went_on: bool | None) -> None:
+        pass
+
+    def threshold(self) -> float | None:
+        return None
+
+
 def make_bar(rule: Rule, eta: int, window: int, place: int) -> Bar:
     """Hurdle number `place`, from 0, that has seen nobody. `window` counts the losses that a median
     looks back. One candidate in eta^place reaches the hurdle, so one too many counts eta^place
     times as much there; and its losses tell more, so being strict there loses fewer winners."""
     if rule == "median":
         return RollingMedian(max(window, MINIMUM))
+    if rule == "promote":
+        return NoBar()
     return TopBar(1 / eta, STRICTNESS * eta**place)
 
 

@@ -1,7 +1,7 @@
 """Regularised evolution (Real et al. 2019): the youngest survive, the fittest of a sample breeds.
 
 The population is the last P completed candidates in order of completion; nothing is ever removed
-for being bad, only for being old.
+for being bad, only for being old. A candidate that was paused and went on completes again.
 """
 
 from __future__ import annotations
@@ -31,6 +31,15 @@ def founders(seeds: Sequence[Member], size: int) -> Population:
 def admit(population: Population, member: Member) -> None:
     """The newly completed candidate comes in; the oldest goes."""
     population.append(member)
+
+
+def withdraw(population: Population, id: int) -> None:
+    """A candidate that was paused has gone on, and what it had then no longer holds. The last
+    member stays, so that there is always one to breed."""
+    for place, member in enumerate(population):
+        if member.id == id and len(population) > 1:
+            del population[place]
+            return
 
 
 def by_fitness(member: Member) -> float:

@@ -69,6 +69,7 @@ def tracked_runs(store: Store, name: str, hurdle: int = 0) -> Iterator[TrackedRu
         .where(
             Evaluation.campaign_id == campaign.id,
             Evaluation.worker.is_not(None),
+            Evaluation.kind.in_(("search", "final")),
             or_(Evaluation.kind == "final", Evaluation.hurdles_passed >= hurdle),
         )
         .order_by(Evaluation.sequence)

@@ -25,12 +25,14 @@ class NewCandidate:
 
 @dataclass(frozen=True, slots=True)
 class NewEvaluation:
-    """An ended training run, as it was asked for and as it came back."""
+    """An ended training run, as it was asked for and as it came back. `paused_at` is the hurdle,
+    from 0, at which an earlier stage of the run was paused and recorded."""
 
     event: Ended
     budget: Budget
     outcome: Outcome
     worker: str
+    paused_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,23 @@ from workers.spec.outcome import Outcome, Status
 
 Kind = Literal["search", "final"]
 
+_STAGE = "band "
+
+
+def stage(hurdle: int) -> str:
+    """The kind of the row of a run that was paused at a hurdle, counted from 0, and has a later
+    row: its ending at the end of that band of the budget.
+
+    >>> stage(0)
+    'band 1'
+    """
+    return f"{_STAGE}{hurdle + 1}"
+
+
+def kind_of(stored: str) -> str:
+    """What a row with this kind is an ending of: a stage is one of the search."""
+    return "search" if stored.startswith(_STAGE) else stored
+
 
 class Proposed(NamedTuple):
     """A candidate that passed the gates. `rejections` counts, by reason, the children that were

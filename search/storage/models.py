@@ -2,10 +2,10 @@
 prunings.
 
 Only the controller of a campaign writes its rows; they are added, never changed, except for the
-campaign's own (stop flag, heartbeat, versions, end). All of a campaign's rows go when it is
-deleted. Runs of studies belong to no campaign. A pruning's row is written by the process that
-prunes. Times are seconds since the epoch, UTC. A change here needs a migration beside it (a test
-compares the two).
+campaign's own (stop flag, heartbeat, versions, end), and for the kind of a paused run that went
+on. All of a campaign's rows go when it is deleted. Runs of studies belong to no campaign. A
+pruning's row is written by the process that prunes. Times are seconds since the epoch, UTC. A
+change here needs a migration beside it (a test compares the two).
 """
 
 from __future__ import annotations
@@ -108,13 +108,16 @@ class Evaluation(Base):
     """One training run that has ended, or a copy of one for a duplicate (`worker` is null).
 
     `sequence` counts from 1 in its campaign, in order of recording, which is the age order of the
-    population. `kind` is search or final. `hurdles` holds [at, threshold] pairs as they were given,
-    `curve` [steps, tokens, train_seconds, val_loss] for each point that was scored, `metrics` the
-    values by name of those metrics (workers.spec.metrics) that have no column of their own; it is
-    null in rows of the first versions, which had none. `experts` says what the experts of a final
-    run are for (workers.training.specialties); null where no call is routed, and in rows of earlier
-    versions. `training` holds [steps, mean training loss of the steps since the point before]; null
-    in rows of earlier versions. `device` is what trained; null in rows of earlier versions.
+    population. `kind` is search or final. A run of the search that is paused and goes on has a row
+    for each stage: the last one is of kind search, that of the stage which ended at hurdle k (from
+    1) of kind "band k" (search.storage.events.stage); each tells of the run up to there. `hurdles`
+    holds [at, threshold] pairs as they were given, `curve` [steps, tokens, train_seconds, val_loss]
+    for each point that was scored, `metrics` the values by name of those metrics
+    (workers.spec.metrics) that have no column of their own; it is null in rows of the first
+    versions, which had none. `experts` says what the experts of a final run are for
+    (workers.training.specialties); null where no call is routed, and in rows of earlier versions.
+    `training` holds [steps, mean training loss of the steps since the point before]; null in rows
+    of earlier versions. `device` is what trained; null in rows of earlier versions.
     """
 
     __tablename__ = "evaluations"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, bindparam, insert, null, select
+from sqlalchemy import ColumnElement, Row, Update, bindparam, case, insert, null, select, update
 
-from search.storage.events import Ended
+from search.storage.events import Ended, kind_of, stage
 from search.storage.models import Campaign, Candidate, Evaluation
 from workers.spec.metrics import METRICS, Metric
 
@@ -60,6 +60,8 @@ REASON = select(Evaluation.reason).where(
 )
 
 _COPIED = {
+    # that the original is paused, say, is nothing that its copy has
+    "reason": case((Evaluation.outcome == "completed", ""), else_=Evaluation.reason),
     "sequence": bindparam("sequence"),
     "candidate_id": bindparam("copy"),
     "worker": null(),
@@ -75,8 +77,22 @@ COPY_EVALUATION = insert(Evaluation).from_select(
 )
 
 
+def superseded(campaign_id: int, id: int, hurdle: int) -> Update:
+    """Makes the row of a run that was paused at a hurdle that of a stage: a later one follows."""
+    return (
+        update(Evaluation)
+        .where(
+            Evaluation.campaign_id == campaign_id,
+            Evaluation.candidate_id == id,
+            Evaluation.kind == "search",
+        )
+        .values(kind=stage(hurdle))
+    )
+
+
 def ended(row: Row[*tuple[Any, ...]], goals: Sequence[Metric]) -> Ended:
     *values, step_time_s, curve = row[: _KNOWN + 2]
+    values[2] = kind_of(values[2])
     losses = tuple(point[-1] for point in curve)
     found = zip(goals, row[_KNOWN + 2 :], strict=True)
     known = tuple(goal.formed(value) for goal, value in found)

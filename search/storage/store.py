@@ -7,8 +7,9 @@ Ownership
 
 Consistency
     `record` writes its entries in one transaction, in their order: a reader sees all of them or
-    none. Recorded candidates and evaluations are never changed, and removed only together with
-    their campaign, by `delete`. A candidate is there before its outcome is. `events` gives back
+    none. Recorded candidates and evaluations are never changed, but for the kind of an evaluation
+    that a later stage of its run follows, and removed only together with their campaign, by
+    `delete`. A candidate is there before its outcome is. `events` gives back
     what was recorded, so that a fold over it is the state of the campaign
     (search.campaign.history).
 
@@ -63,6 +64,7 @@ from search.storage.statements import (
     PROPOSALS,
     REASON,
     ended,
+    superseded,
     value,
 )
 from workers.spec.metrics import METRICS
@@ -277,6 +279,9 @@ class Store:
                         values = candidate_values(campaign_id, event, dna, now)
                         self._insert_candidate(cursor, values)
                     case NewEvaluation():
+                        if entry.paused_at is not None:
+                            id = entry.event.id
+                            connection.execute(superseded(campaign_id, id, entry.paused_at))
                         values = evaluation_values(campaign_id, entry, now)
                         self._insert_evaluation(cursor, values)
                     case CopiedEvaluation(event, original):

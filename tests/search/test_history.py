@@ -23,6 +23,7 @@ SPEC = make_config(candidates=40, seeds=("transformer", "primer"), population=5)
 def everything(state: State) -> dict[str, Any]:
     """All that the state knows, in comparable form."""
     fields = {**vars(state), "hurdles": state.hurdles.bars(), "tally": vars(state.tally)}
+    fields["rungs"] = vars(state.rungs)
     fields.pop("finalists", None)  # cached when first read
     return fields
 

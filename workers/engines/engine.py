@@ -66,6 +66,13 @@ class Engine(Protocol):
     def weights(self) -> list[Array]:
         """The weights as they stand, float32, in the model's order and shapes."""
 
+    def kept(self) -> list[Array]:
+        """All that later steps depend on: weights, the optimiser's arrays, the number of steps."""
+
+    def restore(self, kept: Sequence[Array]) -> None:
+        """Goes on from what another engine of the same arguments has kept, to the same numbers. A
+        ValueError where that was one of other arguments, as far as shapes and types tell."""
+
 
 class Ahead(Protocol):
     """What an engine's class has beside, where its backend's row says `ahead`: a candidate is
@@ -82,6 +89,13 @@ class Ahead(Protocol):
     def load(data: bytes) -> Any:
         """The argument `compiled`, from those bytes. It may be called while another thread trains,
         and puts no weights on the device."""
+
+
+def check_kept(own: Sequence[Array], kept: Sequence[Array]) -> None:
+    """Raises the ValueError of `Engine.restore`, where `own` is what the engine itself holds."""
+    ours, theirs = ([(each.shape, str(each.dtype)) for each in arrays] for arrays in (own, kept))
+    if ours != theirs:
+        raise ValueError(f"{len(ours)} arrays are asked for, and {len(theirs)} others were kept")
 
 
 def make_engine(

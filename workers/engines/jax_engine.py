@@ -13,7 +13,7 @@ import numpy as np
 
 from primitives.graph.build import Graph
 from primitives.lowering.layer import Array
-from workers.engines.engine import Loads, Windows
+from workers.engines.engine import Loads, Windows, check_kept
 from workers.engines.jax_steps import (
     Steps,
     calibration_steps,
@@ -74,3 +74,11 @@ class JaxEngine:
         return dump_steps(compile_steps(graph, shapes, task))
 
     load = staticmethod(load_steps)
+
+    def kept(self) -> list[Array]:
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(self._state)]
+
+    def restore(self, kept: Sequence[Array]) -> None:
+        check_kept(self.kept(), kept)
+        structure = jax.tree.structure(self._state)
+        self._state = jax.device_put(jax.tree.unflatten(structure, kept))

@@ -16,7 +16,7 @@ import tensorflow as tf
 from primitives.graph.build import Graph
 from primitives.lowering.layer import Array
 from workers.engines.calibration import SHAPES
-from workers.engines.engine import Loads, Windows
+from workers.engines.engine import Loads, Windows, check_kept
 from workers.engines.optimizer import make_optimizer
 from workers.engines.passes import CALL_STEPS, Passes, calls, experts_of, packing_of, summed
 from workers.engines.tables import clipped
@@ -97,6 +97,19 @@ class TensorFlowEngine:
     def _tensors(self) -> list[Any]:
         values = [tf.convert_to_tensor(variable.value) for variable in self._variables]
         return self._packing.tensors(values)
+
+    def kept(self) -> list[Array]:
+        return [np.asarray(each) for each in self._everything()]
+
+    def restore(self, kept: Sequence[Array]) -> None:
+        check_kept(self.kept(), kept)
+        for each, value in zip(self._everything(), kept, strict=True):
+            each.assign(value)
+
+    def _everything(self) -> list[Any]:
+        """All variables that a step changes."""
+        optimizers = [*self._optimizer.variables, *self._lazy.variables]
+        return [*self._variables, *optimizers, *self._states]
 
     def _step(self, windows: Any) -> Any:
         weights, states = self._tensors(), [tf.identity(state) for state in self._states]

@@ -38,6 +38,11 @@ class LazyAdamW:
                          for t in self.tables]  # fmt: skip
         self._spec = spec
 
+    @property
+    def variables(self) -> list[Any]:
+        """The tables and their moments."""
+        return [*self.tables, *(moment for pair in self._moments for moment in pair)]
+
     def apply(self, gradients: Sequence[Touched], step: Any) -> None:
         """One step; `step` counts those before it."""
         for table, moments, (ids, gradient) in zip(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from workers.machine import arrays
 from workers.pruning.failure import PruningError
 
 if TYPE_CHECKING:  # those who only look need no arrays
@@ -74,9 +74,9 @@ class Checkpoint:
         found = self._read(name)
         return None if found is None else found[1]
 
-    def finish(self, name: str, arrays: Sequence[Array]) -> None:
+    def finish(self, name: str, kept: Sequence[Array]) -> None:
         """The part has ended, with this."""
-        self._write(name, {"part": name}, arrays)
+        self._write(name, {"part": name}, kept)
         self._remove(_RUNNING)
 
     def running(self, name: str) -> tuple[int, list[Array]] | None:
@@ -86,15 +86,15 @@ class Checkpoint:
             return None
         return found[0]["steps"], found[1]
 
-    def keep(self, name: str, steps: int, arrays: Callable[[], Sequence[Array]]) -> None:
+    def keep(self, name: str, steps: int, kept: Callable[[], Sequence[Array]]) -> None:
         """Keeps what the part's next steps depend on, unless that was done a moment ago."""
         if time.monotonic() >= self._next:
-            self.keep_now(name, steps, arrays)
+            self.keep_now(name, steps, kept)
 
-    def keep_now(self, name: str, steps: int, arrays: Callable[[], Sequence[Array]]) -> None:
+    def keep_now(self, name: str, steps: int, kept: Callable[[], Sequence[Array]]) -> None:
         """Keeps it however long ago that was done."""
         if self._folder is not None:
-            self._write(_RUNNING, {"part": name, "steps": steps}, arrays())
+            self._write(_RUNNING, {"part": name, "steps": steps}, kept())
         self._next = time.monotonic() + self._interval_s
 
     def said(self, read: Callable[[Any], Result]) -> Result | None:
@@ -108,26 +108,20 @@ class Checkpoint:
         """Keeps the result of the end, JSON data."""
         if self._folder is not None:
             text = json.dumps(result)
-            _replace(self._folder / "result.json", lambda file: file.write(text.encode()))
+            arrays.replace(self._folder / "result.json", lambda file: file.write(text.encode()))
 
     def _read(self, name: str) -> tuple[dict[str, Any], list[Array]] | None:
-        if self._folder is None or not (file := self._path(name)).is_file():
-            return None
-        import numpy as np
-
-        with _damage_told(file), np.load(file, allow_pickle=False) as found:
-            about = dict(json.loads(str(found["about"])))
-            about["steps"] = int(about.get("steps", 0))
-            return about, [found[f"array_{number}"] for number in range(about["count"])]
-
-    def _write(self, name: str, about: dict[str, Any], arrays: Sequence[Array]) -> None:
         if self._folder is None:
-            return
-        import numpy as np
+            return None
+        with _damage_told(self._path(name)):
+            found = arrays.read(self._path(name))
+            if found is not None:
+                found[0]["steps"] = int(found[0].get("steps", 0))
+            return found
 
-        named: dict[str, Any] = {f"array_{number}": each for number, each in enumerate(arrays)}
-        named["about"] = json.dumps({**about, "count": len(arrays)})
-        _replace(self._path(name), lambda file: np.savez(file, **named))
+    def _write(self, name: str, about: dict[str, Any], kept: Sequence[Array]) -> None:
+        if self._folder is not None:
+            arrays.write(self._path(name), about, kept)
 
     def _remove(self, name: str) -> None:
         if self._folder is not None:
@@ -141,22 +135,10 @@ class Checkpoint:
 
 @contextmanager
 def _damage_told(file: Path) -> Iterator[None]:
-    """A PruningError for whatever reading the file raises: of damaged files, numpy, zipfile and
-    zlib make any kind."""
+    """A PruningError for whatever reading the file raises."""
     try:
         yield
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise PruningError(
-            f"{file} is damaged ({reason}): delete it, and that part is done again"
+            f"{file} is damaged ({arrays.damage(error)}): delete it, and that part is done again"
         ) from error
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Writes a file that is there whole or not at all, even where the power fails."""
-    draft = path.with_suffix(".draft")
-    with draft.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

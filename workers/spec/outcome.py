@@ -122,12 +122,30 @@ def perplexity(loss: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Where a run is paused, and what keeps it meanwhile.
+
+    Attributes:
+        file: the run's checkpoint. One of the same run that is there is gone on from; without, it
+            begins anew. The file goes when the run ends otherwise than paused.
+        hurdle: the hurdle of the budget, from 0, at which the run ends until it is to go on, scored
+            and kept; None lets it go to the end.
+        limit_mb: what the files of the same folder may take; the worst go where it is more. None
+            sets no limit.
+    """
+
+    file: str
+    hurdle: int | None
+    limit_mb: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One training run to be done by a worker. `dna` is the program's text form; `test` asks for
     the score on the test split too (final phase only: selection never sees it); `weights` is a
     file where the trained weights are to be kept; `start` one of a dense model's weights that the
     run begins with (`workers.model.upcycling`); `task` is what it trains on where that is not
-    the worker's own task, which then has the same backend."""
+    the worker's own task, which then has the same backend; `pause` says where it is paused."""
 
     id: int
     dna: str
@@ -137,6 +155,7 @@ class Job:
     weights: str | None = None
     task: Task | None = field(default=None, hash=False)
     start: str | None = None
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True, slots=True)

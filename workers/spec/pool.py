@@ -58,6 +58,11 @@ class PoolSpec(Spec):
         None, ge=64, description="a worker that holds more memory than this after a candidate is "
         "replaced, too; null: its share of 80 % of the machine's or cluster's, at least 2000"
     )  # fmt: skip
+    checkpoints_mb: int | None = Field(
+        20_000, ge=0, description="what paused candidates may take of the disk (with "
+        "search.budget.rule promote); where it is more, the worst lose their checkpoints, and "
+        "would train again from the start; null: no limit"
+    )  # fmt: skip
     spare: bool = Field(
         True, description="without GPUs: once a worker has died, keep a warm one in reserve"
     )

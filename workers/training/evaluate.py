@@ -15,7 +15,7 @@ from primitives.errors import ProgramError
 from primitives.language.dna import DNA
 from primitives.language.text import parse
 from workers.machine.progress import Tell, silent
-from workers.spec.outcome import Budget, Compiled, Job, Outcome
+from workers.spec.outcome import Budget, Compiled, Job, Outcome, Pause
 from workers.spec.task import Task
 from workers.training.run import begun, out_of_memory
 
@@ -34,7 +34,7 @@ def run_job(
         return Outcome("invalid", str(fault))
     return evaluate(
         dna, task, job.budget, job.seed, job.test, job.weights, compiled=compiled, device=device,
-        start=job.start,
+        start=job.start, pause=job.pause,
     )  # fmt: skip
 
 
@@ -68,6 +68,7 @@ def evaluate(
     device: Device | None = None,
     tell: Tell = silent,
     start: str | None = None,
+    pause: Pause | None = None,
 ) -> Outcome:
     """Trains `dna` for `budget`, scores it on the fixed validation slice at each hurdle, at each
     point of the budget and at the end, and on the test split if `test`. The same seed, task and
@@ -77,12 +78,13 @@ def evaluate(
     `compiled` is what `compile_job` made of the same program, task and budget. `device` is entered
     for as long as the device is used; the time that entering takes is counted nowhere, and a time
     limit runs from then on. `tell` counts the budget that is used, in its unit. `start` names an
-    .npz file of a dense model's weights to begin with, see `workers.model.upcycling`."""
+    .npz file of a dense model's weights to begin with, see `workers.model.upcycling`. `pause` says
+    where the run is paused: it goes on from its checkpoint, if it has one."""
     began = time.perf_counter()
     run = begun(dna, task, budget, seed)
     if isinstance(run, Outcome):
         return run
-    run.tell = tell
+    run.tell, run.pause = tell, pause
     try:
         run.get_ready(compiled)
         if start is not None and (reason := run.upcycle(Path(start))):
@@ -101,5 +103,7 @@ def evaluate(
         if not out_of_memory(fault):
             raise
         status, reason = "out_of_memory", str(fault).splitlines()[0]
+    if pause is not None and not run.paused:
+        Path(pause.file).unlink(missing_ok=True)
     before = compiled.seconds if compiled else 0.0
     return run.outcome(status, reason, before + time.perf_counter() - began)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 POINTS = 32
 """Points that are kept at most: some hundred bytes of a row in the database."""
@@ -40,6 +42,14 @@ class TrainingLosses:
             self._sums.append((steps, steps * loss))
         if len(self._sums) > POINTS:
             self._halve()
+
+    def kept(self) -> list[Any]:
+        """What a later `restore` goes on from, as JSON data."""
+        return [self._stride, *([steps, total] for steps, total in self._sums)]
+
+    def restore(self, kept: Sequence[Any]) -> None:
+        self._stride, *sums = kept
+        self._sums = [(steps, total) for steps, total in sums]
 
     @property
     def points(self) -> tuple[tuple[int, float], ...]:

@@ -22,8 +22,9 @@ from workers.spec.fit import needed_tokens, refused, task_cost, task_graph, wind
 from workers.spec.metrics import measured, of_task
 from workers.spec.objective import Objective
 from workers.spec.objectives import OBJECTIVES
-from workers.spec.outcome import Budget, Compiled, Hurdle, Measurement, Outcome
+from workers.spec.outcome import Budget, Compiled, Hurdle, Measurement, Outcome, Pause
 from workers.spec.task import Task
+from workers.training import pausing
 from workers.training.losses import TrainingLosses, longest_call
 from workers.training.tempo import Tempo
 
@@ -81,12 +82,16 @@ class Run:
     usage: Mapping[str, float] = field(default_factory=dict)
     experts: tuple[Specialty, ...] = ()
     precision: str = "float32"
+    pause: Pause | None = None
+    paused: bool = False
+    earlier_s: float = 0.0
     tempo: Tempo = field(init=False)
+    rng: np.random.Generator = field(init=False)
 
     def compiled(self) -> bytes:
         """The run's steps, for another process; see `engine.Ahead`."""
         ahead: type[Ahead] = BACKENDS[self.task.training.backend].load_engine()
-        return ahead.compile(self.graph, self._shape.shapes, self._settled)
+        return ahead.compile(self.graph, self._shape.shapes, self.settled)
 
     def get_ready(self, compiled: Compiled | None) -> None:
         """Does what can be done without the device."""
@@ -124,26 +129,40 @@ class Run:
         return model_shape(self.graph, self.task.model, rows)
 
     @cached_property
-    def _settled(self) -> Task:
+    def settled(self) -> Task:
         from workers.engines.compilation import settled
 
         return settled(self.task, self.budget, self._flops(), self._tokens(1))
 
     def train(self, began: float) -> tuple[Any, str]:
-        """Runs to the end of the budget, to a hurdle that it does not pass, to a bad loss, or until
-        its pace is seen to be too slow. `began` is when its time limit began to run."""
+        """Runs to the end of the budget, to a hurdle that it does not pass or where it is paused,
+        to a bad loss, or until its pace is seen to be too slow. `began` is when its time limit
+        began to run."""
         from workers.engines.engine import make_engine
 
         of_a_step = None if self.budget.unit == "seconds" else self._of_a_step()
         self.tempo = Tempo(self.budget, began, longest_call(self.budget.amount, of_a_step))
-        self.precision = self._settled.training.precision
-        settled, ready = self._settled, self.steps_ready
+        self.precision = self.settled.training.precision
+        settled, ready = self.settled, self.steps_ready
         self.engine = make_engine(self.graph, self.values, settled, self.seed, ready)
         self.values, self.steps_ready = (), None
-        rng = np.random.default_rng([self.seed, 1])
-        for limit, hurdle in self._stretches():
+        self.rng = np.random.default_rng([self.seed, 1])
+        said = "" if self.pause is None else pausing.go_on(self, self.pause)
+        status, reason = self._train()
+        if self.paused and self.pause is not None:
+            reason += pausing.keep(self, self.pause, began)
+        return status, f"{said}{reason}".removesuffix("; ")
+
+    def _train(self) -> tuple[Any, str]:
+        """From where it stands."""
+        places = list(self._stretches())
+        if self.curve:  # it was paused at the hurdle of its last score
+            if self._pauses():
+                return self._paused()
+            self.hurdles_passed += 1
+        for limit, hurdle in places[len(self.curve) :]:
             while steps := self._next_steps(limit):
-                for windows in self.tempo.calls(self._windows(rng, steps)):
+                for windows in self.tempo.calls(self._windows(self.rng, steps)):
                     loss = self._call(windows)
                     if not math.isfinite(loss):
                         return "diverged", f"training loss is {loss} by step {self.steps}"
@@ -152,10 +171,21 @@ class Run:
             if diverged := self._measure():
                 return diverged
             if hurdle is not None:
+                if self._pauses():
+                    return self._paused()
                 if hurdle.threshold is not None and self.curve[-1].val_loss > hurdle.threshold:
                     break
                 self.hurdles_passed += 1
         return "completed", ""
+
+    def _pauses(self) -> bool:
+        """Whether the run, at a hurdle, is paused there."""
+        return self.pause is not None and self.pause.hurdle == self.hurdles_passed
+
+    def _paused(self) -> tuple[Any, str]:
+        self.paused = True
+        place = f"hurdle {self.hurdles_passed + 1} of {len(self.budget.hurdles)}"
+        return "completed", f"paused at {place}"
 
     def _call(self, windows: Any) -> float:
         """Trains for one step on each of the windows; their mean loss."""
@@ -181,10 +211,13 @@ class Run:
         return None
 
     def _seconds_left(self) -> float:
-        """How long training to the end of the budget still takes at the run's pace."""
+        """How long training to where it ends or is paused still takes at the run's pace."""
+        last = self.budget.amount
+        if self.pause is not None and self.pause.hurdle is not None:
+            last = self.budget.hurdles[self.pause.hurdle].at
         if self.budget.unit == "seconds":
-            return self.budget.amount - self.train_seconds
-        steps = math.ceil(self.budget.amount / self._of_a_step()) - self.steps
+            return last - self.train_seconds
+        steps = math.ceil(last / self._of_a_step()) - self.steps
         return steps * (self.tempo.pace or 0.0)
 
     def _stretches(self) -> Iterator[tuple[float, Hurdle | None]]:
@@ -272,7 +305,7 @@ class Run:
             return
         windows = self._slice(self.tokens.validation)
         try:
-            read, calls = choices_of(self.graph, self._settled, self.engine.weights(), windows)
+            read, calls = choices_of(self.graph, self.settled, self.engine.weights(), windows)
         except Exception as fault:
             if not out_of_memory(fault):
                 raise
@@ -311,7 +344,7 @@ class Run:
             steps=self.steps,
             tokens=self._tokens(),
             train_seconds=self.train_seconds,
-            setup_seconds=seconds - self.train_seconds,
+            setup_seconds=self.earlier_s + seconds - self.train_seconds,
             hurdles_passed=self.hurdles_passed,
             curve=tuple(self.curve),
             training=self.losses.points,

@@ -126,6 +126,7 @@ def stop(name: Campaign, storage: Storage = None) -> None:
 def delete(name: Campaign, yes: Yes = False, storage: Storage = None) -> None:
     """Remove a campaign from the database. It asks first; files outside the database stay."""
     from search.campaign import queries
+    from search.campaign.checkpoints import discard
 
     with open_store(storage) as store:
         campaign = store.campaign(name)
@@ -141,7 +142,8 @@ def delete(name: Campaign, yes: Yes = False, storage: Storage = None) -> None:
             raise typer.Exit(1)
         store.delete(campaign)
     print(f"deleted campaign {what}", file=sys.stderr)
-    if kept := _kept_weights(campaign):
+    discard(_weights_folder(campaign))
+    if (kept := _weights_folder(campaign)).is_dir():
         print(
             f"kept weights stay in {kept}; remove that folder before another campaign is named "
             f"'{name}'",
@@ -149,14 +151,13 @@ def delete(name: Campaign, yes: Yes = False, storage: Storage = None) -> None:
         )
 
 
-def _kept_weights(campaign: CampaignRow) -> Path | None:
+def _weights_folder(campaign: CampaignRow) -> Path:
     """The folder with its finalists' weights. The config is read as plain JSON: a campaign whose
     plug-in is gone can be deleted, too."""
     import json
 
     folder = Path(json.loads(campaign.config).get("weights", "primevo-weights")).absolute()
-    kept = folder / campaign.name
-    return kept if kept.is_dir() else None
+    return folder / campaign.name
 
 
 def _refuse_taken(store: Store, name: str) -> None:

@@ -106,6 +106,8 @@ def top(
     metrics = {name: row for name, row in METRICS.items() if row.where != "test"}
     listed = [name for name, row in metrics.items() if wide or row.listed]
     shown = ["id", "mutation", "fitness", *goals, *listed, "hash"]
+    if any(str(record["reason"]).startswith("paused") for record in records):
+        shown.insert(2, "reason")
     if wide:
         shown[1:1] = ["parent_id"]
     print_records(records[:count], tuple(dict.fromkeys(shown)), output, wide=wide)
@@ -147,6 +149,7 @@ def status_record(summary: Summary) -> dict[str, Any]:
         "reached_hurdle": progress.reached,
         "went_on_at_hurdle": progress.went_on,
         "meant_to_go_on": progress.meant,
+        "paused": progress.paused,
         "trained_in_full": progress.in_full and progress.in_full[0],
         "meant_to_be_trained_in_full": progress.in_full and progress.in_full[1],
         "best": progress.best and asdict(progress.best),

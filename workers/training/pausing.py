@@ -1,0 +1,117 @@
+"""A run that is paused at a hurdle, and goes on later, maybe in another process.
+
+Its checkpoint holds all that the next steps depend on, so that a run in steps, tokens or FLOPs that
+was paused gives the numbers of one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workers.machine import arrays
+from workers.spec.outcome import Measurement, Pause
+
+if TYPE_CHECKING:
+    from workers.training.run import Run
+
+MB = 1_000_000
+
+ROOM = 0.9
+"""The share of a limit that is left full where the worst files go: not every new file makes one
+go."""
+
+
+def go_on(run: Run, pause: Pause) -> str:
+    """Puts a run that has not made a step where its checkpoint is. Gives what is to be said of it:
+    why it begins anew though it was paused before; empty for all that is as it should be."""
+    before = pause.hurdle is None or pause.hurdle > 0
+    try:
+        found = arrays.read(Path(pause.file))
+        if found is None:
+            return "trained again from the start, no checkpoint was there; " if before else ""
+        note, kept = found
+        if note.get("key") != _key(run) or _beyond(note, pause):
+            raise ValueError("it is of another run")
+        run.engine.restore(kept)
+    except (arrays.Damaged, OSError, ValueError) as fault:
+        return f"trained again from the start, its checkpoint cannot be used ({fault}); "
+    run.rng.bit_generator.state = note["rng"]
+    run.steps, run.train_seconds = note["steps"], note["train_seconds"]
+    run.earlier_s, run.usage = note["seconds"], note["usage"]
+    run.curve = [Measurement(*point) for point in note["curve"]]
+    run.losses.restore(note["losses"])
+    run.hurdles_passed = note["hurdle"]
+    return ""
+
+
+def _beyond(note: arrays.Note, pause: Pause) -> bool:
+    """Whether a checkpoint is further than where the run is to be paused."""
+    return pause.hurdle is not None and note["hurdle"] > pause.hurdle
+
+
+def keep(run: Run, pause: Pause, began: float) -> str:
+    """Leaves the checkpoint of a run that stands at a hurdle, scored. Gives why there is none,
+    where the disk takes no more; empty where there is one."""
+    file = Path(pause.file)
+    note = {
+        "key": _key(run),
+        "hurdle": run.hurdles_passed,
+        "val_loss": run.curve[-1].val_loss,
+        "steps": run.steps,
+        "train_seconds": run.train_seconds,
+        "seconds": run.earlier_s + time.perf_counter() - began,
+        "usage": dict(run.usage),
+        "curve": [list(asdict(point).values()) for point in run.curve],
+        "losses": run.losses.kept(),
+        "rng": run.rng.bit_generator.state,
+    }
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        arrays.write(file, note, run.engine.kept())
+        if pause.limit_mb is not None:
+            drop_worst(file.parent, pause.limit_mb)
+    except OSError as fault:
+        return f", and its checkpoint could not be kept ({fault.strerror or fault})"
+    return ""
+
+
+def drop_worst(folder: Path, limit_mb: int) -> None:
+    """Where the checkpoints in a folder take more than `limit_mb`, removes those that came least
+    far, of them those with the highest loss first, until ROOM of it is left full."""
+    sizes = {}
+    for file in folder.glob("*.npz"):
+        with suppress(FileNotFoundError):  # another worker may remove some, too
+            sizes[file] = file.stat().st_size
+    total = sum(sizes.values())
+    if total <= limit_mb * MB:
+        return
+    for file in sorted(sizes, key=_standing, reverse=True):
+        file.unlink(missing_ok=True)
+        total -= sizes[file]
+        if total <= ROOM * limit_mb * MB:
+            return
+
+
+def _standing(file: Path) -> tuple[int, float]:
+    """The best is the lowest; what cannot be read is the worst."""
+    try:
+        note = arrays.read_note(file)
+    except arrays.Damaged:
+        note = None
+    return (1, 0.0) if note is None else (-note["hurdle"], note["val_loss"])
+
+
+def _key(run: Run) -> str:
+    """What a checkpoint and a run have to agree in."""
+    budget: dict[str, Any] = {
+        "unit": run.budget.unit, "amount": run.budget.amount, "points": run.budget.points,
+        "hurdles": [hurdle.at for hurdle in run.budget.hurdles],
+    }  # fmt: skip
+    said = [run.graph.hash, run.settled.model_dump_json(), run.seed, budget]
+    return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
