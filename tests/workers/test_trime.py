@@ -130,6 +130,36 @@ def test_gradients_reach_memories_and_none_a_position_may_not_use(drawn, name):
     np.testing.assert_array_equal(reached, expected)
 
 
+@pytest.mark.filterwarnings("ignore:You are using a softmax over axis")
+@pytest.mark.parametrize("block", [1, 5, trime.BLOCK])
+@pytest.mark.parametrize("name", ROWS)
+def test_the_gradient_is_that_of_two_sums_of_exponentials(drawn, name, block, monkeypatch):
+    """TensorFlow's own, of all similarities of the batch at once; ours, in blocks of any size."""
+    monkeypatch.setattr(trime, "BLOCK", block)
+    x, head, batch = drawn
+    x, labels = tf.constant(x), tf.reshape(batch.targets, [-1])
+    mask = allowed(name, batch)
+    fits = mask & (labels[:, None] == labels).numpy()
+
+    def expected() -> tf.Tensor:
+        g = tf.reshape(head.memory, [-1, D])
+        similar = tf.matmul(g, g, transpose_b=True) * D**-0.5
+        logits = tf.reshape(head.logits(x), [-1, V])
+        right = tf.gather(logits, labels, batch_dims=1)[:, None]
+        every = tf.concat([logits, tf.where(mask, similar, -1e30)], 1)
+        fitting = tf.concat([right, tf.where(fits, similar, -1e30)], 1)
+        return tf.reduce_logsumexp(every, 1) - tf.reduce_logsumexp(fitting, 1)
+
+    found = []
+    for losses in (lambda: OBJECTIVES[name].losses(x, batch, head), expected):
+        with tf.GradientTape() as tape:
+            tape.watch([x, head.memory])
+            mean = tf.reduce_mean(losses())
+        found.append((mean, *tape.gradient(mean, [x, head.memory])))
+    for made, wanted in zip(*found, strict=True):
+        np.testing.assert_allclose(made, wanted, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("training", [False, True])
 def test_a_sequences_future_changes_none_of_its_earlier_probabilities(few, name, training):
