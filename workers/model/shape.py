@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from primitives.graph.build import Graph
 from primitives.lowering.cost import program_layers
 from primitives.lowering.dispatch import feature_size
-from primitives.lowering.layer import Array, initial_weights
 from primitives.lowering.weights import WeightSpec, weight_specs
 from primitives.programs.seeds import other_graph
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.positions import POSITIONS
 from workers.spec.task import ModelSpec, Task
+
+if TYPE_CHECKING:  # it imports Keras
+    from primitives.lowering.layer import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ def embedding_rows(task: Task, vocabulary: int) -> int:
 
 def initial_model(shape: ModelShape, seed: int) -> list[Array]:
     """Start values of every weight, in order, the same on every machine and backend."""
+    from primitives.lowering.layer import initial_weights
+
     rng = np.random.default_rng(seed)
     width = shape.width
     scale = np.float32(width**-0.5)
