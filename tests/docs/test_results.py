@@ -162,6 +162,19 @@ def test_what_memories_give() -> None:
             assert f"{statistics.mean(bits):.4f} ± {statistics.stdev(bits):.4f}" in page
 
 
+def test_what_pruning_gives() -> None:
+    page = (RESULTS / "pruning-5m.md").read_text().replace("**", "")
+    told = json.loads((RESULTS / "pruning-5m.json").read_text())
+    for made in told["distances_as_they_are"].values():
+        for row in made["table"]:
+            speeds = f"{row['speedup_batch_1']:.2f} | {row['speedup_batch_32']:.2f} "
+            speeds = "| " if row["model"] == "whole" else speeds
+            figures = f"{row['layers']} | {row['parameters']:,} | {row['test_bpb']:.4f}"
+            assert f"{row['model']} | {figures} | {speeds}| {row['steps']:,} |" in page
+    for row in told["variants"]:
+        assert f"{row['model']} | {row['test']:.4f}" in page
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["pp", "pp2", "dense_flops"])
 def test_campaigns_of_dense_blocks_are_derived_again(name: str, routed: str) -> None:

@@ -214,6 +214,11 @@ def test_distillation_is_zero_of_the_teacher_itself() -> None:
     # A student's layer may be the nearest of several, in any order.
     chosen = [states[number] for number in chosen_layers(6)]
     assert float(layer_loss(chosen[::-1], states, identity)) == 0
+    # Errors are in parts of the teacher's states: nothing is all of them, at any scale.
+    nothing = [tf.zeros((2, 3, 4))]
+    for scale in (0.01, 100.0):
+        grown = [scale * state for state in states]
+        assert float(layer_loss(nothing, grown, identity)) == pytest.approx(1)
 
 
 def test_gates_drive_the_expected_share_to_the_target() -> None:

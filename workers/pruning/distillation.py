@@ -30,14 +30,20 @@ def prediction_loss(student: Any, teacher: Any, counts: Any = None) -> Any:
 
 
 def layer_loss(student: Sequence[Any], teacher: Sequence[Any], matrix: Any) -> Any:
-    """Sum over the chosen layers of the teacher of the mean square of W h - H: H is the teacher's
-    state [batch, T, d_model], h the student's that comes nearest to it, found anew at each call,
-    and W the learned `matrix` [d_model, d_model]. A student without layers learns nothing here."""
-    total: Any = 0.0
+    """Mean over the chosen layers of the teacher of the mean square of W h - H, in parts of that of
+    H: H is the teacher's state [batch, T, d_model], h the student's that comes nearest to it, found
+    anew at each call, and W the learned `matrix` [d_model, d_model]. A student without layers
+    learns nothing here.
+
+    CoFi sums the squares as they are. Its states have been normalised; in a residual stream without
+    norms they grow from layer to layer, and their squares would drown the loss on tokens."""
     if not student:
-        return total
+        return 0.0
     mapped = [ops.matmul(state, matrix) for state in student]
-    for number in chosen_layers(len(teacher)):
+    total: Any = 0.0
+    chosen = chosen_layers(len(teacher))
+    for number in chosen:
         errors = [ops.mean(ops.square(state - teacher[number])) for state in mapped]
-        total = total + ops.min(ops.stack(errors))
-    return total
+        whole = ops.mean(ops.square(teacher[number]))
+        total = total + ops.min(ops.stack(errors)) / ops.maximum(whole, 1e-6)
+    return total / len(chosen)
