@@ -1,5 +1,5 @@
 """What routed calls cost: python -m tests.benchmarks.experts [--device gpu] [--only NAME]
-[--backend jax] [--batch N] [--clock cpu]
+[--backend jax] [--batch N] [--clock cpu] [--variant counted masked]
 
 Prints one JSON object. Every figure is a ratio of medians of training steps (forward, backward,
 update) that take turns in one process, on one block in a model of 256 tokens' vocabulary: of
@@ -32,7 +32,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -157,19 +157,31 @@ def main() -> None:
     parser.add_argument("--backend", choices=("tensorflow", "jax"))
     parser.add_argument("--batch", type=int)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--variant", choices=("counted", "masked"), nargs="*", default=())
     chosen = parser.parse_args()
     setting = replace(GPU if chosen.device == "gpu" else CPU, precision=chosen.precision)
     backend, batch = chosen.backend or setting.backend, chosen.batch or setting.batch
     setting = replace(setting, backend=backend, batch=batch, clock=CLOCKS[chosen.clock])
     cpus = os.cpu_count() or 1
     configure(setting.backend, Layout(cpus, cpus, float(chosen.device == "gpu")), None)
+    vary(chosen.variant)
     result: dict[str, Any] = {"device": device(), "precision": setting.precision}
+    result |= {"variant": chosen.variant} if chosen.variant else {}
     for name, measure in MEASURES.items():
         if chosen.only in (None, name):
             result |= measure(setting)
             print(result, file=sys.stderr)
             gc.collect()
     print(json.dumps(result))
+
+
+def vary(names: Sequence[str]) -> None:
+    """Has routing go other ways; Keras' backend is chosen before this imports it."""
+    from primitives.kernels import routing
+    from tests.benchmarks.dispatch import VARIANTS
+
+    for name in names:
+        setattr(routing, *VARIANTS[name])
 
 
 def device() -> str:
