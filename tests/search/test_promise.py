@@ -28,6 +28,8 @@ def heritable(job: Job) -> Outcome:
         curve.append(Measurement(int(hurdle.at), 1, 1.0, loss))
         if hurdle.threshold is not None and loss > hurdle.threshold:
             break
+        if job.pause is not None and job.pause.hurdle == index:
+            break
         passed += 1
     else:
         curve.append(Measurement(int(job.budget.amount), 1, 1.0, quality))
@@ -71,3 +73,11 @@ def test_a_median_lets_too_many_on(tmp_path: Path) -> None:
     something."""
     shown = searched(tmp_path, "median", 2, behaviour=False)
     assert shown.in_full is not None and shown.in_full[0] > 2.2 * shown.in_full[1]
+
+
+def test_promotion_keeps_the_share_exactly(tmp_path: Path) -> None:
+    """The search gets better, though less so than with bars: docs/budgets.md."""
+    shown = searched(tmp_path, "promote", 2)
+    assert shown.went_on == tuple(reached // 2 for reached in shown.reached)
+    assert shown.best is not None and shown.seed is not None
+    assert shown.best.fitness < shown.seed.fitness - 0.4, "the search must get better"
