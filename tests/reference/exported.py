@@ -331,7 +331,7 @@ _TOKENS = (("", False), (", tokens=tokens", False), (", tokens=tokens", True))
 def _asking(embedded: str, passed: str) -> list[dict[str, str]]:
     """The passes of models that ask for something: rewards, agreement of two passes, or both, where
     states may follow one of them."""
-    kinds = [(0.0, True, False), *product([0.5], [False, True], [False, True])]
+    kinds = [(0.0, True, False), *product([0.5, -0.5], [False, True], [False, True])]
     return [{"asked": _ASKED, "passes": _passes(embedded, passed, *kind)} for kind in kinds]
 
 
