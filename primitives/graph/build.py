@@ -126,18 +126,8 @@ def _nodes(inlined: Inlined, order: list[int]) -> tuple[Node, ...]:
     for node in order:
         tag, inputs = inlined.tags[node], tuple([ranks[child] for child in inlined.inputs[node]])
         name, support = _name(inlined.dna, *inlined.places[node]), supports.get(node, -1)
-        made.append(
-            Node(
-                tag.op,
-                inputs,
-                tag.value,
-                tag.context,
-                inlined.types[node],
-                name,
-                tag.count,
-                support,
-            )
-        )
+        op, value, context, count, *_ = tag
+        made.append(Node(op, inputs, value, context, inlined.types[node], name, count, support))
     return tuple(made)
 
 

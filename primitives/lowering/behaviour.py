@@ -64,8 +64,7 @@ class Made(State):
 
     @cached_property
     def seen(self) -> bytes | None:
-        """See `_seen`; None where not all values are finite."""
-        return _seen(self.array) if np.isfinite(self.array).all() else None
+        return _seen(self.array)
 
 
 class Drawing(NamedTuple):
@@ -117,7 +116,8 @@ def _result(graph: Graph, rotary: bool) -> Made | None:
             if drawing is None:
                 return None
             drawn[drawing] += 1
-            drawing = drawing._replace(place=drawing.place + 7919 * drawn[drawing])
+            shape, init, fan_in, place = drawing
+            drawing = Drawing(shape, init, fan_in, place + 7919 * drawn[drawing])
         states.append(_applied(op, value, context, kind, count, read, drawing))
     return states[-1]
 
@@ -152,13 +152,19 @@ def _input(node: Node) -> Made:
     return Made(fixed_inputs(), node.op, node.type)
 
 
-def _seen(x: Array) -> bytes:
+def _seen(x: Array) -> bytes | None:
     """What two arrays share that are equal but for rounding: each position's values over its
-    largest one, and the size of that. Each position counts, though others be far larger."""
+    largest one, and the size of that. Each position counts, though others be far larger. None where
+    not all values are finite."""
     size = np.maximum.reduce(np.abs(x), axis=-1, keepdims=True)
-    nothing = size < max(_NOTHING, _NOTHING * float(size.max()))
+    largest = float(size.max())
+    if not math.isfinite(largest):
+        return None
+    nothing = size < max(_NOTHING, _NOTHING * largest)
     size[nothing] = 1.0
-    scaled = np.where(nothing, 0.0, x / size)
+    scaled = x / size
+    if nothing.any():
+        scaled = np.where(nothing, 0.0, scaled)
     parts = np.rint(scaled * DIGITS), np.rint(np.log(size) * DIGITS)
     return b"".join([part.astype(np.int64).tobytes() for part in parts])
 

@@ -136,15 +136,15 @@ def _block_cost(
     parameters = flops = elements = active = moved = 0.0
     for node, share in zip(nodes, shares, strict=True):
         first = node.inputs[0] if node.inputs else 0
-        weights, work, size = _node_cost(
-            node.op, node.context, nodes[first].type, node.type, d_model, length
+        types = tuple([nodes[child].type for child in node.inputs])
+        weights, work, size, read = _node_cost(
+            node.op, node.context, types, node.type, d_model, length
         )
         parameters += weights
         active += weights * share.weights
         flops += work * (share if share.packed else shares[first]).rows
         copied = share.copies * weights  # read and written: half of them is held
         elements += size * (share.most or share.rows) + copied / 2
-        read = sum(_size(nodes[child].type, d_model, length) for child in node.inputs)
         moved += share.rows * (read + size) + copied
     if options.rotary:
         turned = sum(_size(nodes[each].type, d_model, length) for each in rotated_states(nodes))
@@ -158,8 +158,8 @@ def flops_of_nodes(graph: Graph, d_model: int, options: LoweringOptions) -> list
     shares = _shares(nodes, d_model, options)
     for node, share in zip(nodes, shares, strict=True):
         first = node.inputs[0] if node.inputs else 0
-        read = nodes[first].type
-        _, work, _ = _node_cost(node.op, node.context, read, node.type, d_model, length)
+        types = tuple([nodes[child].type for child in node.inputs])
+        _, work, *_ = _node_cost(node.op, node.context, types, node.type, d_model, length)
         found.append(work * (share if share.packed else shares[first]).rows)
     return found
 
@@ -172,19 +172,24 @@ def _size(state: StateType, d_model: int, length: int) -> int:
 
 @lru_cache(maxsize=1 << 16)
 def _node_cost(
-    op: str, context: tuple[int, ...], read: StateType, made: StateType, d_model: int, length: int
-) -> tuple[int, float, float]:
-    """How many trainable weights a node has, and its FLOPs and activations a token if each routed
-    call around it ran on one row a token. `read` is the type of its first input, `made` that of its
-    result."""
-    sizes = [_size(state, d_model, length) for state in (read, made)]
-    row = PRIMITIVES.get(op)
+    op: str,
+    context: tuple[int, ...],
+    types: tuple[StateType, ...],
+    made: StateType,
+    d_model: int,
+    length: int,
+) -> tuple[int, float, int, int]:
+    """How many trainable weights a node has, its FLOPs and activations a token if each routed call
+    around it ran on one row a token, and how many numbers it reads. `types` are those of its
+    inputs, `made` that of its result."""
+    sizes = [_size(state, d_model, length) for state in types]
+    row, size, read = PRIMITIVES.get(op), _size(made, d_model, length), sum(sizes)
     if row is None:
-        return 0, 2 * sizes[0] if op == COMBINE else 0, sizes[1]
-    weights = 0
+        return 0, 2 * sizes[0] if op == COMBINE else 0, size, read
+    first, weights = types[0], 0
     if row.weight is not None and row.weight.trainable:
-        weights = math.prod(map(abs, context)) * math.prod(weight_shape(op, read, made, d_model))
-    return weights, row.flops(feature_size(read, d_model, length), *sizes), sizes[1]
+        weights = math.prod(map(abs, context)) * math.prod(weight_shape(op, first, made, d_model))
+    return weights, row.flops(feature_size(first, d_model, length), sizes[0], size), size, read
 
 
 class _Share(NamedTuple):

@@ -38,6 +38,7 @@ from search.campaign.proposal import ProgramCache, derive, final_seed
 from search.campaign.proposer import Proposer, taken_over
 from search.campaign.queries import stored_program
 from search.campaign.version import deciding
+from search.collection import seldom_collected
 from search.config.plugins import stored_config
 from search.errors import PrimevoError, ended_by
 from search.storage.entries import CopiedEvaluation, Entry, NewCandidate, NewEvaluation
@@ -137,7 +138,7 @@ class Controller:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Holds the campaign and reads where it stands. `step` may be called inside."""
-        with self._store.holding(self._campaign):
+        with self._store.holding(self._campaign), seldom_collected():
             try:
                 self._begin()
                 yield

@@ -32,6 +32,7 @@ from search.cli.commands import (
     ui,
     writing,
 )
+from search.collection import seldom_collected
 from search.errors import INTERRUPTED, PrimevoError
 from search.secret import without_passwords
 
@@ -99,4 +100,5 @@ app.add_typer(database.app, name="db")
 
 
 def main() -> None:
-    app(prog_name="primevo")  # also under `python -m`: completion is for this name
+    with seldom_collected():  # imports make many objects, all to stay
+        app(prog_name="primevo")  # also under `python -m`: completion is for this name
