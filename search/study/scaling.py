@@ -14,9 +14,7 @@ from search.study.grid import Cell, Point, points, run
 from search.study.law import Law, Sample, fit
 from search.study.runner import Runner
 from search.study.speed import SpeedUp, speed_up
-
-BACKWARD = 3
-"""Training FLOPs over forward FLOPs, as budgets in FLOPs count them."""
+from workers.spec.outcome import BACKWARD
 
 
 @dataclass(frozen=True, slots=True)

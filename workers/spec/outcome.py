@@ -17,6 +17,9 @@ STATUSES: tuple[Status, ...] = (
 )  # fmt: skip
 Unit = Literal["seconds", "steps", "tokens", "flops"]
 
+BACKWARD = 3
+"""Training FLOPs over forward FLOPs: the backward pass costs about two forward passes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hurdle:

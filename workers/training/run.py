@@ -22,7 +22,7 @@ from workers.spec.fit import needed_tokens, refused, task_cost, task_graph, wind
 from workers.spec.metrics import measured, of_task
 from workers.spec.objective import Objective
 from workers.spec.objectives import OBJECTIVES
-from workers.spec.outcome import Budget, Compiled, Hurdle, Measurement, Outcome, Pause
+from workers.spec.outcome import BACKWARD, Budget, Compiled, Hurdle, Measurement, Outcome, Pause
 from workers.spec.task import Task
 from workers.training import pausing
 from workers.training.losses import TrainingLosses, longest_call
@@ -38,9 +38,6 @@ CALL_SECONDS = 0.5
 """What one call of the engine should take at most under a budget in seconds: the overshoot."""
 
 MAX_CALL_STEPS = 256
-
-BACKWARD = 3
-"""Training FLOPs over forward FLOPs: the backward pass costs about two forward passes."""
 
 
 def begun(dna: DNA, task: Task, budget: Budget, seed: int) -> Run | Outcome:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.commands.asking import agreed
+from search.cli.commands.asking import deleting
 from search.cli.commands.opening import open_store, option, stored_config
 from search.cli.commands.options import (
     Campaign,
@@ -136,12 +136,9 @@ def delete(name: Campaign, yes: Yes = False, storage: Storage = None) -> None:
                 f"{name}{option(storage)}"
             )
         line = queries.line(store, campaign)
-        what = f"'{name}' with {line.recorded} candidates and {line.evaluated} training runs"
-        if not (yes or agreed(f"delete campaign {what}?")):
-            print("nothing was deleted", file=sys.stderr)
-            raise typer.Exit(1)
-        store.delete(campaign)
-    print(f"deleted campaign {what}", file=sys.stderr)
+        counts = f"{line.recorded} candidates and {line.evaluated} training runs"
+        with deleting(f"campaign '{name}' with {counts}", yes):
+            store.delete(campaign)
     discard(_weights_folder(campaign))
     if (kept := _weights_folder(campaign)).is_dir():
         print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from primitives.language.dna import DNA
     from search.campaign.experts import Experts
     from search.campaign.queries import Record
+    from search.storage.store import Store
 
 _EXPERTS = 8
 """How many experts of a routed call are shown as text; JSON and the report have more."""
@@ -42,68 +44,93 @@ def show(
     """Print a candidate. Its record, what it costs, its ancestors, what changed since the seed
     program, and the program that runs. In a drawing (dot, svg) with --diff, what is new is green,
     what changed is yellow, and what is gone is red."""
-    from search.campaign import queries
-    from search.campaign.experts import experts
     from search.cli.output import print_fields, print_json
-    from search.report.words import changes
-    from search.study.prunings import prunings
 
     with reading(storage) as store:
-        record = queries.candidate(store, name, id)
-        smaller = [each.record for each in prunings(store, name, id)]
-        ancestry = queries.lineage(store, name, id)
-        dna = candidate_program(store, name, id)
-        size = size_of(dna, stored_config(store, name).task)
-        seen = experts(store, name, [id]).get(id)
-        other = _other(name, ancestry, diff) if diff else None
+        shown = _shown(store, name, id, genome)
+        other = _other(name, shown.ancestry, diff) if diff else None
         before = candidate_program(store, name, other) if other else None
-        seed = int(ancestry[0]["id"] or 0)
-        said = changes(dna, candidate_program(store, name, seed)) if seed != id else []
     if diff and output in ("csv", "dna"):
         raise UsageError(f"--diff has no {output} form; use -o text, json, dot or svg")
-    change = _diff(before, dna, (other, id), genome) if before else None
+    change = _diff(before, shown.dna, (other, id), genome) if before else None
     if output in ("dot", "svg"):
         from search.report import drawing
 
         draw = drawing.dot if output == "dot" else drawing.svg
-        print(draw(dna, f"{name}: candidate {id}", before))
+        print(draw(shown.dna, f"{name}: candidate {id}", before))
     elif output == "dna":
-        print(_program_file(name, record, ancestry, said, _text(dna, genome)), end="")
+        print(_program_file(shown), end="")
     elif output == "json":
-        from primitives.language.jsonform import to_json
-
-        whole: dict[str, Any] = {**record, "static_cost": size, "ancestry": ancestry}
-        whole["changes"] = said
-        whole |= {"program": _text(dna, genome), "dna": to_json(dna), "prunings": smaller}
-        whole["experts"] = None if seen is None else {"seed": seen.seed, "calls": seen.calls}
-        print_json({**whole, "diff": change} if diff else whole)
+        print_json(_whole(shown) | ({"diff": change} if diff else {}))
     elif output == "csv":
-        told = {"changes": "; ".join(said), "program": _text(dna, genome)}
-        print_fields({**record, **size, **told}, output)
+        told = {"changes": "; ".join(shown.changes), "program": shown.text}
+        print_fields({**shown.record, **shown.size, **told}, output)
     elif change is not None:
         _print_diff(change)
     else:
-        _print_candidate(name, record, ancestry, size, smaller)
-        _print_changes(seed, said)
-        print(_text(dna, genome))
-        if seen is not None:
-            _print_experts(seen)
+        _print_candidate(shown)
 
 
-def _program_file(
-    name: str, record: Record, ancestry: list[Record], said: list[str], text: str
-) -> str:
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """All that is shown of a candidate. `text` is the live program or the genome, `changes` what
+    changed since its seed program, `prunings` the records of smaller models of it."""
+
+    campaign: str
+    record: Record
+    ancestry: list[Record]
+    size: dict[str, int | str]
+    dna: DNA
+    text: str
+    changes: list[str]
+    experts: Experts | None
+    prunings: list[dict[str, Any]]
+
+
+def _shown(store: Store, name: str, id: int, genome: bool) -> _Shown:
+    from search.campaign import queries
+    from search.campaign.experts import experts
+    from search.report.words import changes
+    from search.study.prunings import prunings
+
+    ancestry, dna = queries.lineage(store, name, id), candidate_program(store, name, id)
+    seed = int(ancestry[0]["id"] or 0)
+    return _Shown(
+        campaign=name,
+        record=queries.candidate(store, name, id),
+        ancestry=ancestry,
+        size=size_of(dna, stored_config(store, name).task),
+        dna=dna,
+        text=_text(dna, genome),
+        changes=changes(dna, candidate_program(store, name, seed)) if seed != id else [],
+        experts=experts(store, name, [id]).get(id),
+        prunings=[each.record for each in prunings(store, name, id)],
+    )
+
+
+def _whole(shown: _Shown) -> dict[str, Any]:
+    """It as JSON data."""
+    from primitives.language.jsonform import to_json
+
+    whole: dict[str, Any] = {**shown.record, "static_cost": shown.size}
+    whole |= {"ancestry": shown.ancestry, "changes": shown.changes, "program": shown.text}
+    whole |= {"dna": to_json(shown.dna), "prunings": shown.prunings}
+    seen = shown.experts
+    return whole | {"experts": None if seen is None else {"seed": seen.seed, "calls": seen.calls}}
+
+
+def _program_file(shown: _Shown) -> str:
     """The program with a header that says where it comes from, and what changed on the way."""
-    seed, *mutations = ancestry
+    record, (seed, *mutations) = shown.record, shown.ancestry
     loss, steps = record["val_bpb"], record["steps"]
-    lines = [f"Candidate {record['id']} of campaign {name}, hash {record['hash']}."]
+    lines = [f"Candidate {record['id']} of campaign {shown.campaign}, hash {record['hash']}."]
     made = ", ".join(f"{each['mutation']} ({each['id']})" for each in mutations)
     lines.append(f"From candidate {seed['id']}, a seed program{f', by {made}' if made else ''}.")
     if isinstance(loss, float):
         lines.append(f"Validation: {loss:.4f} bits per byte after {steps} steps of the search.")
-    if said:
-        lines += ["Changed since the seed program:", *(f"- {change}" for change in said)]
-    return "".join(f"# {line}\n" for line in lines) + text.rstrip("\n") + "\n"
+    if shown.changes:
+        lines += ["Changed since the seed program:", *(f"- {each}" for each in shown.changes)]
+    return "".join(f"# {line}\n" for line in lines) + shown.text.rstrip("\n") + "\n"
 
 
 def lineage(
@@ -118,22 +145,24 @@ def lineage(
     print_records(records, _LINEAGE_COLUMNS, output)
 
 
-def _print_candidate(
-    name: str, record: Record, ancestry: list[Record], size: dict[str, int | str],
-    smaller: list[dict[str, Any]],
-) -> None:  # fmt: skip
+def _print_candidate(shown: _Shown) -> None:
     from search.cli.output import print_fields
 
-    static = {f"static {key}": value for key, value in size.items() if key != "hash"}
-    steps = [f"{row['id']} {row['mutation']}" for row in ancestry]
-    known = {key: value for key, value in record.items() if value not in (None, "")}
-    fields = {"campaign": name, **known, **static, "ancestry": " > ".join(steps)}
-    pruned = {f"pruning {each['id']}": f"{each['target']}: {each['state']}" for each in smaller}
+    static = {f"static {key}": value for key, value in shown.size.items() if key != "hash"}
+    steps = [f"{row['id']} {row['mutation']}" for row in shown.ancestry]
+    known = {key: value for key, value in shown.record.items() if value not in (None, "")}
+    fields = {"campaign": shown.campaign, **known, **static, "ancestry": " > ".join(steps)}
+    pruned = {f"pruning {each['id']}": f"{each['target']}: {each['state']}"
+              for each in shown.prunings}  # fmt: skip
     print_fields({**fields, **pruned}, "table")
     print()
+    _print_changes(shown.ancestry[0]["id"], shown.changes)
+    print(shown.text)
+    if shown.experts is not None:
+        _print_experts(shown.experts)
 
 
-def _print_changes(seed: int, said: list[str]) -> None:
+def _print_changes(seed: object, said: list[str]) -> None:
     """What changed since the seed program, a paragraph for each change."""
     from search.cli.output import print_wrapped
 

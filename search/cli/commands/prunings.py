@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from search.cli.commands.asking import agreed
+from search.cli.commands.asking import deleting
 from search.cli.commands.opening import open_store, reading
 from search.cli.commands.options import Output, Storage, Wide, Yes
 
@@ -64,8 +63,5 @@ def delete(id: Id, yes: Yes = False, storage: Storage = None) -> None:
     with open_store(storage) as store:
         found = prunings.pruning(store, id)
         what = f"pruning {id} of {found.program} ({found.target})"
-        if not (yes or agreed(f"delete {what}?")):
-            print("nothing was deleted", file=sys.stderr)
-            raise typer.Exit(1)
-        prunings.forget(store, found)
-    print(f"deleted {what}", file=sys.stderr)
+        with deleting(what, yes):
+            prunings.forget(store, found)

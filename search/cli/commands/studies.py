@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from search.cli.commands.asking import agreed
+from search.cli.commands.asking import deleting
 from search.cli.commands.opening import open_store, reading
 from search.cli.commands.options import Output, Storage, Wide, Yes
 
@@ -59,8 +58,5 @@ def delete(study: Study, yes: Yes = False, storage: Storage = None) -> None:
     with open_store(storage) as store:
         found = kept.of_study(store, study)
         what = f"{found.runs} runs of {found.programs} programs of study '{study}'"
-        if not (yes or agreed(f"delete {what}?")):
-            print("nothing was deleted", file=sys.stderr)
-            raise typer.Exit(1)
-        kept.forget(store, study)
-    print(f"deleted {what}", file=sys.stderr)
+        with deleting(what, yes):
+            kept.forget(store, study)
