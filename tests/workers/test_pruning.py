@@ -22,7 +22,7 @@ from workers.pruning.failure import TooMuch
 from workers.pruning.plan import Array, Masks, Plan, plan, smaller, spread
 from workers.pruning.pruning import Progress, Settings, prune
 from workers.pruning.rounding import magnitudes, rounded, usages
-from workers.pruning.student import Model, gated, score
+from workers.pruning.student import Model, gated, scorer
 from workers.pruning.target import Target, speedup
 from workers.pruning.trainer import Gates, Trainer
 from workers.spec.fit import lowering_options
@@ -178,7 +178,7 @@ def test_the_least_used_experts_go_first() -> None:
     found, values = made("switch")
     model = Model.of(tuple(layer.graph for layer in found.layers), TASK, values)
     windows = np.random.default_rng(5).integers(0, 256, (2, 4, 13))
-    _, loads = score(model, TASK, windows)
+    _, loads = scorer(model, TASK)(windows)
     scores = usages(found, values, loads)
     at = [group.kind for group in found.layers[0].groups].index("experts")
     for own, (load, *_) in zip(scores[:-1], loads, strict=True):

@@ -16,7 +16,7 @@ from primitives.graph.build import Graph, build
 from primitives.programs.seeds import load_seed
 from workers.model.shape import initial_model, shape_of
 from workers.pruning.plan import plan
-from workers.pruning.student import Model, score
+from workers.pruning.student import Model, scorer
 from workers.pruning.trainer import Trainer
 from workers.spec.task import DataSpec, ModelSpec, OptimizerSpec, Task, TrainingSpec
 
@@ -44,7 +44,7 @@ def taught(backend: str) -> list[float]:
     windows = np.random.default_rng(2).integers(0, ROWS, (STEPS, 4, 13))
     trainer = Trainer(student, task, 0, teacher)
     losses = [trainer.train(windows[at : at + 1], at) for at in range(STEPS)]
-    loss, loads = score(student._replace(values=trainer.values()), task, windows)
+    loss, loads = scorer(student._replace(values=trainer.values()), task)(windows)
     return [*losses, loss, *(float(load.sum()) for load, *_ in loads)]
 
 

@@ -20,7 +20,7 @@ from workers.pruning.checkpoint import Checkpoint
 from workers.pruning.failure import Interrupted, PruningError, TooMuch
 from workers.pruning.plan import Array, Masks, Plan, Shape, plan, smaller
 from workers.pruning.rounding import magnitudes, rounded, usages
-from workers.pruning.student import Model, score
+from workers.pruning.student import Model, scorer
 from workers.pruning.table import Row, as_json, from_json, table
 from workers.pruning.target import Target
 from workers.pruning.trainer import Distillation, Gates, Trainer
@@ -160,7 +160,7 @@ class _Run:
         rules = {"by magnitude": magnitudes(self.plan, self.teacher.values)}
         if any(group.kind == "experts" for layer in self.plan.layers for group in layer.groups):
             rng = np.random.default_rng([self.settings.seed, 7])
-            _, loads = score(self.teacher, self.task, self._windows(USAGE_BATCHES, rng))
+            _, loads = scorer(self.teacher, self.task)(self._windows(USAGE_BATCHES, rng))
             rules["least used experts"] = usages(self.plan, self.teacher.values, loads)
         for name, scores in rules.items():
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from keras import ops
@@ -59,12 +59,16 @@ def gated(plan: Plan, task: Task) -> tuple[Layer, ...]:
     )
 
 
-def score(model: Model, task: Task, windows: Any) -> tuple[float, Loads]:
-    """The mean loss, in nats a token, over windows [batches, batch, length], in evaluation mode,
-    and the loads of each routed call."""
+def scorer(model: Model, task: Task) -> Callable[[Any], tuple[float, Loads]]:
+    """What gives, of windows [batches, batch, length], the mean loss in nats a token, in evaluation
+    mode, and the loads of each routed call. It is compiled once for all windows of one shape."""
     learner = learner_of(task.training.backend)
     passes = Passes(model.layers, task, (), learner.integer, embedding_and_head(task.model))
     weights = [ops.convert_to_tensor(value) for value in model.values]
     scored = learner.compiled(passes.score)
-    made = [scored(weights, ops.convert_to_tensor(batch, "int32")) for batch in windows]
-    return summed(made, len(windows))
+
+    def score(windows: Any) -> tuple[float, Loads]:
+        made = [scored(weights, ops.convert_to_tensor(batch, "int32")) for batch in windows]
+        return summed(made, len(windows))
+
+    return score

@@ -10,7 +10,7 @@ from typing import Any
 from primitives.lowering.cost import Cost, layers_cost
 from workers.data.tokens import TokenSplits
 from workers.pruning.speed import BATCHES, tokens_per_second
-from workers.pruning.student import Model, score
+from workers.pruning.student import Model, scorer
 from workers.spec.fit import lowering_options, window_length
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.positions import POSITIONS
@@ -42,8 +42,7 @@ def table(
             len(model.layers),
             _cost(model, task),
             steps[name],
-            _bits(model, task, tokens, "validation"),
-            _bits(model, task, tokens, "test"),
+            *_bits(model, task, tokens),
             tuple(each[name] for each in timed),
         )
         for name, model in models.items()
@@ -68,11 +67,15 @@ def _cost(model: Model, task: Task) -> Cost:
     return layers_cost(model.graphs, width, rows, lowering_options(task), learned)
 
 
-def _bits(model: Model, task: Task, tokens: TokenSplits, split: str) -> float:
-    """Bits a byte on a split's fixed slice, as candidates are scored."""
+def _bits(model: Model, task: Task, tokens: TokenSplits) -> tuple[float, float]:
+    """Bits a byte on the fixed slices of validation and test, as candidates are scored."""
     training, length = task.training, window_length(task)
     objective = OBJECTIVES[training.objective]
     shape = (training.eval_batches, training.batch_size)
-    windows = objective.fixed(getattr(tokens, split), length, shape)
-    loss, _ = score(model, task, windows)
-    return loss / math.log(2) / tokens.bytes_per_token[split]
+    score = scorer(model, task)
+
+    def bits(split: str) -> float:
+        loss, _ = score(objective.fixed(getattr(tokens, split), length, shape))
+        return loss / math.log(2) / tokens.bytes_per_token[split]
+
+    return bits("validation"), bits("test")
