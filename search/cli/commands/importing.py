@@ -31,8 +31,8 @@ def import_campaigns(
     rename: As = None,
     storage: Storage = None,
 ) -> None:
-    """Take over another database: its campaigns with their prunings, and its runs of studies. All
-    of it arrives, or nothing does; a later campaign may start from one: search.seeds:
+    """Take over campaigns of another database. Their prunings and its runs of studies come with
+    them. All of it arrives, or nothing does; a later campaign may start from one: search.seeds:
     [campaign:NAME]."""
     from search.storage import transfer
 
