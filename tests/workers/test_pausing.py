@@ -136,8 +136,8 @@ print(json.dumps(on_jax(Path(sys.argv[1]))))
 
 
 def on_jax(folder: Path) -> list[list[tuple[int, float]]]:
-    """A program whose experts draw noise: whole, in two stages, and in two that were compiled
-    beforehand, as with `workers.ahead`."""
+    """A program whose experts draw noise, compiled beforehand as with `workers.ahead`: whole, in
+    two stages of which the second is compiled where it trains, and in two."""
     task = Task(
         data=DataSpec(max_documents=40),
         model=ModelSpec(d_model=16, layers=1, sequence_length=16),
@@ -149,9 +149,9 @@ def on_jax(folder: Path) -> list[list[tuple[int, float]]]:
     assert isinstance(compiled, Compiled)
     found = [losses(run_job(job, task, compiled))]
     for ready in (None, compiled):
-        for hurdle in (0, None):
+        for hurdle, steps in ((0, compiled), (None, ready)):
             pause = Pause(str(folder / "7.npz"), hurdle)
-            made = run_job(dataclasses.replace(job, pause=pause), task, ready)
+            made = run_job(dataclasses.replace(job, pause=pause), task, steps)
             assert "again" not in made.reason
         found.append(losses(made))
     return found
