@@ -94,7 +94,8 @@ class Trained:
                 taken += found.size
         share = taken / sum(value.size for value in values)
         run.values = values
-        status, _ = run.train(time.perf_counter())
+        run.start(time.perf_counter())
+        status, _ = run.train()
         if status != "completed":
             return None, {}, share
         weights = dict(zip(names, map(np.asarray, run.engine.weights()), strict=True))

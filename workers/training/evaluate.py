@@ -17,6 +17,7 @@ from primitives.language.text import parse
 from workers.machine.progress import Tell, silent
 from workers.spec.outcome import Budget, Compiled, Job, Outcome, Pause
 from workers.spec.task import Task
+from workers.training import pausing
 from workers.training.run import begun, out_of_memory
 
 Device = AbstractContextManager[Any]
@@ -93,7 +94,7 @@ def evaluate(
         with device or nullcontext():
             taken = time.perf_counter()
             began += taken - asked
-            status, reason = run.train(began if device is None else taken)
+            status, reason = pausing.trained(run, began if device is None else taken)
             if status == "completed" and test:
                 run.test()
                 run.look_at_experts()

@@ -12,19 +12,28 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workers.machine import arrays
 from workers.spec.outcome import Measurement, Pause
-
-if TYPE_CHECKING:
-    from workers.training.run import Run
+from workers.training.run import Run
 
 MB = 1_000_000
 
 ROOM = 0.9
 """The share of a limit that is left full where the worst files go: not every new file makes one
 go."""
+
+
+def trained(run: Run, began: float) -> tuple[Any, str]:
+    """Trains a run from its checkpoint, if it has one, and leaves another where it is paused.
+    `began` is when its time limit began to run. Gives how it ended, and why."""
+    run.start(began)
+    said = "" if run.pause is None else go_on(run, run.pause)
+    status, reason = run.train()
+    if run.paused and run.pause is not None:
+        reason += keep(run, run.pause, began)
+    return status, f"{said}{reason}".removesuffix("; ")
 
 
 def go_on(run: Run, pause: Pause) -> str:

@@ -24,7 +24,6 @@ from workers.spec.objective import Objective
 from workers.spec.objectives import OBJECTIVES
 from workers.spec.outcome import BACKWARD, Budget, Compiled, Hurdle, Measurement, Outcome, Pause
 from workers.spec.task import Task
-from workers.training import pausing
 from workers.training.losses import TrainingLosses, longest_call
 from workers.training.tempo import Tempo
 
@@ -131,10 +130,8 @@ class Run:
 
         return settled(self.task, self.budget, self._flops(), self._tokens(1))
 
-    def train(self, began: float) -> tuple[Any, str]:
-        """Runs to the end of the budget, to a hurdle that it does not pass or where it is paused,
-        to a bad loss, or until its pace is seen to be too slow. `began` is when its time limit
-        began to run."""
+    def start(self, began: float) -> None:
+        """Takes the device, before the first step. `began` is when its time limit began to run."""
         from workers.engines.engine import make_engine
 
         of_a_step = None if self.budget.unit == "seconds" else self._of_a_step()
@@ -144,14 +141,10 @@ class Run:
         self.engine = make_engine(self.graph, self.values, settled, self.seed, ready)
         self.values, self.steps_ready = (), None
         self.rng = np.random.default_rng([self.seed, 1])
-        said = "" if self.pause is None else pausing.go_on(self, self.pause)
-        status, reason = self._train()
-        if self.paused and self.pause is not None:
-            reason += pausing.keep(self, self.pause, began)
-        return status, f"{said}{reason}".removesuffix("; ")
 
-    def _train(self) -> tuple[Any, str]:
-        """From where it stands."""
+    def train(self) -> tuple[Any, str]:
+        """Runs from where it stands to the end of the budget, to a hurdle that it does not pass or
+        where it is paused, to a bad loss, or until its pace is seen to be too slow."""
         places = list(self._stretches())
         if self.curve:  # it was paused at the hurdle of its last score
             if self._pauses():
