@@ -54,7 +54,8 @@ def said(pruned: Pruned, settings: Settings) -> str:
     gone = f"{pruned.share_gone:.1%} {words[settings.target.measure]} went"
     channels = pruned.shape.channels
     width = f", {channels.sum()} of {len(channels)} channels" if pruned.plan.channels else ""
-    return f"{gone}; {left} of {total} layers are left{width}, and in all layers {units}"
+    inside = f", and in all layers {units}" if units else ""
+    return f"{gone}; {left} of {total} layers are left{width}{inside}"
 
 
 def _layers(pruned: Pruned) -> list[tuple[Cuttable, list[Any]]]:
