@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from primitives.language.jsonform import from_json
-from primitives.language.text import parse
 from primitives.programs.seeds import load_seed
 from tests.cli.command import data, primevo, refusal
 from tests.workers.exports import weights_of
+from tests.workers.test_tasks import BY_TASK
 from workers.export.export import export
 from workers.spec.positions import Kind
 from workers.spec.task import DataSpec, ModelSpec, Task, TrainingSpec
@@ -31,21 +31,6 @@ def folder_with(path: Path, objective: str = "next_token", positions: Kind = "le
     weights = weights_of(dna, spec, rows)
     export(dna, path, task=task, weights=weights, card={"program": "it"})
     return path
-
-
-BY_TASK = parse("""
-dims d0=8
-constants c0=0.0
-counts n0=2
-
-main(x, y):
-  task = TASK(x) count=n0
-  own = leaf(x, task) branch=routed
-  out = ADD(x, own)
-
-leaf(x, y):
-  out = CONV 1X1(x) dim=d0
-""")
 
 
 @pytest.fixture(scope="module")

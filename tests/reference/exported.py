@@ -16,11 +16,11 @@ from inspect import getsource
 from itertools import product
 from textwrap import dedent
 from types import SimpleNamespace
-from typing import Any
 
 import keras
 
 from primitives.kernels import kernel_modules, kernels
+from tests.reference.blank import Blank, is_docstring
 from workers.export.asking import _ASKED, _passes, asking_parts
 from workers.export.code import template
 from workers.export.positions import position_parts, step_embedded
@@ -96,7 +96,7 @@ def _module_faults(tree: ast.Module, module: str) -> Iterator[str]:
         yield f"module {module!r}"
     fixed = _fixed()
     first, *body = tree.body
-    if not _docstring(first):
+    if not is_docstring(first):
         yield "no docstring"
     for node in body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -127,7 +127,7 @@ def _layer_faults(layer: ast.ClassDef, module: str) -> Iterator[str]:
         yield f"class {layer.name!r}"
     yield from _decorator_faults(layer, module)
     first, *methods = layer.body
-    if not _docstring(first):
+    if not is_docstring(first):
         yield f"{layer.name}: no docstring"
     for method in methods:
         if _dumped(method) in _whole_methods():
@@ -235,7 +235,7 @@ def _whole_methods() -> frozenset[str]:
 def _model_faults(model: ast.ClassDef, module: str) -> Iterator[str]:
     """The class of the template, but for its numbers, its blocks, and what is passed to them."""
     yield from _decorator_faults(model, module)
-    blank = _Blank()
+    blank = Blank(LAYER)
     text = ast.unparse(model)
     made = _dumped(blank.visit(ast.parse(text).body[0]))
     shared, remembers = "dict.fromkeys" in text, "def remember" in text
@@ -246,40 +246,6 @@ def _model_faults(model: ast.ClassDef, module: str) -> Iterator[str]:
     for name in blank.blocks:
         if LAYER.match(name) is None:
             yield f"LanguageModel makes {name!r}"
-
-
-class _Blank(ast.NodeTransformer):
-    """Takes out of a LanguageModel what may differ: the decorator, docstrings, the names of tasks,
-    numbers and the names of layers, which are kept in `blocks`; of a list of layers one is left."""
-
-    def __init__(self) -> None:
-        self.blocks: list[str] = []
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> Any:
-        node.decorator_list = []
-        node.body = node.body[1:] if _docstring(node.body[0]) else node.body
-        node.body = node.body[1:] if _tasks(node.body[0]) else node.body
-        self.generic_visit(node)
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
-        node.body = node.body[1:] if _docstring(node.body[0]) else node.body
-        self.generic_visit(node)
-        return node
-
-    def visit_Constant(self, node: ast.Constant) -> Any:
-        return ast.Constant(0) if type(node.value) in (int, float) else node
-
-    def visit_List(self, node: ast.List) -> Any:
-        self.generic_visit(node)
-        named = [each.id if isinstance(each, ast.Name) else "" for each in node.elts]
-        return ast.List(node.elts[:1], node.ctx) if set(named) == {"Block"} else node
-
-    def visit_Name(self, node: ast.Name) -> Any:
-        if LAYER.match(node.id) is not None:
-            self.blocks.append(node.id)
-            return ast.Name("Block", node.ctx)
-        return node
 
 
 @cache
@@ -310,7 +276,7 @@ def _models(kind: Kind, shared: bool, remembers: bool, cut: bool, asks: bool) ->
             )  # fmt: skip
             model = next(node for node in ast.parse(source).body
                          if isinstance(node, ast.ClassDef))  # fmt: skip
-            made.add(_dumped(_Blank().visit(model)))
+            made.add(_dumped(Blank(LAYER).visit(model)))
     return frozenset(made)
 
 
@@ -374,24 +340,6 @@ def _examples(module: str) -> Iterator[str]:
                 module=module, codec="encode", goes_on=goes_on, continued=continued
             )
     yield template("example_masked.py").substitute(module=module, codec="decode, encode")
-
-
-def _docstring(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
-
-
-def _tasks(node: ast.AST) -> bool:
-    """Whether a statement is the names of tasks, as constants."""
-    return (
-        isinstance(node, ast.Assign)
-        and [ast.unparse(target) for target in node.targets] == ["tasks"]
-        and isinstance(node.value, ast.Tuple)
-        and all(isinstance(each, ast.Constant) for each in node.value.elts)
-    )
 
 
 def _dumped(node: ast.AST) -> str:
