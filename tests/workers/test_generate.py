@@ -62,6 +62,12 @@ def transformer() -> Any:
     return made(load_seed("transformer", 16), SPEC.model_copy(update={"layers": 1}))
 
 
+def assert_near(found: Any, expected: np.ndarray) -> None:
+    """The logits of two ways through one model, which add in another order. Weights that differ in
+    their last digit move them by 1e-5 already; another token moves later ones by more than 1."""
+    np.testing.assert_allclose(np.array(found), expected, rtol=1e-4, atol=1e-4)
+
+
 def random_tokens(*shape: int, vocabulary: int = VOCABULARY) -> np.ndarray:
     return np.random.default_rng(8).integers(0, vocabulary, shape, "int32")
 
@@ -80,7 +86,7 @@ def test_every_causal_seed_program_steps_as_it_runs(name: str) -> None:
         for count in split:
             logits, kept = model.step(tokens[:, start : start + count], kept, start)
             expected = whole[:, start : start + count]
-            np.testing.assert_allclose(np.array(logits), expected, rtol=1e-5, atol=1e-5)
+            assert_near(logits, expected)
             start += count
 
 

@@ -22,7 +22,7 @@ from primitives.lowering.cost import Cost
 from primitives.programs.seeds import load_seed, seed_names
 from tests.reference.random_programs import LARGE_SEEDS, programs, routed_programs
 from tests.workers.exports import load_module
-from tests.workers.test_generate import greedy, random_tokens, random_weights
+from tests.workers.test_generate import assert_near, greedy, random_tokens, random_weights
 from workers.export.blocks import why_not_stepwise
 from workers.export.export import ExportError, export, trained_model
 from workers.export.source import module_source, names
@@ -134,7 +134,7 @@ def test_steps_beyond_the_trained_length_are_those_of_a_whole_pass(name: str, ki
     for count in (LENGTH + 2, 1, 1, length - LENGTH - 4):
         new, kept = model.step(tokens[:, start : start + count], kept, start)
         expected = whole[:, start : start + count]
-        np.testing.assert_allclose(np.array(new), expected, rtol=1e-5, atol=1e-5)
+        assert_near(new, expected)
         start += count
 
 
