@@ -3,7 +3,7 @@ the input was taken. Anything else that comes out, an exception of another kind,
 
 from __future__ import annotations
 
-from tests.fuzz import arrays, configs, databases, programs
+from tests.fuzz import arrays, checkpoints, configs, databases, programs
 from tests.fuzz.inputs import Target
 
 TARGETS: dict[str, Target] = {
@@ -20,6 +20,7 @@ TARGETS: dict[str, Target] = {
         Target("tokens", arrays.token_files, arrays.tokens),
         Target("similar text", arrays.similar_files, arrays.similar),
         Target("pruning file", arrays.pruning_files, arrays.pruning),
+        Target("checkpoint", checkpoints.checkpoint_files, checkpoints.checkpoint),
         Target("database row", databases.row_values, databases.database_row, slow=True),
         Target("database file", databases.row_values, databases.database_file, slow=True),
         Target("earlier database", databases.row_values, databases.earlier_database, slow=True),

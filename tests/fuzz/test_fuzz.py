@@ -28,7 +28,7 @@ def run(name: str, count: int, seed: int = 0) -> Seen:
 
 @pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if not target.slow])
 def test_nothing_is_found_in_a_second(name: str) -> None:
-    count = {"constant": 2000, "config": 25}.get(name, 150)
+    count = {"constant": 2000, "config": 25, "checkpoint": 15}.get(name, 150)
     seen = run(name, count)
     assert seen.findings == {}
     assert seen.executions > count and seen.taken > 0 and len(seen.refusals) >= 5

@@ -20,6 +20,7 @@ from primitives.programs.seeds import load_seed
 from workers.machine import arrays
 from workers.spec.outcome import Budget, Compiled, Hurdle, Job, Outcome, Pause
 from workers.spec.task import DataSpec, ModelSpec, Task, TrainingSpec
+from workers.training.checkpoint import Note
 from workers.training.evaluate import compile_job, evaluate, run_job
 from workers.training.pausing import drop_worst
 
@@ -61,6 +62,16 @@ def test_the_numbers_are_those_of_a_run_that_was_not_paused(
     assert not list(tmp_path.iterdir()), "a run that has ended needs no checkpoint"
 
 
+FAULTS = {
+    "another kind of value": {"steps": "three"},
+    "a place where it cannot be": {"steps": 4},
+    "no end": {"steps": -(10**15)},
+    "no curve": {"curve": []},
+    "another generator": {"rng": {"bit_generator": "MT19937"}},
+    "losses of no steps": {"losses": [0, [[0, 2.0]]]},
+}
+
+
 @pytest.mark.parametrize("fault", ["lost", "damaged", "of another seed"])
 def test_without_its_checkpoint_a_run_begins_anew_and_says_so(
     tmp_path: Path, tiny_task: Task, whole: Outcome, fault: str
@@ -96,15 +107,40 @@ def test_a_full_disk_leaves_no_checkpoint_and_the_run_is_good(
 def test_the_worst_go_where_the_disk_is_limited(tmp_path: Path) -> None:
     standing = {"1": (0, 2.0), "2": (0, 3.0), "3": (1, 9.0), "4": (0, 1.0)}
     for name, (hurdle, loss) in standing.items():
-        note = {"hurdle": hurdle, "val_loss": loss}
+        note = {**SOUND, "hurdle": hurdle, "val_loss": loss}
         arrays.write(tmp_path / f"{name}.npz", note, [np.zeros(110_000, np.float32)])
     drop_worst(tmp_path, 2)
     assert len(list(tmp_path.iterdir())) == 4
     drop_worst(tmp_path, 1)
     assert sorted(file.stem for file in tmp_path.iterdir()) == ["3", "4"]
-    (tmp_path / "4.npz").write_bytes(bytes(900_000))
+    arrays.write(tmp_path / "4.npz", {"hurdle": "9", "val_loss": None}, [np.zeros(200_000)])
     drop_worst(tmp_path, 1)
     assert [file.stem for file in tmp_path.iterdir()] == ["3"], "what cannot be read goes first"
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=list(FAULTS))
+def test_a_note_that_no_run_has_written_is_not_gone_on_from(fault: dict[str, Any]) -> None:
+    note = Note.read({**SOUND, "steps": 3})
+    note.check(BUDGET, 3)
+    note.set_state(np.random.default_rng())
+    with pytest.raises(arrays.Damaged):
+        other = Note.read(SOUND | fault)
+        other.check(BUDGET, 3)
+        other.set_state(np.random.default_rng())
+
+
+SOUND = {
+    "key": "k", "hurdle": 0, "val_loss": 2.5, "steps": 3, "train_seconds": 0.5, "seconds": 1.5,
+    "usage": {"used": 1.0}, "curve": [[3, 192, 0.5, 2.5]], "losses": [0, [[3, 7.5]]],
+    "rng": np.random.default_rng(5).bit_generator.state,
+}  # fmt: skip
+
+
+def test_what_may_be_larger_than_the_memory_is_not_unpacked(tmp_path: Path) -> None:
+    """A megabyte of zeros takes a kilobyte where it is compressed."""
+    np.savez_compressed(tmp_path / "7.npz", about=np.array("{}"), array_0=np.zeros(1_000_000))
+    with pytest.raises(arrays.Damaged, match="compressed"):
+        arrays.read(tmp_path / "7.npz")
 
 
 @pytest.mark.slow

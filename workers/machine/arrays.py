@@ -52,6 +52,8 @@ def _read(path: Path, take: Callable[[Any, Note], Any]) -> Any:
 
     try:
         with np.load(path, allow_pickle=False) as found:
+            if any(each.compress_type for each in found.zip.infolist()):
+                raise Damaged("it is compressed: what is in it may be larger than the memory")
             return take(found, dict(json.loads(str(found["about"]))))
     except FileNotFoundError:
         return None

@@ -7,7 +7,7 @@ finite, memory that runs out. Only bugs raise.
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ def evaluate(
             raise
         status, reason = "out_of_memory", str(fault).splitlines()[0]
     if pause is not None and not run.paused:
-        Path(pause.file).unlink(missing_ok=True)
+        with suppress(OSError):  # it goes with the folder, then
+            Path(pause.file).unlink()
     before = compiled.seconds if compiled else 0.0
     return run.outcome(status, reason, before + time.perf_counter() - began)

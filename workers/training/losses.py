@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
-from typing import Any
 
 POINTS = 32
 """Points that are kept at most: some hundred bytes of a row in the database."""
 
 DECIMALS = 4
+
+Kept = tuple[int, tuple[tuple[int, float], ...]]
+"""The least steps of a stretch; the steps of each stretch, and the sum of their losses."""
 
 CALLS, SHORTEST = 8, 16
 """Calls that a run has at least, unless they would have fewer steps than the second number."""
@@ -43,13 +44,13 @@ class TrainingLosses:
         if len(self._sums) > POINTS:
             self._halve()
 
-    def kept(self) -> list[Any]:
-        """What a later `restore` goes on from, as JSON data."""
-        return [self._stride, *([steps, total] for steps, total in self._sums)]
+    def kept(self) -> Kept:
+        """What a later `restore` goes on from."""
+        return self._stride, tuple(self._sums)
 
-    def restore(self, kept: Sequence[Any]) -> None:
-        self._stride, *sums = kept
-        self._sums = [(steps, total) for steps, total in sums]
+    def restore(self, kept: Kept) -> None:
+        self._stride, sums = kept
+        self._sums = list(sums)
 
     @property
     def points(self) -> tuple[tuple[int, float], ...]:

@@ -10,12 +10,15 @@ import hashlib
 import json
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from workers.machine import arrays
 from workers.spec.outcome import Measurement, Pause
+from workers.training.checkpoint import Note
 from workers.training.run import Run
 
 MB = 1_000_000
@@ -44,45 +47,50 @@ def go_on(run: Run, pause: Pause) -> str:
         found = arrays.read(Path(pause.file))
         if found is None:
             return "trained again from the start, no checkpoint was there; " if before else ""
-        note, kept = found
-        if note.get("key") != _key(run) or _beyond(note, pause):
-            raise ValueError("it is of another run")
-        run.engine.restore(kept)
+        note, rng = _note(run, pause, found[0]), np.random.default_rng()
+        note.set_state(rng)
+        run.engine.restore(found[1])
     except (arrays.Damaged, OSError, ValueError) as fault:
         return f"trained again from the start, its checkpoint cannot be used ({fault}); "
-    run.rng.bit_generator.state = note["rng"]
-    run.steps, run.train_seconds = note["steps"], note["train_seconds"]
-    run.earlier_s, run.usage = note["seconds"], note["usage"]
-    run.curve = [Measurement(*point) for point in note["curve"]]
-    run.losses.restore(note["losses"])
-    run.hurdles_passed = note["hurdle"]
+    run.rng = rng
+    run.steps, run.train_seconds = note.steps, note.train_seconds
+    run.earlier_s, run.usage = note.seconds, note.usage
+    run.curve = [Measurement(*point) for point in note.curve]
+    run.losses.restore(note.losses)
+    run.hurdles_passed = note.hurdle
     return ""
 
 
-def _beyond(note: arrays.Note, pause: Pause) -> bool:
-    """Whether a checkpoint is further than where the run is to be paused."""
-    return pause.hurdle is not None and note["hurdle"] > pause.hurdle
+def _note(run: Run, pause: Pause, found: arrays.Note) -> Note:
+    """The note of this run's checkpoint. Raises Damaged."""
+    note, hurdles = Note.read(found), run.budget.hurdles
+    last = len(hurdles) - 1 if pause.hurdle is None else pause.hurdle
+    if note.key != _key(run) or note.hurdle > last:
+        raise arrays.Damaged("it is of another run")
+    in_seconds = run.budget.unit == "seconds"
+    note.check(run.budget, None if in_seconds else run.steps_to(hurdles[note.hurdle].at))
+    return note
 
 
 def keep(run: Run, pause: Pause, began: float) -> str:
     """Leaves the checkpoint of a run that stands at a hurdle, scored. Gives why there is none,
     where the disk takes no more; empty where there is one."""
     file = Path(pause.file)
-    note = {
-        "key": _key(run),
-        "hurdle": run.hurdles_passed,
-        "val_loss": run.curve[-1].val_loss,
-        "steps": run.steps,
-        "train_seconds": run.train_seconds,
-        "seconds": run.earlier_s + time.perf_counter() - began,
-        "usage": dict(run.usage),
-        "curve": [list(asdict(point).values()) for point in run.curve],
-        "losses": run.losses.kept(),
-        "rng": run.rng.bit_generator.state,
-    }
+    note = Note(
+        key=_key(run),
+        hurdle=run.hurdles_passed,
+        val_loss=run.curve[-1].val_loss,
+        steps=run.steps,
+        train_seconds=run.train_seconds,
+        seconds=run.earlier_s + time.perf_counter() - began,
+        usage=dict(run.usage),
+        curve=tuple(astuple(point) for point in run.curve),
+        losses=run.losses.kept(),
+        rng=dict(run.rng.bit_generator.state),
+    )
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        arrays.write(file, note, run.engine.kept())
+        arrays.write(file, note.model_dump(), run.engine.kept())
         if pause.limit_mb is not None:
             drop_worst(file.parent, pause.limit_mb)
     except OSError as fault:
@@ -110,10 +118,11 @@ def drop_worst(folder: Path, limit_mb: int) -> None:
 def _standing(file: Path) -> tuple[int, float]:
     """The best is the lowest; what cannot be read is the worst."""
     try:
-        note = arrays.read_note(file)
+        found = arrays.read_note(file)
+        note = None if found is None else Note.read(found)
     except arrays.Damaged:
         note = None
-    return (1, 0.0) if note is None else (-note["hurdle"], note["val_loss"])
+    return (1, 0.0) if note is None else (-note.hurdle, note.val_loss)
 
 
 def _key(run: Run) -> str:

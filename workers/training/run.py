@@ -207,8 +207,7 @@ class Run:
             last = self.budget.hurdles[self.pause.hurdle].at
         if self.budget.unit == "seconds":
             return last - self.train_seconds
-        steps = math.ceil(last / self._of_a_step()) - self.steps
-        return steps * (self.tempo.pace or 0.0)
+        return (self.steps_to(last) - self.steps) * (self.tempo.pace or 0.0)
 
     def _stretches(self) -> Iterator[tuple[float, Hurdle | None]]:
         """Each place at which the run is scored, with the hurdle that is there."""
@@ -226,7 +225,11 @@ class Run:
                 return 0
             pace = self.train_seconds / self.steps if self.steps else math.inf
             return max(1, min(int(min(left, CALL_SECONDS) / pace), MAX_CALL_STEPS))
-        return min(math.ceil(limit / self._of_a_step()) - self.steps, MAX_CALL_STEPS)
+        return min(self.steps_to(limit) - self.steps, MAX_CALL_STEPS)
+
+    def steps_to(self, place: float) -> int:
+        """Steps from the start to a place of a budget that is not in seconds."""
+        return math.ceil(place / self._of_a_step())
 
     def _used(self) -> float:
         """What training took of the budget so far, in its unit."""
