@@ -20,6 +20,7 @@ from search.campaign import queries
 from search.campaign.asking import Asking
 from search.campaign.length import with_candidates
 from search.campaign.progress import Progress
+from search.campaign.weights import refuse_others
 from search.config.memory import limited, with_memory_limit
 from search.config.plugins import stored_config, versions
 from search.config.schema import CampaignConfig
@@ -268,6 +269,7 @@ class Campaign:
         row = self._row()
         if row is None:
             config = self.config
+            refuse_others(config.weights_folder(self.name))
             row = self._store.create_campaign(
                 self.name, config.model_dump_json(), config.seed, versions(config.plugins)
             )

@@ -29,7 +29,6 @@ from typing import NamedTuple, Protocol
 
 from primitives.language.dna import DNA
 from primitives.language.text import render
-from search.campaign.checkpoints import discard
 from search.campaign.history import fold
 from search.campaign.length import with_candidates
 from search.campaign.pace import Pace
@@ -38,6 +37,7 @@ from search.campaign.proposal import ProgramCache, derive, final_seed
 from search.campaign.proposer import Proposer, taken_over
 from search.campaign.queries import stored_program
 from search.campaign.version import deciding
+from search.campaign.weights import discard
 from search.collection import seldom_collected
 from search.config.plugins import stored_config
 from search.errors import PrimevoError, ended_by

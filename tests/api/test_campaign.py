@@ -147,6 +147,22 @@ class TestConfig:
 
     def test_a_database_is_a_path_or_a_url(self, here: Path) -> None:
         Campaign(CONFIG_DATA, here / "a.db", name="x").ask()
+
+
+def test_weights_of_another_campaign_of_its_name_are_not_taken_for_its_own(here: Path) -> None:
+    """Each database has its campaigns, and the folder of weights is one."""
+    kept = here / "primevo-weights" / "x" / "3.npz"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    for begin in (Campaign.run, Campaign.ask):
+        with (
+            pytest.raises(UsageError, match="holds weights of another campaign 'x'"),
+            Campaign(CONFIG_DATA, here / "a.db", name="x") as campaign,
+        ):
+            begin(campaign)
+    kept.unlink()
+    with Campaign(CONFIG_DATA, here / "a.db", name="x") as campaign:
+        assert len(campaign.ask()) == 1
         assert len(primevo.open_campaign("x", f"sqlite:///{here}/a.db").top()) == 0
 
 

@@ -40,6 +40,7 @@ def launch(
 ) -> None:
     """Run a campaign. It ends in a table of the best against the seed program, and a verdict."""
     from search.campaign.seeding import finder
+    from search.campaign.weights import refuse_others
     from search.config.file import load
     from search.config.memory import with_memory_limit
     from search.config.plugins import versions
@@ -55,6 +56,7 @@ def launch(
     url = storage or checked.storage
     with Store.open(url) as store:
         _refuse_taken(store, chosen)
+        refuse_others(checked.weights_folder(chosen))
         from search.cli.running import started
 
         with started(checked) as pool:
@@ -126,7 +128,7 @@ def stop(name: Campaign, storage: Storage = None) -> None:
 def delete(name: Campaign, yes: Yes = False, storage: Storage = None) -> None:
     """Remove a campaign from the database. It asks first; files outside the database stay."""
     from search.campaign import queries
-    from search.campaign.checkpoints import discard
+    from search.campaign.weights import discard
 
     with open_store(storage) as store:
         campaign = store.campaign(name)

@@ -1,0 +1,30 @@
+"""A campaign's folder of weights: those of its finalists, and the checkpoints of its paused
+candidates, as far as this machine sees them."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from search.config.schema import PAUSED
+from search.errors import UsageError
+
+
+def refuse_others(folder: Path) -> None:
+    """Raises a UsageError where the folder of a campaign that begins holds a finalist's weights:
+    they are of an earlier campaign of its name, or of one in another database, and would be
+    exported as those of its own candidates."""
+    if any(folder.glob("*.npz")):
+        raise UsageError(
+            f"{folder} holds weights of another campaign '{folder.name}'; remove that folder, or "
+            "choose another name"
+        )
+
+
+def discard(folder: Path) -> None:
+    """Removes all checkpoints, and the folder if nothing else is in it: no candidate goes on any
+    more."""
+    shutil.rmtree(folder / PAUSED, ignore_errors=True)
+    with suppress(OSError):
+        folder.rmdir()
