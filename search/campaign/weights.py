@@ -17,8 +17,9 @@ def refuse_others(folder: Path) -> None:
     exported as those of its own candidates."""
     if any(folder.glob("*.npz")):
         raise UsageError(
-            f"{folder} holds weights of another campaign '{folder.name}'; remove that folder, or "
-            "choose another name"
+            f"{folder} holds weights of another campaign '{folder.name}', which this one would "
+            "overwrite; choose another name, or another folder by the key weights of the config, or "
+            "remove that folder"
         )
 
 
