@@ -9,9 +9,10 @@ import pytest
 
 from primitives import build, parse, render
 from primitives.graph.build import Graph
-from primitives.language.dna import DNA, INPUTS, verify
+from primitives.language.dna import BRANCHES, DNA, INPUTS, SHARED, verify
 from primitives.ops.table import PRIMITIVES
 from primitives.programs.seeds import load_seed, seed_names
+from search.evolution.editing import with_row
 from search.evolution.mutation import MUTATIONS
 from search.evolution.sites import sites
 
@@ -106,6 +107,33 @@ def test_sites_know_the_types_of_every_run() -> None:
     assert shown == ["[8 x T, S open]", closed, "[8 x T, 1]", closed]
     assert found.edges(names.index("residual")) == [(0, "in1"), (0, "in2")]
     assert (0, "in2") not in found.edges(0)  # layer_norm(normed) reads one input
+
+
+@pytest.mark.parametrize("seed_program", ["grouped_query", "switch", "peer"])
+def test_the_type_of_a_row_is_what_building_says(seed_program: str) -> None:
+    """Of every live primitive as it is, and with other branches: where a run gives no type the
+    program has none, and where all types stay the program has one."""
+    found = sites(load_seed(seed_program))
+    assert found is not None
+    verdicts = set()
+    for index, runs in found.runs.items():
+        for position, op, *_ in found.live[index].steps:
+            if not isinstance(op, str):
+                continue
+            row = found.dna.subroutines[index].instructions[position]
+            known = [run.types[INPUTS + position] for run in runs]
+            assert [found.type_of(row, run) for run in runs] == known
+            for branch in {*BRANCHES, SHARED} - {row.branch}:
+                new = row._replace(branch=branch)
+                types = [found.type_of(new, run) for run in runs]
+                built = build(with_row(found.dna, index, position, new))
+                shared = "weights are shared cannot branch" in str(built)
+                assert not shared or None in types
+                if None in types or types == known:
+                    assert isinstance(built, Graph) == (types == known), (row, branch, types)
+                    verdicts.add((branch, isinstance(built, Graph), shared))
+    assert {(SHARED, True, False), (2, False, False)} <= verdicts
+    assert (2, False, True) in verdicts or seed_program != "grouped_query"
 
 
 def test_programs_without_a_type_stay_as_they_are() -> None:

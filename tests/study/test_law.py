@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from search.study.law import Sample, fit
+from search.study.law import SPAN, Sample, _criterion, _Fit, fit
 
 
 def sampled(
@@ -39,6 +39,7 @@ def test_without_a_floor_it_is_a_line_of_logarithms() -> None:
     assert law is not None and law.floor is None
     line = stats.linregress(np.log([s.x for s in samples]), np.log([s.loss for s in samples]))
     assert law.exponent.centre == pytest.approx(-line.slope)
+    assert law.r_squared == pytest.approx(line.rvalue**2)
     width = 2 * stats.t.ppf(0.975, len(samples) - 2) * line.stderr
     assert law.exponent.high - law.exponent.low == pytest.approx(width, rel=0.25)
 
@@ -48,6 +49,7 @@ def test_a_narrow_range_has_no_law() -> None:
     narrow = sampled([1.0e5, 1.01e5, 1.02e5], 7.0, -5.0)
     assert fit(narrow) is None
     wide = sampled([1e5, 2e5, 4e5], 7.0, 0.2, group="wide")
+    assert fit([Sample(10, 3.0), Sample(10 * SPAN, 2.0)]) is not None
     law = fit([*narrow, *wide])
     assert law is not None and law.cells == 3 and set(law.scales) == {"wide"}
     assert law.exponent.centre == pytest.approx(0.2)
@@ -67,6 +69,19 @@ def test_a_floor_is_found_where_there_is_one() -> None:
     assert law.floor.centre == pytest.approx(found[0], rel=1e-3)
     assert law.exponent.centre == pytest.approx(found[2], rel=1e-3)
     assert law.exponent.low < 0.4 < law.exponent.high and law.floor.low < 1.5 < law.floor.high
+    assert law.loss(1e5) == pytest.approx(
+        found[0] + math.exp(found[1]) * 1e5 ** -found[2], rel=1e-3
+    )
+
+
+def test_a_floor_costs_a_parameter() -> None:
+    """Akaike's criterion for small samples by hand: n ln(RSS / n) + 2k + 2k(k + 1) / (n - k - 1),
+    where the variance counts among the k."""
+    residuals, none = np.array([0.1, -0.1, 0.2, 0.0, 0.0]), np.zeros(5)
+    made = _Fit(np.zeros(2), none, residuals, np.zeros(2))
+    assert _criterion(made) == pytest.approx(5 * math.log(0.06 / 5) + 2 * 3 + 2 * 3 * 4 / 1)
+    more = _Fit(np.zeros(3), none, residuals, np.zeros(3))
+    assert _criterion(more) == math.inf, "five cells are too few for a floor"
 
 
 def test_groups_share_the_exponent_alone() -> None:
@@ -76,6 +91,19 @@ def test_groups_share_the_exponent_alone() -> None:
     assert law is not None and law.cells == 5
     assert law.exponent.centre == pytest.approx(0.3)
     assert law.scales == pytest.approx({"a": 3.0, "b": 9.0})
+    assert law.r_squared == pytest.approx(1) and law.loss(50, "b") == pytest.approx(9 * 50**-0.3)
+
+
+def test_what_is_explained_is_counted_within_groups() -> None:
+    """By hand: each group is flat but for one step of the other's slope."""
+    samples = [
+        Sample(x, y, g)
+        for g, ys in (("a", (4, 2)), ("b", (9, 9)))
+        for x, y in zip((1, 2), ys, strict=True)
+    ]
+    law = fit(samples)
+    assert law is not None and law.exponent.centre == pytest.approx(0.5)
+    assert law.r_squared == pytest.approx(0.5)
 
 
 def test_what_cannot_be_told_is_not() -> None:
@@ -83,6 +111,8 @@ def test_what_cannot_be_told_is_not() -> None:
     assert fit([Sample(10, 3.0), Sample(10, 2.0)]) is None
     two = fit([Sample(10, 3.0), Sample(20, 2.0)])
     assert two is not None and two.exponent.high == math.inf
+    flat = fit([Sample(x, 2.0) for x in (10, 100, 1000)])
+    assert flat is not None and flat.exponent.centre == pytest.approx(0) and flat.r_squared == 1
 
 
 def test_the_interval_covers_as_often_as_it_says() -> None:
