@@ -40,14 +40,15 @@ class Score:
 
 class Tally:
     """Running counts for the display. Budget amounts are those of completed runs, in its unit.
-    `reached` and `went_on` count at each hurdle the children that it judged."""
+    `held_at` counts at each hurdle the completed runs that ended there, `reached` and `went_on` the
+    children that it judged."""
 
     def __init__(self, hurdles: int) -> None:
         self.outcomes: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.duplicates = self.children = 0
         self.spent = self.saved_by_duplicates = self.saved_by_hurdles = 0.0
-        self.stopped_at = [0] * hurdles
+        self.held_at = [0] * hurdles
         self.reached, self.went_on = [0] * hurdles, [0] * hurdles
 
 
@@ -215,8 +216,8 @@ class State:
             used = self._used(event)
             tally.spent += by * used
             tally.saved_by_hurdles += by * (self.spec.budget.full - used)
-            if passed < len(tally.stopped_at):
-                tally.stopped_at[passed] += by
+            if passed < len(tally.held_at):
+                tally.held_at[passed] += by
 
     def _used(self, event: Ended) -> float:
         """What a completed run took of the budget."""

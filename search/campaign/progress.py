@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal
 
 from search.campaign.history import Score, State
-from search.config.schema import SearchSpec
+from search.config.schema import BudgetSpec, SearchSpec
 from search.storage.events import Ended
 from workers.spec.outcome import Unit
 
 Phase = Literal["seeds", "search", "final", "done"]
+Reach = Literal["trained in full", "stopped at a hurdle", "paused at a hurdle"]
+
+
+def reach_of(passed: int, budget: BudgetSpec, phase: Phase) -> Reach:
+    """How far a candidate came that completed and passed so many hurdles, in a campaign that is at
+    this phase: one that is paused may go on until the search ends."""
+    if passed >= budget.hurdles:
+        return "trained in full"
+    searching = phase in ("seeds", "search")
+    return "paused at a hurdle" if budget.promotes and searching else "stopped at a hurdle"
+
+
+def held_back(
+    at_hurdles: Sequence[int], budget: BudgetSpec, phase: Phase
+) -> tuple[tuple[int, ...], int]:
+    """Of the completed candidates that stand at each hurdle: how many each has stopped, and how
+    many are paused in all."""
+    stopped = tuple(
+        count if reach_of(place, budget, phase) == "stopped at a hurdle" else 0
+        for place, count in enumerate(at_hurdles)
+    )
+    return stopped, sum(at_hurdles) - sum(stopped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +81,10 @@ class Progress:
     without an outcome, `outcomes` the trained ones by how they ended (duplicates not among them).
     Budget amounts are in `unit` and count completed runs: `spent` by training, `saved_by_hurdles`
     against training each in full, `saved_by_duplicates` for outcomes taken over. `stopped_at`
-    counts the candidates that each hurdle stopped; `reached` and `went_on` count at each hurdle the
-    children that it judged, of `children` that were trained, and `meant` is the share that should
-    go on from one. `paused` counts the candidates that wait at a hurdle and may still go on. `seed`
-    is the first seed program.
+    counts the candidates that each hurdle stopped, and `paused` those that wait at a hurdle and may
+    still go on. `reached` and `went_on` count at each hurdle the children that it judged, of
+    `children` that were trained, and `meant` is the share that should go on from one. `seed` is the
+    first seed program.
     """
 
     phase: Phase
@@ -112,9 +134,10 @@ class Progress:
 
 def progress(state: State) -> Progress:
     """A snapshot of the state."""
-    tally, spec = state.tally, state.spec
+    tally, spec, now = state.tally, state.spec, phase(state)
+    stopped_at, paused = held_back(tally.held_at, spec.budget, now)
     return Progress(
-        phase=phase(state),
+        phase=now,
         candidates=spec.candidates,
         recorded=state.candidates,
         pending=len(state.pending),
@@ -125,12 +148,12 @@ def progress(state: State) -> Progress:
         spent=tally.spent,
         saved_by_duplicates=tally.saved_by_duplicates,
         saved_by_hurdles=tally.saved_by_hurdles,
-        stopped_at=tuple(tally.stopped_at),
+        stopped_at=stopped_at,
         children=tally.children,
         reached=tuple(tally.reached),
         went_on=tuple(tally.went_on),
         meant=1 / spec.budget.eta,
-        paused=0 if state.searched else len(state.rungs),
+        paused=paused,
         best=state.best,
         seed=_score(state.results.get(1)),
         finals_done=len(state.finals),

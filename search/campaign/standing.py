@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Integer, case, cast, func, sel
 
 from search.campaign.finals import with_tested
 from search.campaign.history import Score
-from search.campaign.progress import FinalRow, Phase, Progress, final_rows
+from search.campaign.progress import FinalRow, Phase, Progress, final_rows, held_back
 from search.config.schema import SearchSpec
 from search.evolution.hurdles import spent
 from search.evolution.rungs import places
@@ -52,8 +52,10 @@ def standing(
     all_ended = recorded >= spec.candidates and ended >= recorded
     searched = all_ended and not _promotable(hurdles, spec)
     planned = _finals_planned(spec, searched, fit, 1 in seeds)
+    phase = _phase(spec, searched, len(seeds), len(finals) < planned)
+    stopped_at, paused = held_back(_held_at(groups, spec.budget.hurdles), spec.budget, phase)
     shown = Progress(
-        phase=_phase(spec, searched, len(seeds), len(finals) < planned),
+        phase=phase,
         candidates=spec.candidates,
         recorded=recorded,
         pending=recorded - ended,
@@ -62,9 +64,10 @@ def standing(
         duplicates=sum(group.size for group in groups if group.copied),
         unit=spec.budget.unit,
         **_budgets(groups, spec),
+        stopped_at=stopped_at,
         **hurdles,
         meant=1 / spec.budget.eta,
-        paused=sum(hurdles["stopped_at"]) if spec.budget.promotes and not searched else 0,
+        paused=paused,
         best=best,
         seed=seeds.get(1),
         finals_done=len(finals),
@@ -206,24 +209,28 @@ def _budgets(groups: Sequence[_Group], spec: SearchSpec) -> dict[str, Any]:
     }
 
 
+def _held_at(groups: Sequence[_Group], count: int) -> list[int]:
+    """At each hurdle the completed runs that ended there."""
+    held_at = [0] * count
+    for group in groups:
+        if group.outcome == "completed" and not group.copied and group.hurdles_passed < count:
+            held_at[group.hurdles_passed] += group.size
+    return held_at
+
+
 def _hurdles(groups: Sequence[_Group], spec: SearchSpec) -> dict[str, Any]:
-    """At each hurdle: the runs that it stopped, the children that it judged, those that went on. A
-    run that did not complete was judged by the hurdles that it passed."""
+    """At each hurdle the children that it judged, and those that went on. A run that did not
+    complete was judged by the hurdles that it passed."""
     count = spec.budget.hurdles
-    stopped_at, reached, went_on = [0] * count, [0] * count, [0] * count
+    reached, went_on = [0] * count, [0] * count
     children = 0
-    for group in (group for group in groups if not group.copied):
+    for group in (group for group in groups if not (group.copied or group.of_seed)):
         completed, passed = group.outcome == "completed", group.hurdles_passed
-        if completed and passed < count:
-            stopped_at[passed] += group.size
-        if group.of_seed:
-            continue
         children += group.size
         for place in range(min(passed + completed, count)):
             reached[place] += group.size
             went_on[place] += group.size * (place < passed)
     return {
-        "stopped_at": tuple(stopped_at),
         "children": children,
         "reached": tuple(reached),
         "went_on": tuple(went_on),

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from search.campaign.progress import FinalRow
 from search.campaign.queries import Record
 from search.report import data
-from search.report.data import Bin, MutationRow, Quality, Spending
+from search.report.data import Bin, KindOf, MutationRow, Quality, Spending
 from search.report.queries import Run
 from search.report.verdict import mean_interval
 
@@ -25,6 +25,7 @@ COLOURS = (BLUE, ORANGE, GREEN, VIOLET, YELLOW, TEAL, RED, GREY)
 _KIND_COLOURS: dict[str, str] = {
     "trained in full": BLUE,
     "stopped at a hurdle": ORANGE,
+    "paused at a hurdle": YELLOW,
     "duplicate": GREY,
 }
 
@@ -57,13 +58,15 @@ def theme(dark: bool) -> go.layout.Template:
     )
 
 
-def progress(runs: Sequence[Run], quality: Quality, hurdles: int, seed: Run | None) -> go.Figure:
+def progress(
+    runs: Sequence[Run], quality: Quality, hurdles: int, kind_of: KindOf, seed: Run | None
+) -> go.Figure:
     """Every candidate in the order of its ending, the best so far, the seed program and the
     hurdles' thresholds."""
     best = data.best_so_far(runs)
     figure = go.Figure()
     shown = data.thin(runs, POINTS, {run.id for run in best})
-    _add_kinds(figure, shown, hurdles, lambda run: run.sequence, quality)
+    _add_kinds(figure, shown, kind_of, lambda run: run.sequence, quality)
     for place in range(hurdles):
         bars = data.hurdle_bars(runs, place)
         figure.add_trace(
@@ -98,7 +101,7 @@ def progress(runs: Sequence[Run], quality: Quality, hurdles: int, seed: Run | No
 def trade(
     runs: Sequence[Run],
     quality: Quality,
-    hurdles: int,
+    kind_of: KindOf,
     cost: Callable[[Run], float | None],
     label: str,
     marked: Mapping[int, str],
@@ -110,7 +113,7 @@ def trade(
     front = [shown[place] for place in places]
     keep = {run.id for run in front} | set(marked)
     figure = go.Figure()
-    _add_kinds(figure, data.thin(shown, POINTS, keep), hurdles, cost, quality)
+    _add_kinds(figure, data.thin(shown, POINTS, keep), kind_of, cost, quality)
     figure.add_trace(
         go.Scatter(
             x=[cost(run) for run in front],
@@ -134,7 +137,7 @@ def trade(
                     marker={"size": 15, "symbol": "star", "color": RED if run.id == 1 else VIOLET},
                 )
             )
-    full = [run for run in shown if data.kind(run, hurdles) == "trained in full"] or shown
+    full = [run for run in shown if kind_of(run) == "trained in full"] or shown
     scores = [score for run in full if (score := quality.of(run.fitness)) is not None]
     framed(figure, label, quality.unit, data.usual(scores))
     limits = data.usual([value for run in shown if (value := cost(run)) is not None], 0.99)
@@ -287,14 +290,14 @@ def _ending_order(name: str) -> tuple[int, str]:
 def _add_kinds(
     figure: go.Figure,
     runs: Sequence[Run],
-    hurdles: int,
+    kind_of: KindOf,
     x: Callable[[Run], float | None],
     quality: Quality,
 ) -> None:
     """A point for each run that has a score, in the colour of its kind."""
     size, opacity = (6, 0.7) if len(runs) < 1000 else (4, 0.5)
     for name, colour in _KIND_COLOURS.items():
-        shown = [run for run in runs if data.kind(run, hurdles) == name]
+        shown = [run for run in runs if kind_of(run) == name]
         if shown:
             figure.add_trace(
                 go.Scatter(

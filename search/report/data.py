@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal, NamedTuple
 
+from search.campaign.progress import Phase, Reach, reach_of
 from search.config.schema import BudgetSpec
 from search.evolution.hurdles import spent
 from search.report.queries import Run
 from search.report.verdict import Interval, mean_interval
 
-Kind = Literal["trained in full", "stopped at a hurdle", "duplicate", "no score"]
+Kind = Reach | Literal["duplicate", "no score"]
+KindOf = Callable[[Run], Kind]
 
 
-def kind(run: Run, hurdles: int) -> Kind:
-    """What became of a candidate in a campaign with so many hurdles."""
+def kind(run: Run, budget: BudgetSpec, phase: Phase) -> Kind:
+    """What became of a candidate in a campaign of this budget that is at this phase."""
     if run.fitness is None:
         return "no score"
     if run.duplicate_of is not None:
         return "duplicate"
-    return "trained in full" if run.hurdles_passed >= hurdles else "stopped at a hurdle"
+    return reach_of(run.hurdles_passed, budget, phase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,24 +193,24 @@ class Bin(NamedTuple):
     refusals: Counter[str]
 
 
-def bins(runs: Sequence[Run], hurdles: int, count: int = 50) -> list[Bin]:
+def bins(runs: Sequence[Run], kind_of: KindOf, count: int = 50) -> list[Bin]:
     """The campaign in at most `count` pieces of equal length, of 5 endings at least."""
     length = max(5, -(-len(runs) // count))
-    return [_bin(runs[start : start + length], hurdles) for start in range(0, len(runs), length)]
+    return [_bin(runs[start : start + length], kind_of) for start in range(0, len(runs), length)]
 
 
-def _bin(runs: Sequence[Run], hurdles: int) -> Bin:
+def _bin(runs: Sequence[Run], kind_of: KindOf) -> Bin:
     refusals: Counter[str] = Counter()
     for run in runs:
         refusals.update(run.rejections)
-    endings = Counter(_ending(run, hurdles) for run in runs)
+    endings = Counter(_ending(run, kind_of) for run in runs)
     return Bin(runs[0].sequence, runs[-1].sequence, endings, refusals)
 
 
-def _ending(run: Run, hurdles: int) -> str:
+def _ending(run: Run, kind_of: KindOf) -> str:
     if run.duplicate_of is not None:
         return "duplicate"
-    return kind(run, hurdles) if run.fitness is not None else run.outcome.replace("_", " ")
+    return kind_of(run) if run.fitness is not None else run.outcome.replace("_", " ")
 
 
 def largest(counts: Counter[str], count: int = 8) -> list[str]:

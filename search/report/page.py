@@ -92,6 +92,8 @@ def _tiles(view: View) -> list[tuple[str, str]]:
     if now.in_full is not None:
         real, meant = now.in_full
         tiles.append(("trained in full", f"{real:.1%} ({meant:.1%} meant)"))
+    if now.paused:
+        tiles.append(("paused at hurdles", f"{now.paused:,}"))
     for title, score in (("best score", now.best), ("seed program", now.seed)):
         if score is not None:
             tiles.append((title, f"{quality.of(score.fitness):.4f}"))

@@ -40,7 +40,8 @@ def _progress(view: View) -> list[Chart]:
     every = data.stride(len(view.runs), charts.POINTS)
     if every > 1:
         caption += f" One in {every} is drawn, besides those that were the best when they came."
-    figure = charts.progress(view.runs, view.quality, view.hurdles, view.by_id.get(1))
+    seed = view.by_id.get(1)
+    figure = charts.progress(view.runs, view.quality, view.hurdles, view.kind_of, seed)
     return [Chart("progress", "Every candidate and the best so far", caption, figure)]
 
 
@@ -66,7 +67,7 @@ def _costs(view: View) -> list[Chart]:
         ("flops", "Against FLOPs", "forward FLOPs per token", lambda run: run.flops_per_token),
     ):
         if any(cost(run) is not None for run in view.runs):
-            figure = charts.trade(view.runs, view.quality, view.hurdles, cost, label, marked)
+            figure = charts.trade(view.runs, view.quality, view.kind_of, cost, label, marked)
             made.append(Chart(name, title, "", figure))
     return made
 
@@ -78,7 +79,7 @@ def _step_time(run: Run) -> float | None:
 def _endings(view: View) -> list[Chart]:
     if not view.runs:
         return []
-    pieces = data.bins(view.runs, view.hurdles)
+    pieces = data.bins(view.runs, view.kind_of)
     made = [
         Chart(
             "outcomes", "How candidates ended", "A duplicate costs nothing: it takes over the "

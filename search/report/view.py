@@ -12,7 +12,7 @@ from search.campaign.queries import Record, Summary
 from search.config.plugins import stored_config
 from search.config.schema import BudgetSpec
 from search.report import queries
-from search.report.data import MutationRow, Quality, mutation_rows, quality
+from search.report.data import Kind, MutationRow, Quality, kind, mutation_rows, quality
 from search.report.findings import Findings, findings
 from search.report.queries import Curve, Run
 from search.storage.store import Store
@@ -46,6 +46,10 @@ class View:
     @property
     def hurdles(self) -> int:
         return self.budget.hurdles
+
+    def kind_of(self, run: Run) -> Kind:
+        """What became of a candidate, as far as the campaign has come."""
+        return kind(run, self.budget, self.summary.progress.phase)
 
     @cached_property
     def by_id(self) -> dict[int, Run]:

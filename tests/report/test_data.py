@@ -142,7 +142,10 @@ class TestAgainstStatus:
 
     def test_outcomes_and_refusals(self, played: Store) -> None:
         progress = campaign_queries.summary(played, "test").progress
-        pieces = data.bins(queries.runs(played, "test"), hurdles=2)
+        budget = BudgetSpec(unit="steps", base=25, hurdles=2)
+        pieces = data.bins(
+            queries.runs(played, "test"), lambda run: data.kind(run, budget, progress.phase)
+        )
         outcomes: Counter[str] = Counter()
         refusals: Counter[str] = Counter()
         for piece in pieces:

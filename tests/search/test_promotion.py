@@ -19,6 +19,8 @@ from search.campaign.progress import Progress, progress
 from search.campaign.replay import replay
 from search.config.schema import BudgetSpec
 from search.errors import UsageError
+from search.report.page import _tiles
+from search.report.view import read
 from search.storage.store import Store
 from tests.search.instant import InstantEvaluator, launch, make_config, outcome_of
 from tests.search.recorded import ask, evaluations, rows
@@ -173,6 +175,22 @@ def test_checkpoints_go_when_they_are_of_no_use_any_more(tmp_path: Path, store: 
     assert waiting <= there and len(there - waiting) <= 3, "those that the dead one had in hand"
     Controller(store, campaign, InstantEvaluator(2, kept)).run()
     assert not folder.parent.exists()
+
+
+@on_sqlite
+def test_who_is_paused_was_not_stopped_until_the_search_has_ended(store: Store) -> None:
+    campaign = launch(store, **SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        Controller(store, campaign, Dying(1, 40)).run()
+    for paused, stopped in (True, False), (False, True):
+        view = read(store, "test")
+        progress = view.summary.progress
+        kinds = Counter(view.kind_of(run) for run in view.runs)
+        assert kinds["paused at a hurdle"] == progress.paused
+        assert kinds["stopped at a hurdle"] == sum(progress.stopped_at)
+        assert bool(progress.paused) == paused and any(progress.stopped_at) == stopped
+        assert ("paused at hurdles" in dict(_tiles(view))) == paused
+        Controller(store, campaign, InstantEvaluator(1, pausing)).run()
 
 
 @on_sqlite
