@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from search.campaign.controller import Controller
 from search.campaign.history import State, fold
 from search.campaign.progress import final_table, progress
+from search.config.schema import BudgetSpec
 from search.evolution.population import Member
 from search.storage.events import Ended, Event, Proposed
 from search.storage.store import Store
@@ -140,3 +141,30 @@ def test_the_final_table_ranks_by_mean_test_loss() -> None:
     best, seed_row = final_table(state)
     assert (best.id, best.loss, best.bpb_deviation, best.failed) == (2, 1.0, None, ("diverged",))
     assert (seed_row.is_seed, seed_row.loss, seed_row.bpb_deviation) == (True, 2.5, 0.5**0.5)
+
+
+def test_a_finalist_is_trained_again_once_though_it_is_a_seed() -> None:
+    spec = make_config(candidates=3, seeds=("transformer",)).search
+    events = [proposed(id) for id in (1, 2, 3)]
+    events += [ended(1, 1, 1.0), ended(2, 2, 3.0), ended(3, 3, 2.0)]
+    assert fold(spec, events).finalists == (1, 3, 2)
+
+
+def test_what_a_candidate_had_when_it_was_paused_is_forgotten() -> None:
+    """Number 2 is the best where it waits. It goes on and ends worse; then number 3 diverges."""
+    budget = BudgetSpec(unit="steps", base=25.0, hurdles=2, rule="promote")
+    spec = make_config(
+        candidates=9, seeds=("transformer",), population=3, tournament=2, budget=budget
+    ).search
+    state = fold(spec, [proposed(1), ended(1, 1, 4.0), proposed(2), proposed(3)])
+
+    def seen(*events: Event) -> tuple[int | None, list[tuple[int, float]]]:
+        for event in events:
+            state.apply(event)
+        return state.best and state.best.id, [tuple(each) for each in state.population]
+
+    assert seen(ended(2, 2, 1.0, 0), ended(3, 3, 2.0, 0)) == (2, [(1, 4.0), (2, 1.0), (3, 2.0)])
+    assert seen(ended(4, 2, 3.0, 2)) == (3, [(1, 4.0), (3, 2.0), (2, 3.0)])
+    assert state.tally.reached == [2, 1] and state.tally.went_on == [1, 1]
+    assert seen(ended(5, 3, None, 0)) == (2, [(1, 4.0), (2, 3.0)])
+    assert state.tally.outcomes == {"completed": 2, "diverged": 1} and len(state.rungs) == 0

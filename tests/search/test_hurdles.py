@@ -164,3 +164,28 @@ def test_repeated_losses_count_once_for_the_top() -> None:
         bar.add(loss, None)
     assert once == [True, True, True]
     assert bar.threshold() == 3.0
+
+
+@pytest.mark.parametrize(
+    ("hurdles_reached", "passed", "expected"),
+    [
+        (3, 3, [7.0, 2.0, 1.0]),  # 20 too many went on: 41 / 2e, 41 / 2e^2, 41 / 2e^4
+        (1, 0, [20.0, None, None]),  # none did
+        (2, 1, [7.0, 20.0, None]),
+    ],
+)
+def test_each_bar_falls_with_what_went_on_there_and_faster_later(
+    hurdles_reached: int, passed: int, expected: list[float | None]
+) -> None:
+    """Forty children with losses from 1 to 40."""
+    hurdles = Hurdles([25.0, 75.0, 175.0], 100, "top", 2)
+    for loss in range(1, 41):
+        hurdles.record([float(loss)] * hurdles_reached, passed)
+    assert [each.threshold for each in hurdles.bars()] == expected
+
+
+def test_a_seed_program_is_seen_and_not_counted() -> None:
+    hurdles = Hurdles([25.0], 100, "top", 2)
+    for loss in range(1, 41):
+        hurdles.record([float(loss)], 1, judged=False)
+    assert bar(hurdles) == 20.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from scipy import stats
 
 from primitives.language.text import parse
+from search.report.verdict import Interval
 from search.study import comparison
 from search.study.charts import figure
 from search.study.comparison import compare, paired
@@ -112,8 +114,16 @@ def test_records_and_charts_say_the_same(tmp_path: Path) -> None:
     found = made(SEED, SQUARED)
     base, row = comparison.records(found)
     assert (base["difference"], base["verdict"], row["verdict"]) == (None, None, "better")
+    assert base["reached"] is None and base["speedup_flops"] is None
     assert row["runs"] == 3 and row["reached"] == "3 of 3" and row["failed"] == []
     drawn = figure(found)
     assert {trace.name for trace in drawn.data if trace.name} == {"seed", "squared"}
     means = [trace.x[0] for trace in drawn.data if trace.error_x.array is not None]
     assert means == [pytest.approx(base["mean"]), pytest.approx(row["mean"])]
+
+
+def test_an_interval_without_ends_has_none_in_a_record() -> None:
+    made = comparison.ends("mean", Interval(1.0, -math.inf, math.inf))
+    assert made == {"mean": 1.0, "mean_low": None, "mean_high": None}
+    made = comparison.ends("mean", Interval(1.0, 0.5, 1.5))
+    assert made == {"mean": 1.0, "mean_low": 0.5, "mean_high": 1.5}

@@ -56,6 +56,13 @@ def test_a_cell_is_compared_at_its_own_cost_seed_by_seed(
     assert found.against.runs == found.against.baseline_runs == 2
 
 
+def test_seeds_that_an_end_of_the_line_lacks_are_left_out() -> None:
+    found = place(cell(200, 1.4, 9.0), [cell(100, 2.0), cell(400, 1.0, 1.2)], PARAMS)
+    assert found is not None and found.against is not None
+    assert found.against.runs == 1 and found.against.difference is not None
+    assert found.against.difference.centre == pytest.approx(1.4 - 1.5)
+
+
 def test_what_pays_is_better_in_every_seed() -> None:
     found = place(cell(200, 1.0, 1.2), BASELINE, PARAMS)
     assert found is not None and found.better

@@ -18,11 +18,22 @@ from primitives.programs.seeds import load_seed
 from search.config.gridfile import load_study, study_from_data
 from search.config.variant import variant
 from search.errors import ConfigError, UsageError
+from search.report.verdict import Interval
 from search.storage.store import Store
 from search.study import gridcharts
 from search.study.grid import granularity, points, run
+from search.study.law import Law
 from search.study.runner import Runner
-from search.study.scaling import Scaled, law_records, records, scale, sentences
+from search.study.scaling import (
+    MEASURES,
+    Fitted,
+    Scaled,
+    _law_told,
+    law_records,
+    records,
+    scale,
+    sentences,
+)
 from tests.search.instant import InstantEvaluator
 from tests.study.known import graph_of
 from workers.data.tokens import load_tokens
@@ -117,6 +128,24 @@ def test_the_speed_up_is_that_of_the_rule(found: Scaled) -> None:
     share = (GAIN * (row["flops_per_token"] / dense["flops_per_token"]) ** -0.15) ** 10
     factor = dense["flops_per_token"] / row["flops_per_token"] / share
     assert row["speedup_flops"] == pytest.approx(factor, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("exponent", "floor", "expected"),
+    [
+        (Interval(0.1, 0.05, 0.2), None, "loss falls as (parameters)^-0.1000 (0.0500 to 0.2000)"),
+        (Interval(-0.1, -0.2, -0.05), None, "loss rises as (parameters)^0.1000 (0.0500 to 0.2000)"),
+        (
+            Interval(-0.1, -0.2, 0.05), Interval(1.0, 0.9, 1.1),
+            "no clear trend in parameters, exponent -0.1000 (-0.2000 to 0.0500) above a floor of "
+            "1.000 (0.900 to 1.100)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_law_is_told_as_it_is(exponent: Interval, floor: Interval | None, expected: str) -> None:
+    measure = next(each for each in MEASURES if each.name == "params")
+    law = Law(exponent, floor, {}, 5, 0.9)
+    assert _law_told(Fitted("p", measure, law)) == f"p: {expected}; 5 cells, R2 0.900"
 
 
 def test_amounts_are_points_of_one_run(found: Scaled) -> None:
