@@ -18,8 +18,8 @@ def refuse_others(folder: Path) -> None:
     if any(folder.glob("*.npz")):
         raise UsageError(
             f"{folder} holds weights of another campaign '{folder.name}', which this one would "
-            "overwrite; choose another name, or another folder by the key weights of the config, or "
-            "remove that folder"
+            "overwrite; choose another name, or another folder by the key weights of the config, "
+            "or remove that folder"
         )
 
 
