@@ -60,7 +60,7 @@ def test_kept_weights_stay_and_are_named(two: Path) -> None:
     told = primevo("delete", "small", "--yes").stderr
     assert f"kept weights stay in {kept}" in told and (kept / "2.npz").exists()
     told = refusal(2, "launch", "small.yaml")
-    assert f"{kept} holds weights of another campaign 'small'; remove that folder" in told
+    assert f"{kept} holds weights of another campaign 'small', which this one would" in told
     assert [line["name"] for line in data("list")] == ["other"]
 
 
