@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
+from typing import TYPE_CHECKING
 
 from search.campaign.ranking import Ranking, choice
-from search.config.schema import SearchSpec
 from search.evolution.hurdles import Hurdles, spent
 from search.evolution.population import (
     Member,
@@ -27,6 +27,9 @@ from search.evolution.population import (
 )
 from search.evolution.rungs import Rungs
 from search.storage.events import Ended, Event, Proposed
+
+if TYPE_CHECKING:
+    from search.config.schema import SearchSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from search.campaign.history import Score, State
-from search.config.schema import BudgetSpec, SearchSpec
 from search.storage.events import Ended
 from workers.spec.outcome import Unit
+
+if TYPE_CHECKING:
+    from search.config.schema import BudgetSpec, SearchSpec
 
 Phase = Literal["seeds", "search", "final", "done"]
 Reach = Literal["trained in full", "stopped at a hurdle", "paused at a hurdle"]

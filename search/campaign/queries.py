@@ -15,8 +15,6 @@ from search.campaign.endings import Failure, failures, why_stopped
 from search.campaign.history import fold
 from search.campaign.progress import FinalRow, Progress
 from search.campaign.standing import standing
-from search.config.plugins import stored_config
-from search.config.schema import objective_name
 from search.errors import NotFoundError, UsageError
 from search.storage.address import StoreError
 from search.storage.events import Heartbeat
@@ -83,6 +81,8 @@ def campaigns(store: Store) -> list[CampaignLine]:
 
 def summary(store: Store, name: str) -> Summary:
     """Raises NotFoundError where there is no such campaign."""
+    from search.config.plugins import stored_config  # pydantic, which `list` does without
+
     campaign = store.campaign(name)
     spec = stored_config(campaign.config, name).search
     progress, final = standing(store, campaign.id, spec)
@@ -127,6 +127,9 @@ def front(store: Store, name: str, by: str | None = None) -> tuple[tuple[str, ..
     The objectives are the campaign's; `by` names one more. A UsageError where that makes but one,
     or `by` names a metric of which no value is better than another.
     """
+    from search.config.plugins import stored_config
+    from search.config.schema import objective_name
+
     campaign = store.campaign(name)
     spec = stored_config(campaign.config, name).search
     if by is not None:

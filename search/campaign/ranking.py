@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from search.config.schema import SearchSpec
 from search.evolution.pareto import Point, crowding, knee, ranks
 from search.storage.events import Ended
 from workers.spec.metrics import METRICS
+
+if TYPE_CHECKING:
+    from search.config.schema import SearchSpec
 
 
 class Standing(NamedTuple):

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Integer, case, cast, func, select
 
 from search.campaign.finals import with_tested
 from search.campaign.history import Score
 from search.campaign.progress import FinalRow, Phase, Progress, final_rows, held_back
-from search.config.schema import SearchSpec
 from search.evolution.hurdles import spent
 from search.evolution.rungs import places
 from search.storage.models import Candidate, Evaluation
 from search.storage.store import Store
 from workers.spec.outcome import STATUSES
+
+if TYPE_CHECKING:
+    from search.config.schema import SearchSpec
 
 
 class _Group(NamedTuple):

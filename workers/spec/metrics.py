@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from primitives.graph.build import Graph
-from primitives.lowering.cost import Cost
 from primitives.registry import Registry
 from workers.spec.outcome import Measurement, Outcome, perplexity
-from workers.spec.task import Task
+
+if TYPE_CHECKING:
+    from primitives.graph.build import Graph
+    from primitives.lowering.cost import Cost
+    from workers.spec.task import Task
 
 Score = TypeVar("Score", float, float | None)
 Better = Literal["lower", "higher", "none"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from workers.spec.task import Task
+if TYPE_CHECKING:
+    from workers.spec.task import Task
+
 
 Status = Literal[
     "completed", "diverged", "out_of_memory", "too_slow", "timed_out", "invalid", "crashed"
