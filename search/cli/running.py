@@ -47,7 +47,9 @@ def started(config: Staffed, tasks: Iterable[Task] = ()) -> Iterator[Pool]:
     try:
         for task in tasks or (config.task,):
             _check_text(task)
-        with Pool(config.task, config.workers, plugins=config.plugins) as pool:
+        with waiting("starting Ray"):
+            pool = Pool(config.task, config.workers, plugins=config.plugins)
+        with pool:
             yield pool
     except (PoolError, DataError, PluginError) as error:
         raise PrimevoError(str(error)) from None

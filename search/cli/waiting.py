@@ -14,10 +14,12 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from search.cli.output import stderr
 from workers.machine.progress import Tell, silent
@@ -42,9 +44,16 @@ def waiting(text: str) -> Iterator[Tell]:
         yield tell
 
 
+class _Count(MofNCompleteColumn):
+    """2/3; nothing before anything is counted."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.completed or task.total else Text()
+
+
 def _bar(terminal: TextIO) -> Progress:
     return Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), _Count(),
         TimeElapsedColumn(), TimeRemainingColumn(),
         console=Console(file=terminal), transient=True,
     )  # fmt: skip

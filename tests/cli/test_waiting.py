@@ -26,6 +26,18 @@ with waiting("sleeping") as tell:
 print("done", file=sys.stderr)
 """
 
+STARTING = """
+import time
+from contextlib import nullcontext
+from search.cli import running
+from search.config.schema import BudgetSpec, CampaignConfig, SearchSpec
+running._check_text = lambda task: None
+running.Pool = lambda *_, **__: time.sleep(0.2) or nullcontext()
+config = CampaignConfig(search=SearchSpec(candidates=1, budget=BudgetSpec(unit="steps", base=1)))
+with running.started(config):
+    pass
+"""
+
 TINY = """\
 task:
   data: {max_documents: 40}
@@ -70,6 +82,12 @@ def test_a_terminal_sees_what_is_done() -> None:
     said = on_terminal("-c", WORK)
     assert "counting sheep" in said and "2/3" in said and "sleeping" in said
     assert said.rstrip().endswith("done")
+    assert "0/?" not in said
+
+
+def test_a_terminal_is_told_that_ray_starts() -> None:
+    """It takes some seconds, and a minute on a busy machine."""
+    assert "starting Ray" in on_terminal("-c", STARTING)
 
 
 def test_a_pipe_sees_nothing() -> None:

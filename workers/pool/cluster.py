@@ -213,7 +213,13 @@ def _start(spec: PoolSpec) -> Cluster:
     try:
         return Cluster(planned, start(planned.count, gpus))
     except Exception as error:
-        raise PoolError(f"Ray cannot start on this machine: {one_line(error)}") from error
+        hint = "; on a busy machine another try may be quick enough" if _timed_out(error) else ""
+        raise PoolError(f"Ray cannot start on this machine: {one_line(error)}{hint}") from error
+
+
+def _timed_out(error: Exception) -> bool:
+    """Ray raises a plain Exception where its processes do not answer in time."""
+    return "timed out" in str(error)
 
 
 def _layout(spec: PoolSpec, cpus: int, gpus: int) -> Layout:
