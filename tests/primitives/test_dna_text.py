@@ -95,6 +95,13 @@ def test_json_of_a_program_without_counts_may_leave_them_out() -> None:
     assert from_json(data) == load_seed("transformer")
 
 
+def test_json_may_write_a_constant_as_a_whole_number() -> None:
+    data = {**to_json(load_seed("transformer")), "constants": [0, 1, 2, 3]}
+    made = from_json(data)
+    assert [type(value) for value in made.constants] == [float] * 4
+    assert parse(render(made)).constants == made.constants
+
+
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 60))
 def test_mutants_that_route_round_trip(seed: int, steps: int) -> None:

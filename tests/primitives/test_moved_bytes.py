@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from primitives import Graph, build, parse
 from primitives.lowering.cost import Cost, static_cost
-from primitives.lowering.dispatch import Kind, LoweringOptions
+from primitives.lowering.dispatch import Kind, LoweringOptions, strategies
 
 WIDTH, LENGTH, TOKENS = 32, 64, 1024
 
@@ -27,10 +29,15 @@ expert(x, y):
 """
 
 
-def cost_of(text: str, kind: Kind | None = None) -> Cost:
+def graph_of(text: str) -> Graph:
     graph = build(parse(text))
     assert isinstance(graph, Graph), graph
-    return static_cost(graph, WIDTH, 1, LENGTH, 0, LoweringOptions(16, LENGTH, kind=kind))
+    return graph
+
+
+def cost_of(text: str, kind: Kind | None = None, factor: float | None = None) -> Cost:
+    options = LoweringOptions(16, LENGTH, factor, kind)
+    return static_cost(graph_of(text), WIDTH, 1, LENGTH, 0, options)
 
 
 def test_bytes_are_those_that_one_counts() -> None:
@@ -70,3 +77,18 @@ def test_copies_of_weights_are_held_for_the_backward_pass() -> None:
     block = WIDTH + scores + rows + WIDTH + WIDTH  # the input, the experts' sum, the residual
     expected = 4 * LENGTH * (block + copies + 2 * WIDTH)
     assert cost_of(text, "entries").activation_bytes == expected
+
+
+@pytest.mark.parametrize("factor", [None, 1.25])
+def test_each_block_has_a_copy_of_its_experts_weights(factor: float | None) -> None:
+    """Unless each expert has one buffer of a fixed size, which its own weights multiply."""
+    text = ROUTED.format(rows=8, scores="pairs(x)")
+    options = LoweringOptions(16, LENGTH, factor, "blocks")
+    (strategy,) = strategies(graph_of(text).nodes, WIDTH, options, rewritten=False).values()
+    copies = strategy.rows / strategy.block * 2 * WIDTH if factor is None else 0
+    block = WIDTH + (8 + 8 + 64 + 8) + strategy.rows * (WIDTH + 1 + WIDTH) + WIDTH + WIDTH
+    expected = 4 * LENGTH * (block + copies + 2 * WIDTH)
+    made = cost_of(text, "blocks", factor)
+    assert made.activation_bytes == pytest.approx(expected, abs=4)
+    moved = cost_of(text, "every").bytes_per_token
+    assert made.bytes_per_token < moved

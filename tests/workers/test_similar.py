@@ -37,6 +37,13 @@ def test_words_of_bytes_are_grouped_once_and_kept_beside_the_tokens(tmp_path, mo
     np.testing.assert_array_equal(similar_segments(tokens, 16, 4), starts)
 
 
+@pytest.mark.parametrize(("count", "expected"), [(8, 2), (10, 2), (11, 2), (12, 3), (3, 0)])
+def test_what_is_left_over_forms_no_group(count, expected):
+    text = np.random.default_rng(0).integers(1, 50, 16 * count + 1).astype(np.uint16)
+    starts = similar_segments(text, 16, 4)
+    assert starts.shape == (expected, 4) and len(np.unique(starts)) == 4 * expected
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"\x93NUMPY", np.zeros((2, 2), np.int64), np.zeros(4, np.int64), np.zeros((2, 4)),
