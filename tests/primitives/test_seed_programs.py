@@ -157,6 +157,11 @@ def test_costs_grow_as_their_arguments_do() -> None:
     assert longer.activation_bytes > 2 * one.activation_bytes
 
 
+def test_comments_fit_a_terminal() -> None:
+    lines = [line for name in seed_names() for line in seed_text(name).splitlines()]
+    assert [line for line in lines if line.startswith("#") and len(line) > 80] == []
+
+
 def test_headers_say_what_the_files_do() -> None:
     for name in SEEDS:
         text = seed_text(name)
