@@ -75,6 +75,12 @@ def changes(dna: DNA, before: DNA) -> list[str]:
     return said
 
 
+def step_changes(dna: DNA, before: DNA) -> list[str]:
+    """`changes` of one step of a lineage, without a receptive field that is as it was."""
+    *said, field = changes(dna, before) or [""]
+    return [*said, field] if " instead of " in field else said
+
+
 def changes_of_texts(after: str, before: str) -> list[str]:
     """`changes` of two programs' texts; none where one is no program."""
     try:

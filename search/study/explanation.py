@@ -16,6 +16,7 @@ from primitives.language.text import render
 from search.errors import PrimevoError
 from search.report.difference import difference
 from search.report.verdict import Interval
+from search.report.words import step_changes
 from search.study.comparison import common_score, paired
 from search.study.edits import Edit, Labelled, Misfit, all_applied, edits
 from search.study.setting import Setting
@@ -48,11 +49,13 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change: the candidate that brought it, its mutation, the lines of the genome that it
-    changed (signs + and -), its effect alone in the seed program, and gone from the winner."""
+    """One change: the candidate that brought it, its mutation, what it changed in words (none where
+    its own candidate computed the same as before) and by the lines of the genome (signs + and -),
+    its effect alone in the seed program, and gone from the winner."""
 
     id: int
     mutation: str
+    words: tuple[str, ...]
     lines: tuple[str, ...]
     inserted: Effect
     removed: Effect
@@ -110,7 +113,8 @@ def explain(study: Study, lineage: Sequence[Ancestor]) -> Explained:
         _measured(runs[last.hash], runs[first.hash], score),
         tuple(
             Change(
-                id, made[id].mutation, _lines(parents[id].dna, made[id].dna),
+                id, made[id].mutation, tuple(step_changes(made[id].dna, parents[id].dna)),
+                _lines(parents[id].dna, made[id].dna),
                 _effect(inserted[id], first, runs, score, added=True),
                 _effect(removed[id], last, runs, score, added=False),
             )
@@ -206,13 +210,19 @@ def records(explained: Explained) -> list[dict[str, Any]]:
         {
             "id": change.id,
             "mutation": change.mutation,
-            "change": "; ".join(change.lines),
+            "change": "; ".join(change.words),
+            "lines": "; ".join(change.lines),
             **_side("inserted", change.inserted),
             **_side("removed", change.removed),
         }
         for change in explained.changes
     ]
-    whole = {"id": None, "mutation": "all", "change": "the winner against the seed program"}
+    whole = {
+        "id": None,
+        "mutation": "all",
+        "change": "the winner against the seed program",
+        "lines": "",
+    }
     return [*rows, {**whole, **_side("inserted", explained.whole), **_side("removed", None)}]
 
 

@@ -43,6 +43,7 @@ def test_the_change_that_carries_the_gain_is_found(store: Store) -> None:
     assert found.whole.gain is not None
     assert found.whole.gain.centre == pytest.approx(0.1 * 1.4427, abs=0.003)
     assert "+ square = SQUARE(act)" in square.lines
+    assert square.words == ("feed: new SQUARE of act, before narrow",)
 
 
 def test_a_change_of_a_change_goes_with_it(store: Store) -> None:

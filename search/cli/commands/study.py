@@ -227,10 +227,15 @@ def _explained_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "id": row["id"],
             "alone in the seed": _told(row, "inserted"),
             "gone from the winner": _told(row, "removed"),
-            "change": f"{row['mutation']}: {row['change']}{_together(row['removed_with'])}",
+            "change": f"{row['mutation']}: {_said(row)}{_together(row['removed_with'])}",
         }
         for row in rows
     ]
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    """The change in words; where there are none, its lines."""
+    return str(row["change"] or row["lines"])
 
 
 def _told(row: Mapping[str, Any], side: str) -> str | None:
