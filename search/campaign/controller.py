@@ -182,7 +182,7 @@ class Controller:
             self._state = fold(spec, self._store.events(id, spec.goals))
         self._programs = ProgramCache(
             lambda number: stored_program(self._store, self._campaign, number),
-            capacity=2 * spec.population + self._evaluator.capacity(),
+            capacity=2 * spec.population + BATCH,  # what is not recorded yet is among them
         )
         self._pace = Pace(self._state, self._clock())
         self._proposer = Proposer(self._config, self._campaign.seed, self._state, self._programs)

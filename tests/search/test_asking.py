@@ -52,6 +52,16 @@ def test_it_makes_the_rows_that_a_run_makes(tmp_path: Path) -> None:
     assert rows(f"sqlite:///{tmp_path}/asked.db") == rows(f"sqlite:///{tmp_path}/run.db")
 
 
+def test_children_of_what_is_not_recorded_yet(tmp_path: Path) -> None:
+    """A duplicate has its outcome at once and may breed in the step that proposed it, after many
+    others were proposed."""
+    with Store.open(f"sqlite:///{tmp_path}/many.db") as store:
+        campaign = launch(store, candidates=130, population=3, tournament=2)
+        with Asking(store, campaign) as asking:
+            finish(asking, 60)
+            assert asking.progress().duplicates
+
+
 def test_many_may_be_asked_at_once_and_told_in_any_order(tmp_path: Path) -> None:
     path = tmp_path / "many.db"
     with Store.open(f"sqlite:///{path}") as store, Asking(store, launch(store)) as asking:
