@@ -23,7 +23,7 @@ from search.campaign.progress import Progress
 from search.campaign.weights import refuse_others
 from search.config.memory import limited, with_memory_limit
 from search.config.plugins import stored_config, versions
-from search.config.schema import CampaignConfig
+from search.config.schema import CampaignConfig, campaign_name
 from search.errors import NotFoundError, PrimevoError, UsageError
 from search.storage.events import Heartbeat
 from search.storage.store import CampaignRow, Store
@@ -269,6 +269,7 @@ class Campaign:
         row = self._row()
         if row is None:
             config = self.config
+            campaign_name(self.name, "give another one with name=")
             refuse_others(config.weights_folder(self.name))
             row = self._store.create_campaign(
                 self.name, config.model_dump_json(), config.seed, versions(config.plugins)
@@ -300,16 +301,9 @@ def open_campaign(name: str, database: Database | None = None) -> Campaign:
 
 def _file_name(config: ConfigLike) -> str:
     """The name after a config's file."""
-    import re
-
-    from search.config.schema import CAMPAIGN_NAME, NAME_RULE
-
     if not isinstance(config, str | Path):
         raise UsageError("a campaign whose config is no file needs a name: Campaign(config, name=)")
-    stem = Path(config).stem
-    if re.match(CAMPAIGN_NAME, stem) is None:
-        raise UsageError(f"'{stem}' cannot name a campaign ({NAME_RULE}); give one with name=")
-    return stem
+    return campaign_name(Path(config).stem, "give one with name=")
 
 
 def _check_same(config: CampaignConfig, row: CampaignRow) -> None:

@@ -3,7 +3,6 @@ candidates, as far as this machine sees them."""
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,7 +24,13 @@ def refuse_others(folder: Path) -> None:
 
 def discard(folder: Path) -> None:
     """Removes all checkpoints, and the folder if nothing else is in it: no candidate goes on any
-    more."""
-    shutil.rmtree(folder / PAUSED, ignore_errors=True)
+    more. The folder's path may come from somebody else's database, so nothing goes that is no
+    checkpoint by its name."""
+    paused = folder / PAUSED
+    with suppress(OSError):
+        for file in paused.iterdir():
+            if file.stem.isdecimal() and file.suffix in (".npz", ".draft"):
+                file.unlink()
+        paused.rmdir()
     with suppress(OSError):
         folder.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, Field, field_serializer, field_validator, m
 
 from primitives.errors import unknown
 from search.config.places import evenly
+from search.errors import UsageError
 from search.evolution.hurdles import Rule
 from search.evolution.mutation import DEFAULT_PROBABILITIES, MUTATIONS
 from search.secret import shown
@@ -255,6 +257,13 @@ PAUSED = "paused"
 """The folder for the checkpoints of paused candidates, in a campaign's folder of weights."""
 
 NAME_RULE = "a letter or digit, then at most 99 letters, digits, '_', '.' and '-'"
+
+
+def campaign_name(name: str, remedy: str) -> str:
+    """The name, or a UsageError where no campaign can have it; `remedy` says what to do then."""
+    if re.fullmatch(CAMPAIGN_NAME, name) is None:
+        raise UsageError(f"{name[:120]!r} cannot name a campaign ({NAME_RULE}); {remedy}")
+    return name
 
 
 class CampaignConfig(Spec):

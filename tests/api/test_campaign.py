@@ -149,6 +149,15 @@ class TestConfig:
         Campaign(CONFIG_DATA, here / "a.db", name="x").ask()
 
 
+@pytest.mark.parametrize("name", ["../x", "a b", ".", "x\n", "x" * 101])
+def test_what_cannot_name_a_folder_names_no_campaign(here: Path, name: str) -> None:
+    with (
+        pytest.raises(UsageError, match=r"cannot name a campaign .*; give another one with name="),
+        Campaign(CONFIG_DATA, here / "a.db", name=name) as campaign,
+    ):
+        campaign.ask()
+
+
 def test_weights_of_another_campaign_of_its_name_are_not_taken_for_its_own(here: Path) -> None:
     """Each database has its campaigns, and the folder of weights is one."""
     kept = here / "primevo-weights" / "x" / "3.npz"

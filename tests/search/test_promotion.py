@@ -17,6 +17,7 @@ from search.campaign.history import fold
 from search.campaign.integrity import check
 from search.campaign.progress import Progress, progress
 from search.campaign.replay import replay
+from search.campaign.weights import discard
 from search.config.schema import BudgetSpec
 from search.errors import UsageError
 from search.report.page import _tiles
@@ -175,6 +176,16 @@ def test_checkpoints_go_when_they_are_of_no_use_any_more(tmp_path: Path, store: 
     assert waiting <= there and len(there - waiting) <= 3, "those that the dead one had in hand"
     Controller(store, campaign, InstantEvaluator(2, kept)).run()
     assert not folder.parent.exists()
+
+
+def test_nothing_goes_with_the_checkpoints_that_is_none(tmp_path: Path) -> None:
+    """Which folder it is, a database says, which may be somebody else's."""
+    paused = tmp_path / "paused"
+    paused.mkdir()
+    for name in ("7.npz", "8.draft", "letters.txt", "model.npz"):
+        (paused / name).touch()
+    discard(tmp_path)
+    assert sorted(file.name for file in paused.iterdir()) == ["letters.txt", "model.npz"]
 
 
 @on_sqlite

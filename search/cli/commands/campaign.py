@@ -44,6 +44,7 @@ def launch(
     from search.config.file import load
     from search.config.memory import with_memory_limit
     from search.config.plugins import versions
+    from search.config.schema import campaign_name
     from search.storage.store import Store
 
     named = [] if name is None else [f"name={json.dumps(name)}"]
@@ -52,7 +53,7 @@ def launch(
     )
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    chosen = checked.name or _name_of(config)
+    chosen = checked.name or campaign_name(config.stem, "give one with --name")
     url = storage or checked.storage
     with Store.open(url) as store:
         _refuse_taken(store, chosen)
@@ -64,19 +65,6 @@ def launch(
                 chosen, checked.model_dump_json(), checked.seed, versions(checked.plugins)
             )
             _run(store, campaign, pool, url, output, hours)
-
-
-def _name_of(config: Path) -> str:
-    """The campaign's name after its file; a UsageError where the file's name is none for one."""
-    import re
-
-    from search.config.schema import CAMPAIGN_NAME, NAME_RULE
-
-    if re.match(CAMPAIGN_NAME, config.stem) is None:
-        raise UsageError(
-            f"'{config.stem}' cannot name a campaign ({NAME_RULE}); give one with --name"
-        )
-    return config.stem
 
 
 def resume(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search.cli.commands.options import DEFAULT_STORAGE, Storage
-from search.errors import UsageError
 
 if TYPE_CHECKING:
     from search.storage.transfer import Transfer
@@ -43,11 +41,9 @@ def import_campaigns(
 
 def checked_name(name: str | None) -> str | None:
     """A new name for a campaign, if one is given; a UsageError for what cannot be one."""
-    from search.config.schema import CAMPAIGN_NAME, NAME_RULE
+    from search.config.schema import campaign_name
 
-    if name is not None and re.match(CAMPAIGN_NAME, name) is None:
-        raise UsageError(f"--as: '{name[:120]}' cannot name a campaign ({NAME_RULE})")
-    return name
+    return None if name is None else campaign_name(name, "give another one with --as")
 
 
 def print_copied(arrived: Transfer) -> None:
