@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from primitives.kernels.routing import buffer_capacity, first_open, queue, with_heads
+from primitives.kernels.routing import buffer_capacity, first_open, with_heads
 
 Tensor = Any
 
@@ -54,11 +54,12 @@ def to_runs(
     `outer`."""
     x, ids = _in_heads(x, heads, outer), _in_heads(ids, heads, outer)
     expert = ops.reshape(ops.cast(ids, "int32") + _first_experts(n, heads, outer, ids), (-1,))
-    chosen = None
-    if factor is not None:
-        capacity = buffer_capacity(ops.shape(ids)[-2], ids.shape[-1], n, factor)
-        chosen = ops.reshape(queue(ids, n)[0] < capacity, (-1,))
-    route = _route(expert, chosen, n, heads, ids.shape[-1])
+    count, (length, k) = n * _size(heads), (ops.shape(ids)[-2], ids.shape[-1])
+    if factor is None:
+        route = _route(expert, None, count, k)
+    else:
+        capacity = buffer_capacity(length, k, n, factor)
+        route = _capped_route(expert, length * k, capacity, count, k)
     return _slots(x, route, len(heads)), route
 
 
@@ -78,7 +79,7 @@ def to_open_runs(
     is_open = ops.ones_like(gates, "bool") if every else is_open
     experts = ops.arange(n, dtype="int32") + _first_experts(n, heads, outer, gates)
     experts = ops.reshape(ops.broadcast_to(experts, ops.shape(gates)), (-1,))
-    route = _route(experts, ops.reshape(is_open, (-1,)), n, heads, n)
+    route = _route(experts, ops.reshape(is_open, (-1,)), n * _size(heads), n)
     return _slots(x, route, len(heads)), route
 
 
@@ -133,7 +134,7 @@ def _first_experts(n: int, heads: tuple[int, ...], outer: Runs | None, x: Tensor
     """What is added to the experts of x [batch, *heads, T, m] to count them over all heads and all
     experts around."""
     inner = heads if outer is None else heads[_outer_depth(heads) :]
-    count = math.prod(abs(size) for size in inner)
+    count = _size(inner)
     head = ops.reshape(ops.arange(count, dtype="int32"), (*map(abs, inner), 1, 1))
     if outer is None:
         return head * n
@@ -141,20 +142,47 @@ def _first_experts(n: int, heads: tuple[int, ...], outer: Runs | None, x: Tensor
     return (owner * count + head) * n
 
 
-def _route(expert: Tensor, chosen: Tensor, n: int, heads: tuple[int, ...], m: int) -> Runs:
-    """The route of entries [entries] to their experts; of the `chosen` ones, if that is given."""
+def _size(heads: tuple[int, ...]) -> int:
+    """How many times the calls around a routed one run it."""
+    return math.prod(map(abs, heads))
+
+
+def _route(expert: Tensor, chosen: Tensor | None, count: int, m: int) -> Runs:
+    """The route of entries [entries] to their experts, of which there are `count`; of the `chosen`
+    ones, if that is given."""
     entries = None if chosen is None else ops.nonzero(chosen)[0]
     if entries is not None:
         expert = ops.take(expert, entries)
     sorting = ops.argsort(expert)
-    owner = ops.take(expert, sorting)
-    experts = ops.arange(n * math.prod(map(abs, heads)), dtype="int32")
-    ends = ops.cast(ops.searchsorted(owner, experts, side="right"), "int32")
-    size = ops.shape(sorting)[0]
+    owner, size = ops.take(expert, sorting), ops.shape(sorting)[0]
     order = ops.scatter(sorting[:, None], ops.arange(size, dtype="int32"), (size,))
     if entries is None:
-        return Runs(owner, ends, sorting, order, True, m)
-    return Runs(owner, ends, ops.take(entries, sorting), order, False, m)
+        return Runs(owner, _ends(owner, count), sorting, order, True, m)
+    return Runs(owner, _ends(owner, count), ops.take(entries, sorting), order, False, m)
+
+
+def _capped_route(expert: Tensor, length: Any, capacity: Any, count: int, m: int) -> Runs:
+    """`_route` of the first `capacity` entries of each expert in each sequence of `length`
+    entries."""
+    entries = ops.argsort(expert)
+    owner, sequence = ops.take(expert, entries), entries // length
+    # Entries of an expert and a sequence stand together, in order. One is too many if the entry
+    # that stands `capacity` places before it is of the same two.
+    place = ops.arange(ops.shape(entries)[0], dtype="int32")
+    before = ops.maximum(place - capacity, 0)
+    same = ops.logical_and(owner == ops.take(owner, before), sequence == ops.take(sequence, before))
+    kept = ops.nonzero(ops.logical_or(place < capacity, ops.logical_not(same)))[0]
+    owner, kept_entries = ops.take(owner, kept), ops.take(entries, kept)
+    slot = ops.arange(1, ops.shape(kept)[0] + 1, dtype="int32")
+    slots = ops.scatter(kept_entries[:, None], slot, ops.shape(expert))  # 0 for those left out
+    order = ops.take(slots, ops.nonzero(slots)[0]) - 1
+    return Runs(owner, _ends(owner, count), kept_entries, order, False, m)
+
+
+def _ends(owner: Tensor, count: int) -> Tensor:
+    """The slot after the last one of each expert, where `owner` is in ascending order."""
+    experts = ops.arange(count, dtype="int32")
+    return ops.cast(ops.searchsorted(owner, experts, side="right"), "int32")
 
 
 def _slots(x: Tensor, route: Runs, depth: int) -> Tensor:
