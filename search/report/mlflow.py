@@ -56,8 +56,10 @@ def _experiment(client: Any, name: str) -> str:
 
 
 def _known(client: Any, experiment: str) -> set[str]:
-    """The keys of the runs that are there and have ended; the others are deleted."""
+    """The keys of the runs that are there and have ended; the others are deleted, after the last
+    page, as a page begins at the n-th run of those that are there."""
     keys: set[str] = set()
+    unfinished: list[str] = []
     token: str | None = None
     while True:
         page = client.search_runs([experiment], max_results=1000, page_token=token)
@@ -66,12 +68,15 @@ def _known(client: Any, experiment: str) -> set[str]:
             if key is None:
                 continue
             if run.info.status == "RUNNING":
-                client.delete_run(run.info.run_id)
+                unfinished.append(run.info.run_id)
             else:
                 keys.add(key)
         token = page.token
         if not token:
-            return keys
+            break
+    for id in unfinished:
+        client.delete_run(id)
+    return keys
 
 
 def _add(client: Any, experiment: str, run: TrackedRun) -> None:

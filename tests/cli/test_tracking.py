@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -137,6 +138,30 @@ class TestMlflow:
         points = [(each.step, each.value) for each in history]
         assert points == [(point.steps, point.val_loss) for point in mine.points]
         assert mine.program in run.data.tags["mlflow.note.content"]
+
+    def test_a_deleted_run_hides_none_of_the_next_page(self) -> None:
+        """MLflow's pages count from the start of what is there at the time."""
+        there = [("a", "RUNNING"), ("b", "FINISHED"), ("c", "FINISHED"), ("d", "FAILED")]
+
+        class Client:
+            def search_runs(self, _: Any, max_results: int, page_token: int | None) -> Any:
+                start = page_token or 0
+                page = Page(made(*each) for each in there[start : start + 2])
+                page.token = start + 2 if start + 2 < len(there) else None
+                return page
+
+            def delete_run(self, id: str) -> None:
+                there[:] = [each for each in there if each[0] != id]
+
+        class Page(list[Any]):
+            token: int | None
+
+        def made(id: str, status: str) -> Any:
+            info = SimpleNamespace(run_id=id, status=status)
+            return SimpleNamespace(info=info, data=SimpleNamespace(tags={exporter.KEY: id}))
+
+        assert exporter._known(Client(), "1") == {"b", "c", "d"}
+        assert [id for id, _ in there] == ["b", "c", "d"]
 
     def test_an_address_that_is_none(self, folder: Path) -> None:
         told = refusal(1, "mlflow", "small", "--uri", "nosuch://there")
