@@ -58,9 +58,9 @@ def frontier(cells: Iterable[Cell], metric: str) -> list[Cell]:
 
 
 def place(cell: Cell, baseline: Sequence[Cell], axis: Axis) -> Placed | None:
-    """The cell against cells that learned from the same text for the same amount; None where it has
-    no score. Between two cells of the frontier, the baseline's loss is a straight line over the
-    logarithm of the cost."""
+    """The cell against cells that learned from the same text for the same amount; None where no
+    seed has a score of both. Between two cells of the frontier, the baseline's loss is a straight
+    line over the logarithm of the cost."""
     x = cell.of(axis.metric)
     if x is None or cell.mean is None:
         return None
@@ -74,6 +74,8 @@ def place(cell: Cell, baseline: Sequence[Cell], axis: Axis) -> Placed | None:
         if seed in low.losses and seed in high.losses
     ]
     count = len(differences)
+    if not count:
+        return None
     return Placed(cell, axis, x, Comparison(mean_interval(differences), count, count))
 
 

@@ -199,6 +199,8 @@ def _pays(found: Scaled, program: str, axis: Axis) -> str:
     head = f"at equal {axis.name}, {program}"
     outside = len(own) - len(compared)
     beyond = f"; {outside} more lie outside {base}'s grid" if outside else ""
+    if not own:
+        return f"{head} cannot be compared with {base}: no seed has a score of both"
     if not compared:
         return f"{head} cannot be compared with {base}: all {len(own)} cells lie outside its grid"
     better = [each for each in compared if each.better]

@@ -22,6 +22,7 @@ def cell(params: int, *losses: float) -> Cell:
     return Cell(point, 100.0, runs)
 
 
+FAILED = Outcome("diverged", params=200)
 BASELINE = [cell(400, 1.0, 1.2), cell(200, 3.0, 3.0), cell(100, 2.0, 2.2)]
 
 
@@ -77,3 +78,11 @@ def test_nothing_is_said_beyond_the_baseline() -> None:
     found = place(cell(200, 1.0), [], PARAMS)
     assert found is not None and found.against is None
     assert place(cell(200), BASELINE, PARAMS) is None
+
+
+def test_a_cell_without_a_seed_that_the_baseline_has_is_compared_with_nothing() -> None:
+    """Of two runs each, the other one failed on either side."""
+    lone = Cell(
+        cell(200).point, 100.0, {1: Outcome("completed", val_bpb=1.0, params=200), 0: FAILED}
+    )
+    assert place(lone, [cell(100, 2.0), cell(400, 1.0)], PARAMS) is None

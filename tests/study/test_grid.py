@@ -198,6 +198,18 @@ def test_a_failed_run_is_told_and_left_out() -> None:
     )
 
 
+def test_a_program_without_a_score_is_not_told_to_lie_outside_the_grid() -> None:
+    def failing(job: Job) -> Outcome:
+        return replace(answer(job), status="diverged" if "counts" in job.dna else "completed")
+
+    found = scale(Runner("x", lambda: InstantEvaluator(2, failing), None), study_from_data(STUDY))
+    told = [line for line in sentences(found) if line.startswith("at equal")]
+    assert told and all(
+        line.endswith("mix cannot be compared with dense: no seed has a score of both")
+        for line in told
+    )
+
+
 def test_charts_show_every_cell(found: Scaled, tmp_path: Path) -> None:
     drawn = gridcharts.figure(found)
     first = [t for t in drawn.data if t.mode == "markers" and t.xaxis == "x"]
