@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from primitives.graph.build import INPUT, Graph, Node
 from primitives.lowering.dispatch import weight_shape
-from primitives.lowering.numeric import State, applied, is_known, normals, started
+from primitives.lowering.numeric import NotRun, function_of, is_known, run, source_of, started
 from primitives.lowering.rotary import with_rotated
 from primitives.lowering.weights import has_weight
 from primitives.ops.primitive import Init
@@ -57,10 +57,12 @@ _NOTHING = 1e-9
 """Values below, and below so many of the largest, are what rounding leaves of zero."""
 
 
-class Made(State):
-    """What a node made."""
+class Made:
+    """What a node made, an operation `op` a state of this type. Equal to itself alone, so that it
+    is looked up fast."""
 
-    __slots__ = ("__dict__",)
+    def __init__(self, array: Array, op: str, type: StateType) -> None:
+        self.array, self.type, self.source = array, type, source_of(op, type)
 
     @cached_property
     def seen(self) -> bytes | None:
@@ -88,7 +90,7 @@ def behaviour(graph: Graph, rotary: bool = False) -> str | None:
         with np.errstate(all="ignore"):
             result = _result(graph, rotary)
             seen = None if result is None else result.seen
-    except (AttributeError, NameError):  # code of a plug-in that calls what is not run here
+    except NotRun:
         return None
     if seen is None:
         return None
@@ -134,9 +136,10 @@ def _applied(
 ) -> Made:
     weight = None
     if drawing is not None:
-        noise = normals(drawing.shape, math.prod(drawing.shape), drawing.place)
-        weight = started(drawing.init, noise, drawing.fan_in, MOVED)
-    return applied(Made, op, value, context, kind, count, read, weight)
+        shape, init, fan_in, place = drawing
+        weight = started(init, shape, math.prod(shape), fan_in, place, MOVED)
+    function = function_of(op, value, context, count, kind, tuple([each.source for each in read]))
+    return Made(run(function, [each.array for each in read], weight), op, kind)
 
 
 @cache
@@ -160,13 +163,20 @@ def _seen(x: Array) -> bytes | None:
     largest = float(size.max())
     if not math.isfinite(largest):
         return None
-    nothing = size < max(_NOTHING, _NOTHING * largest)
-    size[nothing] = 1.0
-    scaled = x / size
-    if nothing.any():
-        scaled = np.where(nothing, 0.0, scaled)
-    parts = np.rint(scaled * DIGITS), np.rint(np.log(size) * DIGITS)
-    return b"".join([part.astype(np.int64).tobytes() for part in parts])
+    least = max(_NOTHING, _NOTHING * largest)
+    if size.min() >= least:
+        scaled = x / size
+    else:
+        nothing = size < least
+        size[nothing] = 1.0
+        scaled = np.where(nothing, 0.0, x / size)
+    return _rounded(scaled) + _rounded(np.log(size))
+
+
+def _rounded(x: Array) -> bytes:
+    """In millionths; x is written to."""
+    x *= DIGITS
+    return np.rint(x, out=x).astype(np.int64).tobytes()
 
 
 @lru_cache(maxsize=KEPT)

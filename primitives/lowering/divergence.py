@@ -9,26 +9,25 @@ long before anything is compiled:
   few of them, that is left to chance, and the program is let pass.
 
 The rewritten graph is run (`rewrite`), as what is trained is: its softmax never overflows, and its
-norms divide by a root that has a floor.
+norms divide by a root that has a floor. A node is run where its bound (`bounds`) leaves open how
+large its values are, and so is what it reads.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
-from primitives.graph.build import INPUT, Graph, Node
-from primitives.lowering.dispatch import feature_size, weight_shape
-from primitives.lowering.numeric import Array, State, applied, is_known, normals, started
+from primitives.graph.build import Graph, Node
+from primitives.lowering.dispatch import feature_size
+from primitives.lowering.numeric import NotRun, is_known
+from primitives.lowering.probe import Block, Program, Sizes
 from primitives.lowering.rewrite import lowered
-from primitives.ops.primitive import Init
-from primitives.ops.state import BLOCK, StateType
-from primitives.ops.table import PRIMITIVES
+from primitives.ops.state import StateType
 
 Divergence = Literal["values grow out of bounds", "a singularity at zero"]
 
@@ -38,11 +37,11 @@ LAYERS = 2
 """Channels, positions and blocks of the probe at the most. More of them find little more; products
 of matrices are small here (see `numeric.ONE_THREAD`)."""
 
-KEPT = 1 << 11
-"""States of the first block that are kept: those of about a hundred programs, some 50 MB."""
-
 BOUND = 1e10
 """Of 848 programs that trained for some while on a GPU, none made values so large."""
+
+PROVEN = BOUND / 10
+"""A node whose bound is no larger is not run. What lies between is more than rounding makes."""
 
 MANY = 1e6
 """Of so many values of a batch, in all layers, that cross zero, some come too near to it. See
@@ -62,132 +61,35 @@ class Scale:
     batch_size: int
 
 
-class Made(State):
-    """What a node of the probe makes, and whether it is bounded."""
-
-    __slots__ = ("bounded",)
-
-    def __init__(self, array: Array, op: str, type: StateType) -> None:
-        super().__init__(array, op, type)
-        self.bounded = _is_bounded(array) or (type.closed and _is_bounded(self.visible))
-
-    @property
-    def visible(self) -> Array:
-        """The entries that exist: of a closed state, those up to each position."""
-        if not self.type.closed:
-            return self.array
-        return self.array[..., np.tri(*self.array.shape[-2:], dtype=np.bool_)]
-
-
-def _is_bounded(array: Array) -> bool:
-    """Not so where one is no number. The sum of squares is what NumPy computes fastest; that of
-    more numbers would take several threads."""
-    values = array.ravel()
-    if values.size <= 10_000 and values.dot(values) <= BOUND**2 / 2:
-        return True
-    return bool(np.abs(values).max() <= BOUND)
-
-
 def divergence(graph: Graph, scale: Scale, rotary: bool = False) -> Divergence | None:
     """Why a program would diverge within its first steps; None where nothing speaks for it, and for
     programs that cannot be run here (`numeric.is_known`)."""
     if not is_known(graph):
         return None
     nodes = lowered(graph, rotary)
-    x = _input(min(scale.d_model, WIDTH), min(scale.sequence_length, LENGTH))
-    place = x.array.size
+    sizes = Sizes(min(scale.d_model, WIDTH), min(scale.sequence_length, LENGTH))
     try:
         with np.errstate(all="ignore"):
-            for layer in range(LAYERS):
-                states, place = _block(nodes, x, place, _made if layer else _kept)
-                if not all(state.bounded for state in states):
+            for block in Program(nodes, sizes).blocks(LAYERS):
+                if not all(largest <= BOUND for largest in block.bounds(PROVEN)):
                     return "values grow out of bounds"
-                if any(_is_singular(node, states, scale) for node in nodes):
+                if any(_is_singular(nodes, node, block, scale) for node in nodes):
                     return "a singularity at zero"
-                x = states[-1]
-    except (AttributeError, NameError):  # code of a plug-in that calls what is not run here
+    except NotRun:
         return None
     return None
 
 
-@cache
-def _input(width: int, length: int) -> Made:
-    noise = normals((1, length, width), length * width, 0, "float32")
-    return Made(noise * math.sqrt(2 / width), INPUT, BLOCK)
-
-
-def _block(
-    nodes: Sequence[Node], x: Made, place: int, make: Callable[..., Made]
-) -> tuple[list[Made], int]:
-    """What each node makes of the block's input, and the place after the last weight. Initial
-    weights are cut, one after the other, from the normal numbers from `place` on."""
-    width, states = x.array.shape[-1], list[Made]()
-    for op, inputs, value, context, kind, _, count, _ in nodes:
-        if op == INPUT:
-            states.append(x)
-            continue
-        read = tuple([states[child] for child in inputs])
-        weight = _weight(op, context, read[0].type, kind, width)
-        if weight is None:
-            states.append(make(op, value, context, kind, count, read, None, 0))
-        else:
-            states.append(make(op, value, context, kind, count, read, weight, place))
-            place += weight.size
-    return states, place
-
-
-def _made(
-    op: str,
-    value: float,
-    context: tuple[int, ...],
-    kind: StateType,
-    count: int,
-    read: tuple[Made, ...],
-    weight: _Weight | None,
-    place: int,
-) -> Made:
-    array = None
-    if weight is not None:
-        noise = normals(weight.shape, weight.size, place, "float32")
-        array = started(weight.init, noise, weight.fan_in)
-    return applied(Made, op, value, context, kind, count, read, array)
-
-
-_kept: Callable[..., Made] = lru_cache(maxsize=KEPT)(_made)
-"""In the first block a child makes many of the states that its parent does."""
-
-
-class _Weight(NamedTuple):
-    """A weight's shape with branch axes, its size, how it starts, and how many inputs one of its
-    outputs sums."""
-
-    shape: tuple[int, ...]
-    size: int
-    init: Init
-    fan_in: int
-
-
-@lru_cache(maxsize=1 << 14)
-def _weight(
-    op: str, context: tuple[int, ...], read: StateType, made: StateType, width: int
-) -> _Weight | None:
-    row = PRIMITIVES.get(op)
-    if row is None or row.weight is None:
-        return None
-    shape = weight_shape(op, read, made, width)
-    full = (*context, *shape)
-    return _Weight(full, math.prod(full), row.weight.init, math.prod(shape[:-1]))
-
-
-def _is_singular(node: Node, states: Sequence[Made], scale: Scale) -> bool:
+def _is_singular(nodes: Sequence[Node], node: Node, block: Block, scale: Scale) -> bool:
     """Whether the node has a pole at zero, and very many values of a batch are on both sides of it
     or at it."""
     if node.op not in _SINGULAR:
         return False
-    read = states[node.inputs[_SINGULAR[node.op]]]
-    if _count(read.type, scale) < MANY:
+    child = node.inputs[_SINGULAR[node.op]]
+    if _count(nodes[child].type, scale) < MANY:
         return False
-    return bool(read.visible.min() <= 0 <= read.visible.max())
+    visible = block.state(child).visible
+    return bool(visible.min() <= 0 <= visible.max())
 
 
 def _count(state: StateType, scale: Scale) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, lru_cache
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +37,7 @@ wait for each other far longer than the product takes, above all where workers t
 
 def is_known(graph: Graph) -> bool:
     """Whether results follow from inputs and weights, in training as in evaluation, by code that
-    runs here. Of a plug-in's primitive that is seen when it is called: it raises an AttributeError
-    or a NameError."""
+    runs here. Of a plug-in's primitive that is seen when it is run (`NotRun`)."""
     return all(map(_known, graph.ops))
 
 
@@ -59,49 +58,33 @@ def results(nodes: Sequence[Node], x: Array, weights: Iterable[Array]) -> list[A
             values.append(x)
             continue
         weight = next(following) if has_weight(node) else None
-        values.append(function_of(nodes, node)([values[child] for child in node.inputs], weight))
+        values.append(_function_in(nodes, node)([values[child] for child in node.inputs], weight))
     return values
 
 
-def function_of(nodes: Sequence[Node], node: Node) -> Function:
+def _function_in(nodes: Sequence[Node], node: Node) -> Function:
     """A node as a function. Nodes that compute the same of states of the same types share one."""
-    read = tuple([_source(nodes[child].op, nodes[child].type) for child in node.inputs])
-    return _function(node.op, node.value, node.context, node.count, node.type, read)
+    read = tuple([source_of(nodes[child].op, nodes[child].type) for child in node.inputs])
+    return function_of(node.op, node.value, node.context, node.count, node.type, read)
 
 
-class State:
-    """What a node makes, an operation `op` a state of this type. Equal to itself alone, so that it
-    is looked up fast."""
-
-    __slots__ = ("array", "source", "type")
-
-    def __init__(self, array: Array, op: str, type: StateType) -> None:
-        self.array, self.type, self.source = array, type, _source(op, type)
+class NotRun(Exception):
+    """The code of a plug-in's primitive calls what is not known here."""
 
 
-Made = TypeVar("Made", bound=State)
-
-
-def applied(
-    make: Callable[[Array, str, StateType], Made],
-    op: str,
-    value: float,
-    context: tuple[int, ...],
-    kind: StateType,
-    count: int,
-    read: Sequence[State],
-    weight: Array | None,
-) -> Made:
-    """What a node with these fields makes of states, as a state of the class `make`."""
-    function = _function(op, value, context, count, kind, tuple([each.source for each in read]))
-    return make(function([each.array for each in read], weight), op, kind)
+def run(function: Function, read: Sequence[Array], weight: Array | None) -> Array:
+    """What the function makes. A NotRun says that its code cannot be run here."""
+    try:
+        return function(read, weight)
+    except (AttributeError, NameError) as error:
+        raise NotRun from error
 
 
 Source = tuple[str, StateType]
 """What the code of a node depends on in a state that it reads."""
 
 
-def _source(op: str, type: StateType) -> Source:
+def source_of(op: str, type: StateType) -> Source:
     return op if op in _HIDING else INPUT, type
 
 
@@ -110,7 +93,7 @@ _HIDING = ("MASK", SOFTMAX)
 
 
 @lru_cache(maxsize=1 << 14)
-def _function(
+def function_of(
     op: str,
     value: float,
     context: tuple[int, ...],
@@ -121,7 +104,14 @@ def _function(
     nodes = [Node(maker, (), 0, (), kind, "") for maker, kind in read]
     own = Node(op, tuple(range(len(nodes))), value, context, made, "", count)
     names = [f"read[{place}]" for place in range(len(nodes))]
-    code = source(operation(nodes, own, names, Name("weight") if has_weight(own) else None))
+    return _compiled(
+        source(operation(nodes, own, names, Name("weight") if has_weight(own) else None))
+    )
+
+
+@lru_cache(maxsize=1 << 12)
+def _compiled(code: str) -> Function:
+    """An expression of `read` and `weight` as a function. Nodes of many sizes have one code."""
     function: Function = eval(f"lambda read, weight: {code}", _NAMES)
     return function
 
@@ -144,21 +134,36 @@ def normals(shape: tuple[int, ...], size: int, place: int, dtype: str = "float64
     return np.take(pool, np.arange(start, start + size) % once).reshape(shape)
 
 
-def started(init: Init, noise: Array, fan_in: int, moved: float = 0.0) -> Array:
-    """A weight at its start, or `moved` times `noise` away from it."""
+def started(
+    init: Init,
+    shape: tuple[int, ...],
+    size: int,
+    fan_in: int,
+    place: int,
+    moved: float = 0.0,
+    dtype: str = "float64",
+) -> Array:
+    """A weight at its start, or, where that is not drawn, `moved` times normal numbers away from
+    it. The numbers begin at `place` (`normals`). The array is not to be written to."""
     if init == "fan_in":
-        made: Array = noise / fan_in**0.5
+        made: Array = normals(shape, size, place, dtype) / fan_in**0.5
         return made
-    start = np.zeros_like(noise)
-    if init == "ones":
-        start += 1.0
-    elif init == "causal":
-        start += 0.5 / noise.shape[-2]
+    start = _start(init, shape, dtype)
+    return start + moved * normals(shape, size, place, dtype) if moved else start
+
+
+@lru_cache(maxsize=1 << 10)
+def _start(init: Init, shape: tuple[int, ...], dtype: str) -> Array:
+    """The start of a weight that is not drawn."""
+    start = np.full(shape, 1.0 if init == "ones" else 0.0, dtype)
+    if init == "causal":
+        start += 0.5 / shape[-2]
         start[..., -1, :] = 0.5
-    return start + moved * noise if moved else start
+    return start
 
 
-def _hide(x: Array, fill: float) -> Array:
+def hide(x: Array, fill: float) -> Array:
+    """A closed state with its invisible entries set to a number."""
     return np.where(_visible(x.shape[-1]), x, x.dtype.type(fill))
 
 
@@ -181,14 +186,14 @@ def _visible_mean(x: Array) -> Array:
 
 
 def _softmax(x: Array, axis: int = -1) -> Array:
-    powers: Array = x - x.max(axis=axis, keepdims=True)
+    powers: Array = x - np.maximum.reduce(x, axis=axis, keepdims=True)
     np.exp(powers, out=powers)
     powers /= np.add.reduce(powers, axis=axis, keepdims=True)
     return powers
 
 
 def _masked_softmax(x: Array) -> Array:
-    return _softmax(_hide(x, float("-inf")))
+    return _softmax(hide(x, float("-inf")))
 
 
 def _attention(q: Array, k: Array, v: Array, causal: bool) -> Array:
@@ -201,8 +206,9 @@ def _attention(q: Array, k: Array, v: Array, causal: bool) -> Array:
 
 
 def _mean(x: Array, axis: int = -1, keepdims: bool = True) -> Array:
-    """`np.mean`, which takes twice as long to be called."""
-    made: Array = x.sum(axis=axis, keepdims=keepdims) / x.shape[axis]
+    """`np.mean`, which takes twice as long to be called. Every mean here keeps its axis."""
+    assert keepdims
+    made: Array = np.add.reduce(x, axis=axis, keepdims=True) / x.shape[axis]
     return made
 
 
@@ -249,25 +255,27 @@ def _rotated(x: Array) -> Array:
     return np.concatenate([one * cos - other * sin, one * sin + other * cos, odd], axis=-1)
 
 
-def _windows(x: Array, taps: int) -> list[Array]:
-    before = np.zeros((*x.shape[:-2], taps - 1, x.shape[-1]), x.dtype)
-    padded = np.concatenate([before, x], axis=-2)
-    return [padded[..., tap : tap + x.shape[-2], :] for tap in range(taps)]
-
-
 def _conv(x: Array, kernel: Array) -> Array:
     *branches, taps, n, m = kernel.shape
-    window = np.concatenate(_windows(x, taps), axis=-1)
-    return _project(window, kernel.reshape(*branches, taps * n, m))
+    before = np.zeros((*x.shape[:-2], taps - 1, n), x.dtype)
+    padded, length = np.concatenate([before, x], axis=-2), x.shape[-2]
+    windows = [padded[..., tap : tap + length, :] for tap in range(taps)]
+    return _project(np.concatenate(windows, axis=-1), kernel.reshape(*branches, taps * n, m))
 
 
 def _depthwise_conv(x: Array, kernel: Array) -> Array:
-    first, *others = _windows(x, kernel.shape[-2])
-    made: Array = first * kernel[..., 0, None, :]
-    product = np.empty(made.shape, made.dtype)
-    for tap, row in enumerate(others, 1):
-        made += np.multiply(row, kernel[..., tap, None, :], out=product)
-    return made
+    """All taps in one product of arrays [*outer, taps, channel, position], summed from the oldest
+    tap on. Positions come last, as loops along them are longer than along the channels of a
+    head."""
+    *outer, length, size = x.shape
+    taps = kernel.shape[-2]
+    padded = np.zeros((*outer, size, taps - 1 + length), x.dtype)
+    padded[..., taps - 1 :] = x.swapaxes(-1, -2)
+    *strides, row, item = padded.strides
+    shape = (*outer, taps, size, length)
+    windows = np.ndarray(shape, x.dtype, padded, strides=(*strides, item, row, item))
+    made = np.add.reduce(windows * kernel[..., None], axis=-3)
+    return np.ascontiguousarray(made.swapaxes(-1, -2))
 
 
 def _merge_branches(x: Array, n: int) -> Array:
@@ -304,7 +312,7 @@ _NAMES: dict[str, Any] = {
     "centred": _centred,
     "conv": _conv,
     "depthwise_conv": _depthwise_conv,
-    "hide": _hide,
+    "hide": hide,
     "masked_softmax": _masked_softmax,
     "merge_branches": _merge_branches,
     "over_rms": _over_rms,
