@@ -139,7 +139,7 @@ class TestExplain:
             (None, "helps", None),
         ]
         table = primevo("explain", "known", 4, "--wide").stdout
-        assert "helps +0.43" in table and "square = SQUARE(act)" in table
+        assert "helps +0.43" in table and "new SQUARE of act" in table
 
     def test_a_seed_program_is_refused(self, folder: Path) -> None:
         assert "is a seed program" in refusal(2, "explain", "known", 1)
