@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from search.report.verdict import Comparison, mean_interval
@@ -21,6 +21,9 @@ class Axis:
     metric: str
     name: str
     unit: str
+
+    def of(self, cell: Cell) -> float | None:
+        return cell.of(self.metric)
 
 
 AXES = (
@@ -45,9 +48,9 @@ class Placed:
         return self.against is not None and self.against.word == "better"
 
 
-def frontier(cells: Iterable[Cell], metric: str) -> list[Cell]:
+def frontier(cells: Iterable[Cell], cost: Callable[[Cell], float | None]) -> list[Cell]:
     """The cells that no other one beats at its cost or less, the cheapest first."""
-    costed = [(x, cell.mean, cell) for cell in cells if (x := cell.of(metric)) and cell.mean]
+    costed = [(x, cell.mean, cell) for cell in cells if (x := cost(cell)) and cell.mean]
     found: list[Cell] = []
     best = math.inf
     for _, mean, cell in sorted(costed, key=lambda each: each[:2]):
@@ -61,10 +64,10 @@ def place(cell: Cell, baseline: Sequence[Cell], axis: Axis) -> Placed | None:
     """The cell against cells that learned from the same text for the same amount; None where no
     seed has a score of both. Between two cells of the frontier, the baseline's loss is a straight
     line over the logarithm of the cost."""
-    x = cell.of(axis.metric)
+    x = axis.of(cell)
     if x is None or cell.mean is None:
         return None
-    ends = _around(frontier(baseline, axis.metric), axis.metric, x)
+    ends = _around(frontier(baseline, axis.of), axis, x)
     if ends is None:
         return Placed(cell, axis, x, None)
     low, high, share = ends
@@ -80,10 +83,10 @@ def place(cell: Cell, baseline: Sequence[Cell], axis: Axis) -> Placed | None:
 
 
 def _around(
-    cells: Sequence[Cell], metric: str, x: float
+    cells: Sequence[Cell], axis: Axis, x: float
 ) -> tuple[Cell, Cell, float] | None:  # fmt: skip
     """The cells next to a cost on either side, and how far it is from the first to the second."""
-    costs = [cell.of(metric) or 0.0 for cell in cells]
+    costs = [axis.of(cell) or 0.0 for cell in cells]
     if not cells or not costs[0] * (1 - SLACK) <= x <= costs[-1] * (1 + SLACK):
         return None
     above = next((place for place, cost in enumerate(costs) if cost >= x), len(cells) - 1)

@@ -85,7 +85,7 @@ def _traces(
 ) -> Sequence[go.Scatter]:
     whole = name == "training_flops"
     cells = [cell for cell in _cells(found, program, full=not whole) if cost(cell)]
-    best = found.frontier(program) if whole else frontier(cells, name)
+    best = frontier(cells, cost)
     title = plain(program)
     common: dict[str, Any] = {"legendgroup": title, "name": title}
     points = go.Scatter(

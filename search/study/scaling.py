@@ -9,7 +9,7 @@ from typing import Any
 from search.config.grid import StudyConfig
 from search.report.verdict import Interval
 from search.study.comparison import ends
-from search.study.frontier import AXES, Axis, Placed, place
+from search.study.frontier import AXES, Axis, Placed, frontier, place
 from search.study.grid import Cell, Point, points, run
 from search.study.law import Law, Sample, fit
 from search.study.runner import Runner
@@ -89,7 +89,8 @@ class Scaled:
 
     def frontier(self, program: str) -> list[Cell]:
         """Over FLOPs of training."""
-        return _best_of([cell for cell in self.cells if cell.point.program == program])
+        own = [cell for cell in self.cells if cell.point.program == program]
+        return frontier(own, training_flops)
 
 
 def scale(runner: Runner, config: StudyConfig) -> Scaled:
@@ -118,28 +119,16 @@ def summed_up(config: StudyConfig, cells: Sequence[Cell]) -> Scaled:
 def _law(cells: Iterable[Cell], program: str, measure: Measure, seed: int) -> Law | None:
     own = [cell for cell in cells if cell.point.program == program]
     if measure.on_frontier:
-        groups = dict.fromkeys(measure.group(cell) for cell in own)
-        own = [each for name in groups for each in _best_of(own, name)]
+        groups: dict[str, list[Cell]] = {}
+        for cell in own:
+            groups.setdefault(measure.group(cell), []).append(cell)
+        own = [cell for group in groups.values() for cell in frontier(group, measure.of)]
     samples = [
         Sample(x, cell.mean, measure.group(cell))
         for cell in own
         if (x := measure.of(cell)) and cell.mean
     ]
     return fit(samples, seed)
-
-
-def _best_of(cells: Iterable[Cell], text: str | None = None) -> list[Cell]:
-    """The cells that no other beats for its FLOPs of training or fewer."""
-    costed = [
-        (x, cell.mean, cell)
-        for cell in cells
-        if (text is None or cell.group[0] == text) and (x := training_flops(cell)) and cell.mean
-    ]
-    found: list[Cell] = []
-    for _, mean, cell in sorted(costed, key=lambda each: each[:2]):
-        if not found or mean < (found[-1].mean or 0):
-            found.append(cell)
-    return found
 
 
 def _speeds(baseline: Sequence[Cell], others: Sequence[Cell]) -> dict[str, SpeedUp]:

@@ -74,6 +74,18 @@ def test_terms_grow_as_the_sizes_do(name: str) -> None:
     assert deep["activations"] > factor * small["activations"]
 
 
+def test_activations_of_a_larger_vocabulary_are_logits_alone() -> None:
+    task = sized()
+    graph = task_graph(load_seed("transformer", 64), task)
+    assert isinstance(graph, Graph)
+    few, many = (footprint(graph, task, vocabulary).terms for vocabulary in (256, 4096))
+    for one, other in zip(few, many, strict=True):
+        if one.name == "activations":
+            assert other.bytes == one.bytes
+        else:
+            assert other.bytes > one.bytes
+
+
 def test_adafactor_has_no_moments() -> None:
     task = sized().model_copy(update={"optimizer": OptimizerSpec(name="adafactor")})
     assert estimate(task)["optimiser states"] == 0

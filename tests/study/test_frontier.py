@@ -27,9 +27,9 @@ BASELINE = [cell(400, 1.0, 1.2), cell(200, 3.0, 3.0), cell(100, 2.0, 2.2)]
 
 
 def test_the_frontier_leaves_out_what_another_one_beats() -> None:
-    assert [each.of("params") for each in frontier(BASELINE, "params")] == [100, 400]
+    assert [each.of("params") for each in frontier(BASELINE, PARAMS.of)] == [100, 400]
     twice = [cell(100, 3.0), cell(100, 2.0), cell(200, 2.0), cell(300, 1.0), cell(400)]
-    assert [(each.of("params"), each.mean) for each in frontier(twice, "params")] == [
+    assert [(each.of("params"), each.mean) for each in frontier(twice, PARAMS.of)] == [
         (100, 2.0),
         (300, 1.0),
     ]

@@ -106,6 +106,24 @@ def test_exponents_are_those_of_the_rule(found: Scaled) -> None:
     assert ("dense", "granularity") not in laws and ("mix", "granularity") in laws
 
 
+def test_a_program_has_a_frontier_over_its_flops_of_training(found: Scaled) -> None:
+    rows, best = records(found), 0
+    for row in rows:
+        assert row["training_flops"] == 3 * row["flops_per_token"] * row["tokens"]
+        beaten = any(
+            other["training_flops"] <= row["training_flops"] and other["val_bpb"] < row["val_bpb"]
+            for other in rows
+            if other["program"] == row["program"]
+        )
+        assert row["frontier"] == (not beaten), row["cell"]
+        best += row["frontier"]
+    assert 10 < best < len(rows) - 10
+    for each in law_records(found):
+        if each["measure"] == "training_flops":
+            own = [row for row in rows if row["program"] == each["program"]]
+            assert each["cells"] == sum(row["frontier"] for row in own)
+
+
 def test_a_mixture_pays_where_the_rule_says(found: Scaled) -> None:
     """It is ten per cent better for its FLOPs; but three times as slow: 3^0.15 is 1.18."""
     told = sentences(found)

@@ -262,6 +262,41 @@ def test_a_damaged_cache_is_told(folder: Path, file: str, content: bytes) -> Non
 
 
 @pytest.mark.parametrize(
+    ("vocabulary", "reason"),
+    [
+        (0, "says the vocabulary 0"),
+        (65537, "says the vocabulary 65537"),
+        (65536, "holds uint8"),
+        ("256", "says the vocabulary '256'"),
+        (None, "says the vocabulary None"),
+        (1, None),
+    ],
+)
+def test_a_cache_says_a_vocabulary_that_can_be(
+    folder: Path, vocabulary: object, reason: str | None
+) -> None:
+    load_tokens(spec_of(folder), folder / "cache")
+    [cached] = (folder / "cache" / "tokens").glob("*/meta.json")
+    cached.write_text(json.dumps({**json.loads(cached.read_text()), "vocabulary": vocabulary}))
+    if reason is None:
+        assert load_tokens(spec_of(folder), folder / "cache").vocabulary == vocabulary
+        return
+    with pytest.raises(DataError, match=f"is damaged .*{reason}.* delete it"):
+        load_tokens(spec_of(folder), folder / "cache")
+
+
+def test_a_vocabulary_of_another_text_is_in_the_same_cache(tmp_path: Path, folder: Path) -> None:
+    other, cache = tmp_path / "other", tmp_path / "cache"
+    other.mkdir()
+    for index in range(12):
+        (other / f"{index}.txt").write_text("zyzzyva " * (50 + index))
+    fields = {"tokenizer": "bpe", "vocabulary": 300}
+    load_tokens(spec_of(other, **fields), cache, like=spec_of(folder, **fields))
+    first, second = (path.read_text() for path in (cache / "tokens").glob("*/tokenizer.json"))
+    assert first == second and "zyz" not in first
+
+
+@pytest.mark.parametrize(
     "array",
     [
         np.zeros((3, 3), np.uint8),
