@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import and_, or_, select
 
+from search.campaign.progress import reach_of
+from search.campaign.standing import standing
 from search.config.plugins import stored_config
 from search.errors import UsageError
 from search.report.queries import Point
@@ -48,11 +50,12 @@ class TrackedRun:
 
 def tracked_runs(store: Store, name: str, hurdle: int = 0) -> Iterator[TrackedRun]:
     """The runs of the search that went over at least `hurdle` hurdles, and all final ones, in the
-    order of recording. Duplicates, which were not trained, are left out. Raises NotFoundError where
-    there is no such campaign, UsageError where it has fewer hurdles."""
+    order of recording. Duplicates, which were not trained, are left out, and so are paused
+    candidates: what is told of a run once is not told again. Raises NotFoundError where there is no
+    such campaign, UsageError where it has fewer hurdles."""
     campaign = store.campaign(name)
-    config = stored_config(campaign.config, name)
-    most = config.search.budget.hurdles
+    spec = stored_config(campaign.config, name).search
+    budget, most = spec.budget, spec.budget.hurdles
     if hurdle > most:
         raise UsageError(f"--hurdle {hurdle}: campaign '{name}' has {most}; allowed: 0 to {most}")
     statement = (
@@ -74,11 +77,15 @@ def tracked_runs(store: Store, name: str, hurdle: int = 0) -> Iterator[TrackedRu
         )
         .order_by(Evaluation.sequence)
     )  # fmt: skip
+    phase = standing(store, campaign.id, spec)[0].phase
     with store.reading() as connection:
         rows = connection.execute(statement).mappings().all()
     finals: dict[int, int] = {}
     for row in rows:
         id, kind = row["candidate_id"], row["kind"]
+        reach = reach_of(row["hurdles_passed"], budget, phase)
+        if row["outcome"] == "completed" and kind == "search" and reach == "paused at a hurdle":
+            continue
         if kind == "final":
             finals[id] = finals.get(id, 0) + 1
         label = f"{id:05}-{kind}" + (f"-{finals[id]}" if kind == "final" else "")

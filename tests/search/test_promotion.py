@@ -21,6 +21,7 @@ from search.campaign.weights import discard
 from search.config.schema import BudgetSpec
 from search.errors import UsageError
 from search.report.page import _tiles
+from search.report.runs import tracked_runs
 from search.report.view import read
 from search.storage.store import Store
 from tests.search.instant import InstantEvaluator, launch, make_config, outcome_of
@@ -202,6 +203,18 @@ def test_who_is_paused_was_not_stopped_until_the_search_has_ended(store: Store) 
         assert bool(progress.paused) == paused and any(progress.stopped_at) == stopped
         assert ("paused at hurdles" in dict(_tiles(view))) == paused
         Controller(store, campaign, InstantEvaluator(1, pausing)).run()
+
+
+@on_sqlite
+def test_other_tools_are_told_of_a_run_when_it_has_ended(store: Store) -> None:
+    """They keep what they were told once."""
+    campaign = launch(store, **SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        Controller(store, campaign, Dying(1, 80)).run()
+    before = {run.key: run for run in tracked_runs(store, "test")}
+    Controller(store, campaign, InstantEvaluator(1, pausing)).run()
+    after = {run.key: run for run in tracked_runs(store, "test")}
+    assert 1 < len(before) < len(after) and before == {key: after[key] for key in before}
 
 
 @on_sqlite
