@@ -150,7 +150,7 @@ def _refuse_frameworks(name: str, before: list[str]) -> None:
 
 def _missing(name: str, known: dict[str, str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    hint = f"; did you mean '{near[0]}'?" if near else ":"
     listed = f"installed plug-ins: {', '.join(known)}" if known else "no plug-in is installed"
     return (
         f"no plug-in '{name}'{hint} {listed}; nor can a module of that name be imported: "

@@ -110,6 +110,7 @@ def test_a_module_in_the_current_folder_is_found_after_all_others(
 
 def test_a_name_that_is_nowhere(announce: Callable[..., None]) -> None:
     message = error_of("primevo_nothing.at_all")
+    assert "no plug-in 'primevo_nothing.at_all': no plug-in is installed" in message
     assert "nor can a module of that name be imported" in message
     assert "PYTHONPATH" in message
     announce("primevo-pkg", "shining", "primevo_pkg")

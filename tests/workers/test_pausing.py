@@ -104,6 +104,19 @@ def test_a_full_disk_leaves_no_checkpoint_and_the_run_is_good(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_interrupted_write_leaves_the_earlier_file_and_no_part_of_a_new_one(
+    tmp_path: Path,
+) -> None:
+    def half(file: Any) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    (tmp_path / "kept.npz").write_bytes(b"whole")
+    with pytest.raises(KeyboardInterrupt):
+        arrays.replace(tmp_path / "kept.npz", half)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"whole"]
+
+
 def test_the_worst_go_where_the_disk_is_limited(tmp_path: Path) -> None:
     standing = {"1": (0, 2.0), "2": (0, 3.0), "3": (1, 9.0), "4": (0, 1.0)}
     for name, (hurdle, loss) in standing.items():

@@ -8,13 +8,14 @@ from concurrent.futures import Future
 from typing import Any
 from unittest import mock
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from primitives.language.text import render
 from primitives.programs.seeds import load_seed
 from workers.machine.devices import Layout
-from workers.pool.cluster import WorkerDied
+from workers.pool.cluster import PoolError, WorkerDied
 from workers.pool.pool import ENTRY, Pool
 from workers.pool.worker import Setup
 from workers.spec.outcome import Budget, Compiled, Job, Outcome
@@ -178,3 +179,30 @@ def step(data: st.DataObject, history: History, faults: int) -> bool:
         status = data.draw(st.sampled_from(["completed", "completed", "invalid"]))
         history.end(actor, status, data.draw(st.sampled_from([1.0, 1.0, 200.0])))
     return kind != "end"
+
+
+class Dying(Simulated):
+    """A Ray whose server dies, and which cannot be asked anything once it has ended."""
+
+    ended = 0
+
+    def lost(self) -> Any:
+        assert not self.ended, "it has ended"
+        return "raylet"
+
+    def leave(self) -> None:  # type: ignore[override]
+        self.ended += 1
+
+
+def test_a_ray_that_cannot_start_again_is_the_pools_error_and_ends_once() -> None:
+    cluster = Dying(1)
+    rays = [cluster, PoolError("no room")]
+    with (
+        mock.patch("workers.pool.pool.join", side_effect=rays),
+        pytest.raises(PoolError, match=r"raylet has died, and no room: .* `primevo resume`"),
+        Pool(Task(), PoolSpec(count=1)) as pool,
+    ):
+        pool.submit(Job(0, PROGRAM, STEPS, seed=0))
+        pool.wait(1)
+    pool.close()
+    assert cluster.ended == 1

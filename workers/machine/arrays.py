@@ -76,8 +76,8 @@ def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except BaseException:  # the disk may be full, or somebody presses Ctrl-C
         with suppress(OSError):
-            draft.unlink()  # the disk may be full
+            draft.unlink()
         raise
     draft.replace(path)

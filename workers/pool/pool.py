@@ -115,6 +115,7 @@ class Pool:
         self._ready: deque[Ticket] = deque()  # to be trained
         self._reports: list[Report] = []
         self._restarted = False
+        self._ended = False  # whether Ray has, as far as it is this pool's to end
         self._twins = Twins(task)
         path = search_path() if loaded else ()
         setup = Setup(
@@ -177,13 +178,21 @@ class Pool:
         return f"{what} starting ({seconds:.0f} s){self._cluster.shortage() if unplaced else ''}"
 
     def close(self) -> None:
-        """Kills every worker, and ends Ray if the pool started it. Unfinished jobs are lost."""
+        """Kills every worker, and ends Ray if the pool started it. Unfinished jobs are lost. Called
+        again, it does nothing."""
+        if self._ended:
+            return
         lost = self._cluster.lost()
         for crew in self._crews:
             crew.drop() if lost else crew.kill()
             crew.news()
         self._queue.clear()
         self._ready.clear()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Ends Ray if the pool started it, once: one that has ended can be asked nothing."""
+        self._ended = True
         self._cluster.leave()
 
     @property
@@ -247,11 +256,12 @@ class Pool:
         self._restarted = True
         for crew in self._crews:
             crew.drop()
-        self._cluster.leave()
+        self._leave()
         try:
             self._cluster = join(self._spec)
         except PoolError as error:
             raise PoolError(f"Ray's {server} has died, and {error}: {go_on}") from error
+        self._ended = False
         for crew in self._crews:
             crew.fill(self._cluster)
 
