@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, combinations
 from typing import Any
 
@@ -54,19 +55,28 @@ def expected(
     terms: Sequence[Term], kept: Sequence[Any], summed: Callable[[Any], Any] = np.sum
 ) -> Any:
     """The sum of the terms where unit i of group g is there with probability kept[g][i]. Arrays are
-    NumPy's, or a backend's with its own function that sums one."""
-    sums = [summed(each) for each in kept]
-    squares = [summed(each * each) for each in kept]
-    total: Any = 0.0
+    NumPy's, or a backend's with its own function that sums one; few operations make it quick to
+    trace."""
+    amounts: dict[tuple[tuple[int, ...], frozenset[frozenset[int]]], float] = {}
     for term in terms:
-        share: Any = term.amount
-        for group in set(term.groups):
-            size, times = kept[group].shape[0], term.groups.count(group)
-            if times == 2:  # units i and j are there together: independent unless i == j
-                share = share * (sums[group] ** 2 - squares[group] + sums[group]) / size**2
-            else:
-                share = share * (sums[group] / size) ** times
-        total = total + share * _read(term.live, sums)
+        alike = term.groups, term.live
+        amounts[alike] = amounts.get(alike, 0.0) + term.amount
+    sums = [summed(each) for each in kept]
+    once = [total / each.shape[0] for total, each in zip(sums, kept, strict=True)]
+
+    @cache
+    def share_of(group: int, times: int) -> Any:
+        if times != 2:
+            return math.prod([once[group]] * times)
+        # units i and j are there together: independent unless i == j
+        total, size = sums[group], kept[group].shape[0]
+        return (total * total - summed(kept[group] * kept[group]) + total) / size**2
+
+    total: Any = 0.0
+    for (groups, live), amount in amounts.items():
+        for group in set(groups):
+            amount = amount * share_of(group, groups.count(group))
+        total = total + amount * _read(live, sums)
     return total
 
 
