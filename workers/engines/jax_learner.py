@@ -50,9 +50,12 @@ class JaxLearner:
         updated = []
         for group, own, kept, gradients in zip(self._groups, values, slots, found, strict=True):
             turned = [-each for each in gradients] if group.ascends else gradients
-            updated.append(group.optimizer.stateless_apply(kept, turned, own))
-        after = [list(own) for own, _ in updated], [list(kept) for _, kept in updated]
-        return (*after, list(states)), list(made)
+            after, kept = group.optimizer.stateless_apply(kept, turned, own)
+            if group.within is not None:
+                after = [group.within(each) for each in after]
+            updated.append((list(after), list(kept)))
+        new, slots = [own for own, _ in updated], [kept for _, kept in updated]
+        return (new, slots, list(states)), list(made)
 
     def values(self) -> list[list[Array]]:
         return [[np.asarray(value) for value in own] for own in self._state[0]]

@@ -16,11 +16,13 @@ from workers.machine.backends import BACKENDS, use_backend
 
 
 class Group(NamedTuple):
-    """Values that one optimiser updates; where it `ascends`, so that the function grows."""
+    """Values that one optimiser updates; where it `ascends`, so that the function grows. `within`
+    brings an updated value back to where values may lie."""
 
     values: Sequence[Array]
     optimizer: keras.optimizers.Optimizer
     ascends: bool = False
+    within: Callable[[Any], Any] | None = None
 
 
 Values = Sequence[Sequence[Any]]

@@ -47,6 +47,9 @@ class TensorFlowLearner:
         for group, own, gradients in zip(self._groups, self._variables, found, strict=True):
             sign = -1.0 if group.ascends else 1.0
             group.optimizer.apply([sign * tf.convert_to_tensor(each) for each in gradients], own)
+            if group.within is not None:
+                for variable in own:
+                    variable.assign(group.within(variable.value))
         for state, value in zip(self._states, new, strict=True):
             state.assign(value)
         return list(made)

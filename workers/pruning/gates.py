@@ -14,6 +14,10 @@ from keras import ops
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 
+BOUND = math.log(100)
+"""Log alpha lies within this on both sides of 0, as in CoFi: a gate that is as good as shut still
+opens again in some fifty steps."""
+
 _SHIFT = BETA * math.log(-GAMMA / ZETA)
 _EDGE = 1e-6
 
@@ -27,6 +31,11 @@ def drawn(log_alpha: Any, uniform: Any) -> Any:
 def chance(log_alpha: Any) -> Any:
     """P(z > 0) of each gate."""
     return ops.sigmoid(log_alpha - _SHIFT)
+
+
+def bounded(log_alpha: Any) -> Any:
+    """Log alpha within its bounds."""
+    return ops.clip(log_alpha, -BOUND, BOUND)
 
 
 def settled(log_alpha: Any) -> Any:

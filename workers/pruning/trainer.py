@@ -37,6 +37,13 @@ GATE_STREAM = OBJECTIVE_STREAM + 1
 START = 4.0
 """Log alpha of every gate at first: 99.6 % of draws are above 0."""
 
+GATE_RATE, TRAVEL = 0.1, 20.0
+"""A step of Adam moves log alpha by 0.1, or by more where all steps together would not come to
+TRAVEL: from open to shut it is some 8."""
+
+MULTIPLIER_RATE = 0.1
+"""Nats that the multiplier rises in a step for a share that is off by 1."""
+
 WARM_UP = 0.5
 """Share of the steps under gates in which the target grows to what is asked for."""
 
@@ -76,12 +83,13 @@ class Gates:
 
     @property
     def groups(self) -> list[Group]:
-        """The gates and the prices that drive them, at the start."""
+        """The gates and the multiplier that drives them, at the start."""
         units = sum(sum(sizes) for sizes in self.plan.sizes)
-        rate = max(0.1, 20 / max(self.steps, 1))
+        rate = max(GATE_RATE, TRAVEL / max(self.steps, 1))
+        log_alphas, multiplier = np.full(units, START, np.float32), np.zeros((), np.float32)
         return [
-            Group([np.full(units, START, np.float32)], keras.optimizers.Adam(rate)),
-            Group([np.zeros(2, np.float32)], keras.optimizers.Adam(rate), ascends=True),
+            Group([log_alphas], keras.optimizers.Adam(rate), within=gates.bounded),
+            Group([multiplier], keras.optimizers.SGD(MULTIPLIER_RATE), ascends=True),
         ]
 
     @property
@@ -160,10 +168,10 @@ class Trainer:
         extra = share = ops.zeros(())
         channels: list[Any] = []
         if self._gates is not None:
-            (log_alphas,), (prices,) = values[1:]
+            (log_alphas,), (multiplier,) = values[1:]
             masks, share = self._masks(log_alphas, seed)
             weights, channels = self._gates.plan.masked(weights, masks, ops), masks[-1]
-            extra = price(share, wanted, prices)
+            extra = price(share, wanted, multiplier)
         loss, tokens, updates = self._losses(weights, matrix, taught, windows, seed, channels)
         moved = {self._places[place]: value for place, value in updates.items()}
         kept = zip(self._packing.places("state"), states, strict=True)
