@@ -25,7 +25,7 @@ class Changed(Graph):
     """A graph that was made from another one's nodes. `hash` is of its own nodes, and `every` that
     of the program."""
 
-    __slots__ = ("_ops",)
+    __slots__ = ()
 
     def __init__(self, nodes: tuple[Node, ...], every: int) -> None:
         self._nodes, self.every = nodes, every

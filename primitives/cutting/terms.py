@@ -100,7 +100,8 @@ def flops_terms(found: Cuttable, options: LoweringOptions) -> tuple[Term, ...]:
     nodes, layout = found.graph.nodes, found.layout
     number = {group.dim: at for at, group in enumerate(found.groups) if group.dim >= 0}
     sums = {group.addend[0]: at for at, group in enumerate(found.groups) if group.addend}
-    routed, around = strategies(nodes, found.d_model, options), regions(nodes)
+    routed = strategies(nodes, found.d_model, options, rewritten=False)
+    around = regions(nodes)
     terms = []
     for position, amount in enumerate(flops_of_nodes(found.graph, found.d_model, options)):
         if not amount:

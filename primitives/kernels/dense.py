@@ -35,13 +35,12 @@ def attention(
 ) -> Tensor:
     """softmax(q k^T) v; q and k [..., T, n], v [..., T, m]. The outer axes of k and v may be the
     first ones of q's: heads then share keys or values. A `causal` one is over the visible keys,
-    those up to the query's position. Products of a `bfloat16` one are
-    computed in bfloat16, and the softmax in float32. Where q holds some rows of sequences alone,
-    [batch, heads, C, n], `positions` [batch, C] says which.
+    those up to the query's position. Products of a `bfloat16` one are computed in bfloat16, and the
+    softmax in float32. Where q holds some rows of sequences alone, [batch, heads, C, n],
+    `positions` [batch, C] says which.
 
     The gradient needs no mask: weights are 0 where nothing is visible. Its row sums are taken over
     features instead of keys, as in FlashAttention (Dao et al. 2022)."""
-
     outer = {name: "bhijk"[: len(x.shape) - 2] for name, x in (("Q", q), ("K", k), ("V", v))}
     if len({*outer.values()}) == 1:
         outer = dict.fromkeys(outer, "...")

@@ -3,7 +3,7 @@ bring tokens to them and to bring results back.
 
 Arrays are [batch, *heads, T, feature]. A sparse state is two arrays, values and indices
 [batch, *heads, T, k]; the k entries of a token follow each other. A routed call runs in one of
-three ways, which agree where nothing is dropped:
+these ways, or in those of `runs` and `rows`; all agree where nothing is dropped:
 
 - every expert runs on every token: [batch, *heads, n, T, d];
 - tokens lie in slots, in the order in which they come (token-major: all choices of a token before

@@ -63,7 +63,7 @@ def results(nodes: Sequence[Node], x: Array, weights: Iterable[Array]) -> list[A
 
 
 def _function_in(nodes: Sequence[Node], node: Node) -> Function:
-    """A node as a function. Nodes that compute the same of states of the same types share one."""
+    """A node as a function."""
     read = tuple([source_of(nodes[child].op, nodes[child].type) for child in node.inputs])
     return function_of(node.op, node.value, node.context, node.count, node.type, read)
 
@@ -101,12 +101,13 @@ def function_of(
     made: StateType,
     read: tuple[Source, ...],
 ) -> Function:
+    """A node with these fields as a function of the states that it reads. Nodes that compute the
+    same of states of the same types share one."""
     nodes = [Node(maker, (), 0, (), kind, "") for maker, kind in read]
     own = Node(op, tuple(range(len(nodes))), value, context, made, "", count)
     names = [f"read[{place}]" for place in range(len(nodes))]
-    return _compiled(
-        source(operation(nodes, own, names, Name("weight") if has_weight(own) else None))
-    )
+    weight = Name("weight") if has_weight(own) else None
+    return _compiled(source(operation(nodes, own, names, weight)))
 
 
 @lru_cache(maxsize=1 << 12)

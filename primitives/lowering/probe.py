@@ -72,8 +72,9 @@ class _Weight(NamedTuple):
 
 
 class _Step:
-    """A node without its place in a program: a function of states and a weight, the weight, and a
-    bound of the result. Equal nodes have one step (`_step`), which is equal to itself alone."""
+    """A node without its place in a program: a function of states and a weight, the weight, a bound
+    of the result, and whether it changes nothing at its start. Equal nodes have one step (`_step`),
+    which is equal to itself alone."""
 
     __slots__ = ("bound", "function", "same", "size", "type", "weight")
 

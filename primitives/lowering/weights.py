@@ -14,7 +14,7 @@ from primitives.ops.table import PRIMITIVES, Init
 @dataclass(frozen=True, slots=True)
 class WeightSpec:
     """One weight of a block: a unique name, its shape with the branch axes first, how it starts
-    (see `table.Weight`), how many inputs one of its outputs sums, and whether it is trained."""
+    (see `primitive.Weight`), how many inputs one of its outputs sums, and whether it is trained."""
 
     name: str
     shape: tuple[int, ...]
