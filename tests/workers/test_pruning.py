@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from workers.model.ends import embedding_and_head, head
 from workers.model.model import layers_of, logits, through
 from workers.model.shape import initial_model, shape_of
 from workers.pruning import gates
+from workers.pruning.checkpoint import Checkpoint
 from workers.pruning.distillation import chosen_layers, layer_loss, prediction_loss
-from workers.pruning.failure import TooMuch
+from workers.pruning.failure import PruningError, TooMuch
 from workers.pruning.plan import Array, Masks, Plan, plan, smaller, spread
 from workers.pruning.pruning import Progress, Settings, prune
 from workers.pruning.rounding import magnitudes, rounded, usages
@@ -200,6 +202,15 @@ def test_a_target_out_of_reach_is_refused() -> None:
     found, values = made("transformer")
     with pytest.raises(TooMuch, match="have to stay"):
         prune(found.graph, TASK, values, Settings(speedup(500.0), 4, 0))
+
+
+def test_what_another_version_kept_is_told_in_one_line(tmp_path: Path) -> None:
+    """It had other arrays."""
+    found, values = made("transformer")
+    Checkpoint(tmp_path).keep_now("gates", 1, lambda: [np.zeros(2)])
+    settings = Settings(Target("parameters", 0.5), 4, 0, baselines=False)
+    with pytest.raises(PruningError, match=r"under-way.npz is damaged \(ValueError.* delete it"):
+        prune(found.graph, TASK, values, settings, Checkpoint(tmp_path))
 
 
 def test_distillation_is_zero_of_the_teacher_itself() -> None:

@@ -79,12 +79,16 @@ class Checkpoint:
         self._write(name, {"part": name}, kept)
         self._remove(_RUNNING)
 
-    def running(self, name: str) -> tuple[int, list[Array]] | None:
-        """Steps of this part, and what the next ones depend on; None where nothing was kept."""
+    def go_on(self, name: str, restore: Callable[[list[Array]], None]) -> int:
+        """Hands to `restore` what the part's next steps depend on, and gives the number of those
+        before; 0 where nothing was kept. A PruningError where `restore` cannot use it, such as what
+        another version has kept."""
         found = self._read(_RUNNING)
         if found is None or found[0].get("part") != name:
-            return None
-        return found[0]["steps"], found[1]
+            return 0
+        with _damage_told(self._path(_RUNNING)):
+            restore(found[1])
+        return int(found[0]["steps"])
 
     def keep(self, name: str, steps: int, kept: Callable[[], Sequence[Array]]) -> None:
         """Keeps what the part's next steps depend on, unless that was done a moment ago."""
@@ -135,7 +139,7 @@ class Checkpoint:
 
 @contextmanager
 def _damage_told(file: Path) -> Iterator[None]:
-    """A PruningError for whatever reading the file raises."""
+    """A PruningError for whatever reading the file, or using what it holds, raises."""
     try:
         yield
     except Exception as error:

@@ -254,10 +254,7 @@ class _Run:
         return found
 
     def _trained(self, name: str, trainer: Trainer, steps: int, stream: int) -> list[Array]:
-        start, under_gates = 0, name == "gates"
-        if (before := self.checkpoint.running(name)) is not None:
-            start = before[0]
-            trainer.restore(before[1])
+        start, under_gates = self.checkpoint.go_on(name, trainer.restore), name == "gates"
         self.watch(Progress(name, self.done + start, self.total))
         for at in range(start, steps, CHUNK):
             rng = np.random.default_rng([self.settings.seed, stream, at])
