@@ -96,6 +96,27 @@ def test_bank_changes_one_bank_value_only():
     assert len({child.constants for child in children("bank", 60)}) > 10
 
 
+class Drawn(random.Random):
+    """Draws the constant's slot, then these numbers."""
+
+    def __init__(self, *normal: float) -> None:
+        super().__init__(0)
+        self.normal = list(normal)
+
+    def randrange(self, *_: int) -> int:  # type: ignore[override]
+        return len(SMALL.dims)
+
+    def gauss(self, mu: float = 0.0, sigma: float = 1.0) -> float:
+        return mu + sigma * self.normal.pop(0)
+
+
+def test_a_constant_is_scaled_and_moved() -> None:
+    """c becomes c * 10^X + Y, in six digits."""
+    dna = dataclasses.replace(SMALL, constants=(2.0,))
+    assert MUTATIONS["bank"].change(dna, Drawn(1.0, 0.5)).constants == (20.5,)
+    assert MUTATIONS["bank"].change(dna, Drawn(-0.5, -3.0)).constants == (-2.36754,)
+
+
 ROUTED = parse(
     """
     dims d0=8 d1=2

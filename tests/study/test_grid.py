@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +19,10 @@ from primitives.programs.seeds import load_seed
 from search.config.gridfile import load_study, study_from_data
 from search.config.variant import variant
 from search.errors import ConfigError, UsageError
-from search.report.verdict import Interval
+from search.report.verdict import Comparison, Interval
 from search.storage.store import Store
 from search.study import gridcharts
+from search.study.frontier import AXES, Axis, Placed
 from search.study.grid import granularity, points, run
 from search.study.law import Law
 from search.study.runner import Runner
@@ -29,6 +31,7 @@ from search.study.scaling import (
     Fitted,
     Scaled,
     _law_told,
+    _pays,
     law_records,
     records,
     scale,
@@ -146,6 +149,23 @@ def test_the_speed_up_is_that_of_the_rule(found: Scaled) -> None:
     share = (GAIN * (row["flops_per_token"] / dense["flops_per_token"]) ** -0.15) ** 10
     factor = dense["flops_per_token"] / row["flops_per_token"] / share
     assert row["speedup_flops"] == pytest.approx(factor, rel=0.05)
+
+
+def test_each_program_is_told_of_by_itself() -> None:
+    config = study_from_data(STUDY)
+
+    def placed(program: str, difference: float, axis: Axis = AXES[0]) -> Placed:
+        cell: Any = SimpleNamespace(
+            title=program, amount=100.0, point=SimpleNamespace(program=program)
+        )
+        interval = Interval(difference, difference - 0.1, difference + 0.1)
+        return Placed(cell, axis, 5.0, Comparison(interval, 3, 3))
+
+    both = (placed("mix", -0.5), placed("other", 0.5), placed("mix", 0.5, AXES[1]))
+    found = Scaled(config, (), (), both, {})
+    assert "mix beats dense in 1 of 1 cells" in _pays(found, "mix", AXES[0])
+    assert "other does not beat dense" in _pays(found, "other", AXES[0])
+    assert "mix does not beat dense" in _pays(found, "mix", AXES[1])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from workers.pruning.distillation import chosen_layers, layer_loss, prediction_l
 from workers.pruning.failure import PruningError, TooMuch
 from workers.pruning.plan import Array, Masks, Plan, plan, smaller, spread
 from workers.pruning.pruning import Progress, Settings, prune
-from workers.pruning.rounding import magnitudes, rounded, usages
+from workers.pruning.rounding import _squares, magnitudes, rounded, usages
 from workers.pruning.student import Model, gated, scorer
 from workers.pruning.target import Target, speedup
 from workers.pruning.trainer import Gates, Trainer
@@ -275,3 +277,30 @@ def test_pruning_ends_in_a_smaller_model_that_has_learned(name: str) -> None:
     assert rows["from scratch"].steps == 80
     assert set(rows) >= {"by magnitude", "distilled from scratch"}
     assert ("least used experts" in rows) == (name == "switch")
+
+
+@pytest.mark.parametrize(
+    ("places", "expected", "count"),
+    [
+        (((4, 0),), [1 + 4 + 9, 16 + 25 + 36], 3),
+        (((4, 1),), [1 + 16, 4 + 25, 9 + 36], 2),
+        (((4, -1),), [91, 91, 91], 6),  # each unit scales all of it
+        (((4, 1), (9, 0)), [17 + 4, 29 + 4, 45 + 4], 3),
+        (((7, 1),), [4 * (1 + 9), 4 * (4 + 16), 0], 8),
+    ],
+)
+def test_the_weights_that_a_mask_scales(
+    places: tuple[tuple[int, int], ...], expected: list[float], count: int
+) -> None:
+    """By hand: weights of 2 x 3 and of 3, and one whose first axis is a product of two."""
+    layout = SimpleNamespace(
+        weights={9: ((1,),), 4: ((0,), (1,)), 7: ((0, 1), (2,))}, sizes=(2, 3, 4)
+    )
+    product = np.zeros((2, 3, 4))
+    product[:, 0], product[:, 1] = [[1], [3]], [[2], [4]]
+    weights = [np.array([[1.0, 2, 3], [4, 5, 6]]), product.reshape(6, 4), np.array([2.0, 2, 2])]
+    layer: Any = SimpleNamespace(layout=layout)
+    group: Any = SimpleNamespace(count=len(expected), places=places)
+    total, number = _squares(layer, group, weights)
+    np.testing.assert_allclose(total, expected)
+    assert number == count
