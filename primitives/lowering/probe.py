@@ -142,7 +142,7 @@ class Program:
         self.output = alias[-1]
 
     def blocks(self, count: int) -> Iterator[Block]:
-        """So many blocks, each on the output of the one before, of which all `bounds` have to be asked
+        """So many blocks, each on the output of the one before, whose `bounds` have all to be asked
         for first."""
         x = _input(self.sizes)
         block = Block(self, lambda: x, x.largest, x.array.size, _kept)
