@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from textwrap import fill
 from typing import Any
 
@@ -218,6 +219,11 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def moment(at: float | None) -> str | None:
+    """2026-11-26 09:47:30+00:00, of seconds since the epoch."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(" ", "seconds")
 
 
 def _plain(value: Any) -> Any:

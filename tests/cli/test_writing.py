@@ -46,6 +46,9 @@ def test_a_folder_writes_the_same_text_for_the_same_seed(
     result = primevo(*asked)
     assert "trained with 12 positions: whenever they are full" in result.stderr
     assert result.stdout.startswith("The old ")
+    shorter = ("generate", exported, "--prompt", "The old ", "--seed", 5)
+    assert "positions" in primevo(*shorter, "--tokens", 5).stderr  # with the prompt's 8 bytes
+    assert "positions" not in primevo(*shorter, "--tokens", 4).stderr
     assert all(letter.isprintable() or letter in "\n\t" for letter in result.stdout)
     found = data(*asked)
     assert found["tokens"] == 30 and found["seed"] == 5 and found["prompt"] == "The old "
@@ -66,7 +69,7 @@ def test_a_text_beyond_the_trained_length_is_refused_or_told_of(
     asked = ("generate", folder, "--prompt", "The old ", "--tokens", 30, "--seed", 5)
     windows, whole = primevo(*asked), primevo(*asked, "--whole")
     assert "goes on from the last 6 tokens (--whole keeps all in sight)" in windows.stderr
-    assert "how it continues a longer text, training has not seen to" in whole.stderr
+    assert "the model was trained with 12 positions, so longer texts are new to it" in whole.stderr
     assert whole.stdout.startswith("The old ") and whole.stdout != windows.stdout
 
 

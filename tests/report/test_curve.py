@@ -84,6 +84,14 @@ def test_what_has_no_curve_is_told(folder: Path) -> None:
     assert "has no candidate 121" in refusal(3, "curve", "small", 121)
 
 
+def test_curves_without_a_finite_score_are_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = [queries.Curve(1, "search", 0, (Point(50, 800, 1.0, None),))]
+    monkeypatch.setattr(queries, "curves", lambda *_: lost)
+    assert "campaign 'small' has no curve to draw yet" in refusal(1, "curve", "small", 1)
+
+
 @pytest.mark.parametrize(("axis", "last"), [("steps", 150), ("tokens", 2400), ("seconds", 3)])
 def test_the_axis_can_be_chosen(axis: terminal.Axis, last: int) -> None:
     drawn = terminal.draw({"one": POINTS, "two": POINTS[:1]}, axis, 80, 24, plain=True)

@@ -117,6 +117,14 @@ def test_usage_is_what_the_definitions_say():
     assert usage([]) == usage([(np.zeros(3), 0.0, np.zeros(3))]) == {}
 
 
+def test_gates_that_sum_to_infinity_leave_usage_without_an_error():
+    from workers.training.usage import usage
+
+    made = usage([(np.array([2.0, 2]), 0.0, np.array([np.inf, 1]))])
+    assert made["used"] == 1
+    assert made["gate_unevenness"] == pytest.approx(np.log(2))
+
+
 def test_noise_follows_from_the_seed(tiny_task):
     dna = parse(STATES)
     one, again, other = (evaluate(dna, tiny_task, STEPS, seed=s).val_loss for s in (1, 1, 2))

@@ -93,9 +93,12 @@ class Ahead(Protocol):
 
 def check_kept(own: Sequence[Array], kept: Sequence[Array]) -> None:
     """Raises the ValueError of `Engine.restore`, where `own` is what the engine itself holds."""
-    ours, theirs = ([(each.shape, str(each.dtype)) for each in arrays] for arrays in (own, kept))
-    if ours != theirs:
-        raise ValueError(f"{len(ours)} arrays are asked for, and {len(theirs)} others were kept")
+    ours, theirs = ([f"{each.dtype} {each.shape}" for each in arrays] for arrays in (own, kept))
+    if len(ours) != len(theirs):
+        raise ValueError(f"{len(ours)} arrays are asked for, and {len(theirs)} were kept")
+    for number, (wanted, found) in enumerate(zip(ours, theirs, strict=True), 1):
+        if wanted != found:
+            raise ValueError(f"array {number} of {len(ours)} is {found}, and should be {wanted}")
 
 
 def make_engine(

@@ -60,6 +60,11 @@ def trained_length(model: Any) -> tuple[int, bool]:
     return int(model.sequence_length), hasattr(model, "positions")
 
 
+def prompt_length(model: Any, prompt: str) -> int:
+    """Tokens of a prompt, by the `encode` of the exported module; 0 where the model writes none."""
+    return len(model.generate.__globals__["encode"](prompt)) if hasattr(model, "generate") else 0
+
+
 def continued(model: Any, prompt: str, count: int, *, sliding: bool = True, **options: Any) -> str:
     """The prompt and `count` tokens after it, by `generate` with these options; in windows of the
     trained length if `sliding`. Raises ExportError where the model writes no text or refuses these

@@ -76,22 +76,14 @@ def contexts_of(
 
 def _model(graph: Graph, task: Task, values: Sequence[Any]) -> Any:
     """Windows [batch, T + 1] -> losses and logits of the targets [batch, T], states and memories
-    [batch, T, d_model]; compiled by Keras for its backend."""
-    import keras
+    [batch, T, d_model]."""
     from keras import ops
 
+    from workers.model.compiled import compiled
     from workers.model.ends import embedding_and_head
     from workers.model.model import model_layers, remembered
 
     layers = model_layers(graph, task, remembering=True)
     outer = embedding_and_head(task.model)
     weights = [ops.convert_to_tensor(value) for value in values]
-
-    class Compiled(keras.Model):  # type: ignore[misc]  # Keras has no types
-        def call(self, windows: Any) -> Any:
-            return remembered(layers, weights, windows, outer)
-
-    model = Compiled(autocast=False)
-    model.built = True
-    model.compile(jit_compile=keras.backend.backend() == "jax")
-    return model.predict_on_batch
+    return compiled(lambda windows: remembered(layers, weights, windows, outer))

@@ -15,6 +15,7 @@ EXACT = 1 << 18
 is installed."""
 
 CELLS, PROBED = 1024, 16
+"""Cells that FAISS sorts entries into, and how many of them it looks into for a query."""
 
 
 class Index(Protocol):

@@ -33,6 +33,7 @@ LONG = 15_000
 """Earlier tokens of a document that are remembered at most (Zhong et al. 2022, section 5)."""
 
 NEIGHBOURS = 1_024
+"""Entries of a datastore that a position looks at: as many as Khandelwal et al. 2020."""
 
 ENTRIES = 1 << 17
 """Entries of a datastore, unless more are asked for."""

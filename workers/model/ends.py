@@ -66,7 +66,8 @@ class EmbeddingAndHead(NamedTuple):
     Attributes:
         embed: (tokens [batch, T], the embedding, positions [T, d_model] if they are learned)
             -> x [batch, T, d_model].
-        losses_of: see `losses_of`.
+        losses_of: the losses of the targets, see the function of that name.
+        scored_of: those with the targets' logits, see the function of that name.
     """
 
     embed: Callable[..., Any] = embed

@@ -84,10 +84,10 @@ def _flat(experts: Integers, gates: Any) -> tuple[Integers, Integers]:
 
 def _model(graph: Graph, task: Task, values: Sequence[Array]) -> Any:
     """Windows [batch, length] -> the tokens that the model reads [batch, T], and two arrays for
-    each routed call (see `routing.entry_choices`); compiled by Keras for its backend."""
-    import keras
+    each routed call (see `kernels.choices.entry_choices`)."""
     from keras import ops
 
+    from workers.model.compiled import compiled
     from workers.model.ends import embedding_and_head
     from workers.model.model import layers_of, token_choices
     from workers.model.shape import layer_graphs
@@ -96,12 +96,4 @@ def _model(graph: Graph, task: Task, values: Sequence[Array]) -> Any:
     outer = embedding_and_head(task.model)
     weights = [ops.convert_to_tensor(value) for value in values]
     objective = OBJECTIVES[task.training.objective]
-
-    class Compiled(keras.Model):  # type: ignore[misc]  # Keras has no types
-        def call(self, windows: Any) -> Any:
-            return token_choices(layers, weights, windows, objective, outer)
-
-    model = Compiled(autocast=False)
-    model.built = True
-    model.compile(jit_compile=keras.backend.backend() == "jax")
-    return model.predict_on_batch
+    return compiled(lambda windows: token_choices(layers, weights, windows, objective, outer))

@@ -21,9 +21,10 @@ from workers.spec.task import ModelSpec, OptimizerSpec, Task, TrainingSpec
 
 VOCABULARY = 8
 CALL = 100
-"""Steps, or scored batches, of one call of the engine."""
+"""Steps of one call of the engine."""
 
-BATCHES = 400
+BATCHES, SCORED = 400, 10
+"""Batches that are scored in all, and in one call: the standard error is that of the calls."""
 
 TASK = Task(
     model=ModelSpec(d_model=32, layers=2, sequence_length=16),
@@ -38,7 +39,7 @@ DEVIATIONS = 4.0
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Mean loss on fresh random tokens after training on others, in nats a token, its standard
-    error over batches, and `bound`, ln V, which a causal program cannot go below."""
+    error, and `bound`, ln V, which a causal program cannot go below."""
 
     loss: float
     standard_error: float
@@ -68,9 +69,9 @@ def oracle(dna: DNA, steps: int, seed: int = 0, tell: Tell = silent) -> Verdict:
         engine.train(rng.integers(0, VOCABULARY, (min(CALL, steps - first), *shape)))
         tell(min(first + CALL, steps), steps + BATCHES)
     losses = []
-    for first in range(0, BATCHES, 10):
-        losses.append(engine.score(rng.integers(0, VOCABULARY, (10, *shape))))
-        tell(steps + first + 10, steps + BATCHES)
+    for first in range(0, BATCHES, SCORED):
+        losses.append(engine.score(rng.integers(0, VOCABULARY, (SCORED, *shape))))
+        tell(steps + first + SCORED, steps + BATCHES)
     error = float(np.std(losses, ddof=1)) / math.sqrt(len(losses))
     return Verdict(float(np.mean(losses)), error, math.log(VOCABULARY))
 

@@ -16,6 +16,7 @@ from primitives.graph.build import Graph, IllTyped
 from primitives.language.dna import DNA
 from primitives.lowering.cost import Cost, training_passes
 from workers.data.tokens import TokenSplits, load_tokens, too_short
+from workers.machine import arrays
 from workers.machine.backends import BACKENDS, device_name, use_backend
 from workers.machine.progress import Tell, silent
 from workers.spec.fit import needed_tokens, refused, task_cost, task_graph, window_length
@@ -316,10 +317,8 @@ class Run:
         all."""
         names = self._shape.names
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npz")
         weights = dict(zip(names, self.engine.weights(), strict=True))
-        np.savez(partial, precision=self.precision, **weights)
-        partial.replace(path)
+        arrays.replace(path, lambda file: np.savez(file, precision=self.precision, **weights))
 
     def outcome(self, status: Any, reason: str, seconds: float) -> Outcome:
         last = self.curve[-1].val_loss if self.curve else None

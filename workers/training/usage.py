@@ -38,4 +38,5 @@ def _unevenness(amounts: Array) -> float:
     """The KL divergence from equal amounts, in nats."""
     total, parts = float(amounts.sum()), [float(part) for part in amounts if part > 0]
     shares = [part / total for part in parts]
-    return max(0.0, math.log(len(amounts)) + sum(share * math.log(share) for share in shares))
+    terms = [share * math.log(share) for share in shares if share > 0]  # gates may sum to infinity
+    return max(0.0, math.log(len(amounts)) + sum(terms))

@@ -56,7 +56,7 @@ def launch(
     chosen = checked.name or campaign_name(config.stem, "give one with --name")
     url = storage or checked.storage
     with Store.open(url) as store:
-        _refuse_taken(store, chosen)
+        _refuse_taken(store, chosen, url)
         refuse_others(checked.weights_folder(chosen))
         from search.cli.running import started
 
@@ -147,15 +147,15 @@ def _weights_folder(campaign: CampaignRow) -> Path:
     return folder / campaign.name
 
 
-def _refuse_taken(store: Store, name: str) -> None:
+def _refuse_taken(store: Store, name: str, storage: str) -> None:
     """Before workers start, which takes seconds; `create_campaign` checks again."""
     try:
         store.campaign(name)
     except NotFoundError:
         return
     raise UsageError(
-        f"campaign '{name}' exists; go on with it by: primevo resume {name}, or choose another "
-        "--name"
+        f"campaign '{name}' exists; go on with it by: primevo resume {name}{option(storage)}, or "
+        "choose another --name"
     )
 
 
@@ -210,5 +210,7 @@ def print_ending(summary: Summary, name: str, storage: str | None, output: str) 
         print()
     print_wrapped(found.verdict)
     if lost:
-        print("more candidates (search.candidates) or another search.seeds may find a better one")
+        print_wrapped(
+            "more candidates (search.candidates) or another search.seeds may find a better one"
+        )
     print(f"export {what}: {command}")

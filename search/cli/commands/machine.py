@@ -23,8 +23,10 @@ def doctor(
 
     from search.cli.doctor import examine
     from search.cli.output import print_records
+    from search.cli.waiting import waiting
 
-    findings = examine(storage, config)
+    with waiting("looking at this machine"):
+        findings = examine(storage, config)
     rows = [{**asdict(finding), "ok": finding.ok} for finding in findings]
     print_records(rows, ("check", "ok", "detail"), output, flexible="detail")
     if not all(finding.ok for finding in findings):

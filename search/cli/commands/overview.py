@@ -173,10 +173,7 @@ def status_record(summary: Summary) -> dict[str, Any]:
 
 
 def _line_record(line: CampaignLine) -> dict[str, Any]:
-    from datetime import UTC, datetime
-
-    def moment(at: float | None) -> str | None:
-        return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(" ", "seconds")
+    from search.cli.output import moment
 
     times = {"created_at": moment(line.created_at), "finished_at": moment(line.finished_at)}
     return {**asdict(line), **times}

@@ -49,6 +49,8 @@ def curve(
     with reading(storage) as store:
         wanted = _wanted(store, name, ids)
         curves = queries.curves(store, name, wanted, ("search", "final") if final else ("search",))
+    if output == "plot":  # a run that diverged at its first score has no finite one
+        curves = [each for each in curves if any(p.val_loss is not None for p in each.points)]
     missing = [id for id in wanted if id not in {each.id for each in curves}]
     if missing:
         _say_missing(name, missing)

@@ -1,4 +1,4 @@
-"""What compare, explain and simplify have recorded: listed and deleted."""
+"""What compare, explain, simplify and study have recorded: listed and deleted."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from search.cli.commands.opening import open_store, reading
 from search.cli.commands.options import Output, Storage, Wide, Yes
 
 app = typer.Typer(
-    help="Look after recorded runs of studies. List and delete what compare, explain and simplify "
-    "trained.",
+    help="Look after recorded runs of studies. List and delete what compare, explain, simplify and "
+    "study trained.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -26,11 +26,14 @@ Study = Annotated[
 @app.command(name="list")
 def list_studies(wide: Wide = False, storage: Storage = None, output: Output = "table") -> None:
     """List the studies that have recorded runs."""
-    from search.cli.output import print_records
+    from search.cli.output import moment, print_records
     from search.study import kept
 
     with reading(storage) as store:
-        rows = [asdict(each) for each in kept.studies(store)]
+        rows = [
+            {**asdict(each), "first_at": moment(each.first_at), "last_at": moment(each.last_at)}
+            for each in kept.studies(store)
+        ]
     columns = ("study", "programs", "runs", *(("first_at", "last_at") if wide else ()))
     print_records(rows, columns, output, flexible="study", wide=wide)
 
@@ -40,11 +43,13 @@ def runs(
     study: Study, wide: Wide = False, storage: Storage = None, output: Output = "table"
 ) -> None:
     """List a study's runs. -o json has the task of each, too."""
-    from search.cli.output import print_records
+    from search.cli.output import moment, print_records
     from search.study import kept
 
     with reading(storage) as store:
-        rows = kept.runs(store, study)
+        rows = [
+            {**row, "finished_at": moment(row["finished_at"])} for row in kept.runs(store, study)
+        ]
     columns = ("hash", "seed", "outcome", "val_loss", "amount", "unit")
     more = ("worker", "finished_at") if wide else ()
     print_records(rows, (*columns, *more), output, wide=wide)

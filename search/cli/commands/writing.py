@@ -57,7 +57,7 @@ def generate(
 
     try:
         model = _model(source, id, storage)
-        _tell_of_length(model, tokens, whole)
+        _tell_of_length(model, prompt, tokens, whole)
         options = {"temperature": temperature, "top_p": top_p, "seed": seed}
         options |= _chosen_task(model, task)
         text = continued(model, prompt, tokens, sliding=not whole, **options)
@@ -133,9 +133,9 @@ def _no_weights(config: CampaignConfig, campaign: str, id: int | None) -> str:
     )
 
 
-def _tell_of_length(model: Any, tokens: int, whole: bool) -> None:
+def _tell_of_length(model: Any, prompt: str, tokens: int, whole: bool) -> None:
     """What happens where the text outgrows the length that the model was trained with."""
-    from workers.export.reading import trained_length
+    from workers.export.reading import prompt_length, trained_length
 
     length, bounded = trained_length(model)
     if whole and bounded:
@@ -143,11 +143,11 @@ def _tell_of_length(model: Any, tokens: int, whole: bool) -> None:
             f"--whole: the model has learned {length} positions, and there are no others; leave "
             "--whole out, or train one with task.model.positions: rotary, sinusoidal or none"
         )
-    if tokens >= length:
+    if prompt_length(model, prompt) + tokens > length:
         trained = f"the model was trained with {length} positions"
         windows = f"whenever they are full, it goes on from the last {length // 2} tokens"
         print(
-            f"{trained}: how it continues a longer text, training has not seen to" if whole
+            f"{trained}, so longer texts are new to it" if whole
             else f"{trained}: {windows}" if bounded
             else f"{trained}: {windows} (--whole keeps all in sight)",
             file=sys.stderr,
