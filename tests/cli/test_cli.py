@@ -154,6 +154,9 @@ class TestLaunch:
     def test_a_name_that_exists_is_refused(self, campaign: Path) -> None:
         before = data("list")
         assert "primevo resume small" in refusal(2, "launch", "small.yaml")
+        same = f"sqlite:///{campaign / 'primevo.db'}"
+        told = refusal(2, "launch", "small.yaml", "--storage", same)
+        assert f"primevo resume small --storage {same}, or choose another --name" in told
         assert data("list") == before
 
     def test_text_too_short_for_a_sequence_is_told_before_workers_start(self, empty: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -208,6 +209,7 @@ class TestKeptRuns:
         assert (listed[0]["programs"], listed[0]["runs"]) == (2, 4)
         assert listed[1]["runs"] == 2 * listed[1]["programs"] > 2
         assert "explain known 4" in primevo("studies", "list").stdout
+        assert re.fullmatch(r"20[-0-9]+ [:0-9]+\+00:00", listed[0]["last_at"])
         runs = data("studies", "runs", "compare")
         assert len(runs) == 4 and {run["outcome"] for run in runs} == {"completed"}
         assert runs[0]["task"]["model"]["d_model"] > 0 and runs[0]["val_loss"] > 0
