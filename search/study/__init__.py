@@ -10,5 +10,5 @@ apart into changes that can be applied alone, `explanation` trains with each of 
 them against a baseline at equal cost, `scaling` is all of that with its words, and `gridcharts`
 draws it.
 
-A study has no state of its own: told again, it finds the runs that it has recorded, and goes on.
+A study has no state of its own: the same command finds the runs that it has recorded, and goes on.
 """

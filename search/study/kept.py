@@ -66,7 +66,7 @@ def of_study(store: Store, study: str) -> Kept:
 
 
 def forget(store: Store, study: str) -> None:
-    """Deletes a study's runs, in one transaction: told again, it trains them again."""
+    """Deletes a study's runs, in one transaction: the same command then trains them again."""
     with store.writing() as connection:
         connection.execute(delete(StudyRun).where(_of(study)))
 

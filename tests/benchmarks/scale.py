@@ -14,7 +14,8 @@ steps: CPU time of the controller in milliseconds, in windows of WINDOW candidat
 in_process_s: seconds of what `status`, `top`, `top --by params`, `list` and `lineage` ask of the
     database, with a store of its own that is opened before; by the clock, and of CPU in this
     process (a PostgreSQL server's is not among it). The best of five each.
-command_s: the same of the whole command, such as `primevo status`, Python's start included.
+command_s: the same of the whole command, such as `primevo status`, Python's start included; with
+    compiled files, as an installation has them.
 """
 
 from __future__ import annotations
@@ -160,6 +161,7 @@ def _ask(url: str, ask: Callable[[Store], object]) -> Iterator[Callable[[], obje
 def _command(url: str, verb: list[str]) -> Iterator[Callable[[], object]]:
     command = [sys.executable, "-m", "search.cli", *verb]
     environment = {**os.environ, "PRIMEVO_STORAGE": url}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every call compiles all modules again
     yield lambda: subprocess.run(command, env=environment, check=True, capture_output=True)
 
 

@@ -61,7 +61,7 @@ def prune(
     output: Output = "table",
 ) -> None:
     """Make a trained model smaller. What goes is learned; the rest is exported as a Keras layer.
-    Told again after an interruption, it goes on."""
+    After an interruption, the same command goes on."""
     from search.cli.pruning import print_models
     from search.study.prunings import Asked
 

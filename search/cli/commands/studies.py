@@ -57,7 +57,7 @@ def runs(
 
 @app.command()
 def delete(study: Study, yes: Yes = False, storage: Storage = None) -> None:
-    """Delete a study's runs. It asks first; told again, the study trains them again."""
+    """Delete a study's runs. It asks first; the same command trains them again."""
     from search.study import kept
 
     with open_store(storage) as store:
