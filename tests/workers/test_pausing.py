@@ -156,6 +156,18 @@ def test_what_may_be_larger_than_the_memory_is_not_unpacked(tmp_path: Path) -> N
         arrays.read(tmp_path / "7.npz")
 
 
+def test_the_array_that_does_not_fit_is_named() -> None:
+    from workers.engines.engine import check_kept
+
+    own = [np.zeros(3, np.float32), np.zeros((2, 4), np.float32)]
+    check_kept(own, own)
+    with pytest.raises(ValueError, match="2 arrays are asked for, and 1 were kept"):
+        check_kept(own, own[:1])
+    message = r"array 2 of 2 is float64 \(4, 2\), and should be float32 \(2, 4\)"
+    with pytest.raises(ValueError, match=message):
+        check_kept(own, [own[0], np.zeros((4, 2))])
+
+
 @pytest.mark.slow
 def test_tables_of_experts_and_their_moments_are_kept(tmp_path: Path, tiny_task: Task) -> None:
     """PEER's experts are trained row by row, by an optimiser of their own."""

