@@ -148,6 +148,8 @@ def test_a_finalist_is_trained_again_once_though_it_is_a_seed() -> None:
     events = [proposed(id) for id in (1, 2, 3)]
     events += [ended(1, 1, 1.0), ended(2, 2, 3.0), ended(3, 3, 2.0)]
     assert fold(spec, events).finalists == (1, 3, 2)
+    best = fold(spec, [*events[:3], ended(1, 1, 3.0), ended(2, 3, 2.0), ended(3, 2, 2.0)]).best
+    assert best is not None and best.id == 3, "of equal ones the first"
 
 
 def test_what_a_candidate_had_when_it_was_paused_is_forgotten() -> None:

@@ -21,8 +21,8 @@ def test_the_oldest_goes_however_good_it_is() -> None:
 
 
 def test_the_fittest_of_the_sample_wins() -> None:
-    population = founders([Member(id, float(id)) for id in range(1, 101)], 100)
-    winners = [tournament(population, 10, Random(seed)).id for seed in range(2000)]
+    population = founders([Member(id, 101.0 - id) for id in range(1, 101)], 100)
+    winners = [tournament(population, 10, Random(seed)).fitness for seed in range(2000)]
     assert (
         7 < sum(winners) / len(winners) < 12
     )  # the least of 10 draws from 1..100 is 9.6 on average

@@ -39,8 +39,10 @@ def test_a_short_run_keeps_every_call() -> None:
 
 def test_a_long_run_keeps_points_at_even_distances() -> None:
     kept = TrainingLosses()
-    for _ in range(1000):
-        kept.add(32, 1.0)
+    for number in range(1000):
+        kept.add(32, float(number))
     points = [at for at, _ in kept.points]
     assert POINTS / 2 <= len(points) <= POINTS
     assert len({b - a for a, b in pairwise(points[:-1])}) == 1
+    for begin, (end, loss) in zip([0, *points], kept.points, strict=False):
+        assert loss == (begin // 32 + end // 32 - 1) / 2, "the mean of the calls in between"
