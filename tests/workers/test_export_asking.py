@@ -177,3 +177,15 @@ def test_fit_does_it_on_jax_too() -> None:
     )  # fmt: skip
     loss, steps, moved = json.loads(run.stdout.splitlines()[-1])
     assert np.isfinite(loss) and steps == [1.0, 1.0] and moved
+
+
+@pytest.mark.parametrize(("coefficient", "asked"), [(0.0, False), (-0.5, True), (2.0, True)])
+def test_what_is_asked_for_is_there_and_nothing_else(coefficient: float, asked: bool) -> None:
+    """A mutation may make a coefficient 0, which asks for nothing, or negative."""
+    thor = CASES["thor"][0]
+    dna = replace(thor, constants=(coefficient,) * len(thor.constants))
+    graph = build(dna)
+    task = Task(model=ModelSpec(d_model=16, layers=1, sequence_length=8))
+    source = module_source(dna, graph, task, 256, names("x"), {})  # type: ignore[arg-type]
+    assert ("def compute_loss" in source) == asked == ("def disagreement" in source)
+    assert "for: ." not in source

@@ -16,14 +16,19 @@ from workers.spec.fit import consistency
 
 def asking_calls(blocks: Sequence[Block]) -> frozenset[str]:
     """Names of the kernels that the model itself calls."""
-    used = {"rewarded": _rewards(blocks), "disagreement": _agree(blocks) > 0}
+    used = {"rewarded": _rewards(blocks), "disagreement": _agree(blocks) != 0}
     return frozenset(name for name, needed in used.items() if needed)
+
+
+def asks(blocks: Sequence[Block]) -> bool:
+    """Whether they ask more of their trainer than the gradient of losses."""
+    return _rewards(blocks) or _agree(blocks) != 0
 
 
 def asking_parts(blocks: Sequence[Block], embedded: str, passed: str) -> dict[str, str]:
     """What the holes of the module's template that deal with a pass are filled with; `embedded` is
     what the first block is given, `passed` what else each is."""
-    if not any(block.asks for block in blocks):
+    if not asks(blocks):
         passes = template("passes.py").substitute(embedded=embedded, passed=passed)
         return {"asked": "", "passes": passes}
     agree, rewards, moving = _agree(blocks), _rewards(blocks), moves_once(blocks)
@@ -33,7 +38,7 @@ def asking_parts(blocks: Sequence[Block], embedded: str, passed: str) -> dict[st
 def _passes(embedded: str, passed: str, agree: float, rewards: bool, moving: bool) -> str:
     """The model's pass and its loss: of two passes where predictions are to `agree`, with rewards,
     and with states that move in one pass alone."""
-    said = [_REWARDED] * rewards + [_TWICE.format(agree)] * (agree > 0)
+    said = [_REWARDED] * rewards + [_TWICE.format(agree)] * (agree != 0)
     return template("asking.py").substitute(
         embedded=embedded,
         passed=passed,
@@ -48,7 +53,7 @@ def _passes(embedded: str, passed: str, agree: float, rewards: bool, moving: boo
 
 def moves_once(blocks: Sequence[Block]) -> bool:
     """Whether one of two passes must leave the blocks' states as they are."""
-    return _agree(blocks) > 0 and any(block.uses("updates") for block in blocks)
+    return _agree(blocks) != 0 and any(block.uses("updates") for block in blocks)
 
 
 def _rewards(blocks: Sequence[Block]) -> bool:
@@ -57,7 +62,7 @@ def _rewards(blocks: Sequence[Block]) -> bool:
 
 def _agree(blocks: Sequence[Block]) -> float:
     """How much the predictions of two passes are to agree; 0 for one pass."""
-    return max(consistency(block.graph) for block in blocks)
+    return max((consistency(block.graph) for block in blocks), default=0.0)
 
 
 def _said(text: str) -> str:

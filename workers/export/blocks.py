@@ -49,11 +49,6 @@ class Block:
         return what in self.pass_attributes
 
     @property
-    def asks(self) -> bool:
-        """Whether it asks more of its trainer than the gradient of losses."""
-        return self.uses("policies") or self.uses("baselines") or "CONSISTENCY" in self.graph.ops
-
-    @property
     def by_task(self) -> bool:
         """Whether it reads of its tokens which task their document belongs to."""
         return "task_entries" in self.body.mentioned.functions

@@ -22,7 +22,7 @@ from primitives.lowering.expression import Assignment, Literal, Tuple
 from primitives.lowering.render import lines
 from primitives.programs.seeds import other_program
 from workers.data.corpora import parts
-from workers.export.asking import asking_calls, asking_parts, moves_once
+from workers.export.asking import asking_calls, asking_parts, asks, moves_once
 from workers.export.blocks import Asked, Block, blocks_of, cut_blocks
 from workers.export.code import LINE, functions, imported, plain, template
 from workers.export.generation import generation_parts, how_it_generates
@@ -87,7 +87,7 @@ def module_source(
     passed = ", tokens=tokens" * tokens
     inputs = ", tokens: Tensor = None" * tokens + ", training: bool = False"
     shared = task.model.share_layers
-    asked = Asked(any(block.asks for block in blocks), moves_once(blocks))
+    asked = Asked(asks(blocks), moves_once(blocks))
     layers = [layer_source(block, called.module, inputs, task, asked) for block in blocks]
     typing = ", ".join(sorted({"Any", *needed} - {"math"}))
     bpe = task.data.tokenizer == "bpe"
