@@ -77,7 +77,7 @@ def test_seed_programs_step_as_they_run(name: str) -> None:
     steps = Steps(load_seed(name, WIDTH), "float32")
     whole = steps.whole()
     for split in ((LENGTH,), (3, 1, 1, 1)):
-        np.testing.assert_allclose(steps.parts(split), whole, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(steps.parts(split), whole, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
