@@ -171,6 +171,14 @@ def test_kept_weights_have_the_models_names_and_shapes(tiny_task, tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["1.npz"]
 
 
+def test_weights_that_cannot_be_kept_lose_no_outcome(tiny_task, tmp_path):
+    (tmp_path / "deep").touch()  # a file, where a folder should be
+    weights = str(tmp_path / "deep" / "1.npz")
+    outcome = evaluate(SEED, tiny_task, Budget("steps", 2), seed=1, weights=weights)
+    assert outcome.status == "completed" and outcome.val_loss is not None
+    assert outcome.reason == "its weights could not be kept (File exists)"
+
+
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])
 def test_the_engine_trains_as_plain_keras_does(tiny_task, name):
     """The same optimiser on one variable a weight, stepped eagerly by hand."""

@@ -99,7 +99,7 @@ def evaluate(
                 run.test()
                 run.look_at_experts()
             if status == "completed" and weights is not None:
-                run.save(Path(weights))
+                reason += run.save(Path(weights))
     except Exception as fault:
         if not out_of_memory(fault):
             raise

@@ -312,13 +312,17 @@ class Run:
         shape = (training.eval_batches, training.batch_size)
         return self._objective.fixed(tokens, window_length(self.task), shape)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path) -> str:
         """Keeps the trained weights and the precision that they were trained in, whole or not at
-        all."""
-        names = self._shape.names
-        path.parent.mkdir(parents=True, exist_ok=True)
-        weights = dict(zip(names, self.engine.weights(), strict=True))
-        arrays.replace(path, lambda file: np.savez(file, precision=self.precision, **weights))
+        all. Gives why they are not kept, where the disk takes no more; empty where they are. An
+        export then trains once more, so the run is none the worse."""
+        weights = dict(zip(self._shape.names, self.engine.weights(), strict=True))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            arrays.replace(path, lambda file: np.savez(file, precision=self.precision, **weights))
+        except OSError as fault:
+            return f"its weights could not be kept ({fault.strerror or fault})"
+        return ""
 
     def outcome(self, status: Any, reason: str, seconds: float) -> Outcome:
         last = self.curve[-1].val_loss if self.curve else None
