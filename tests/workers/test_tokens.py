@@ -177,6 +177,21 @@ def test_processes_that_start_together_agree(folder: Path) -> None:
     assert left == ["", ".lock"]  # one folder, no drafts
 
 
+def test_a_killed_first_use_leaves_nothing_behind(folder: Path) -> None:
+    script = (
+        "import os; from pathlib import Path; from workers.data import tokens;"
+        "from workers.spec.task import DataSpec;"
+        "tokens._write = lambda *given: os.kill(os.getpid(), 9);"
+        f"tokens.load_tokens(DataSpec(source='text', files=({str(folder / '*.txt')!r},)),"
+        f" Path({str(folder / 'cache')!r}))"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -9
+    cache = folder / "cache" / "tokens"
+    assert len([path for path in cache.iterdir() if path.is_dir()]) == 1, "the draft that is left"
+    load_tokens(spec_of(folder), folder / "cache")
+    assert sorted(path.suffix for path in cache.iterdir()) == ["", ".lock"]
+
+
 def test_a_failed_first_use_leaves_nothing_behind(folder: Path) -> None:
     (folder / "7.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=r"7\.txt is not UTF-8"):

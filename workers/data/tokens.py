@@ -17,7 +17,6 @@ import hashlib
 import itertools
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -201,13 +200,15 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _make(spec: TokenSource, folder: Path, tell: Tell, learned: Path | None) -> None:
-    """Writes the folder's content beside it and gives it its name when all is there."""
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".draft-"))
+    """Writes the folder's content beside it and gives it its name when all is there. Only one
+    process does at a time, so a draft that lies there is of one that was killed."""
+    draft = folder.with_suffix(".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
     try:
         encoder = _bytes() if spec.tokenizer == "bytes" else _bpe(spec, draft, learned)
         meta = _write(encoder, split_corpus(spec), draft, tell)
         (draft / "meta.json").write_text(json.dumps(meta, indent=1))
-        draft.chmod(0o755)
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
