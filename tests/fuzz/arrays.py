@@ -119,7 +119,7 @@ def pruning(data: bytes) -> str | None:
     written("pruning/result.json", data)
     said = list[str]()
     for look in (
-        lambda: kept.part("gates"), lambda: kept.running("gates"), lambda: kept.said(from_json),
+        lambda: kept.part("gates"), lambda: kept.go_on("gates", lambda arrays: None), lambda: kept.said(from_json),
     ):  # fmt: skip
         try:
             look()
