@@ -119,8 +119,10 @@ def pruning(data: bytes) -> str | None:
     written("pruning/result.json", data)
     said = list[str]()
     for look in (
-        lambda: kept.part("gates"), lambda: kept.go_on("gates", lambda arrays: None), lambda: kept.said(from_json),
-    ):  # fmt: skip
+        lambda: kept.part("gates"),
+        lambda: kept.go_on("gates", lambda arrays: None),
+        lambda: kept.said(from_json),
+    ):
         try:
             look()
         except PruningError as refusal:
