@@ -63,22 +63,32 @@ def changes(dna: DNA, before: DNA) -> list[str]:
     """A phrase for each change from the program `before` to `dna`, both of which type-check:
     "attention removed", "main: new 15x1 depthwise convolution of x, before normed". The last one
     says the receptive field. A program that computes the same has no other."""
-    old, new = _bodies(before), _bodies(dna)
-    graphs = [build(each, bidirectional=True) for each in (before, dna)]
-    said: list[str] = []
-    if all(isinstance(graph, Graph) for graph in graphs):
-        one, other = graphs
-        assert isinstance(one, Graph) and isinstance(other, Graph)
-        if one.hash != other.hash:
-            said += [*_attention(one, other), *_every(before, dna), *_all(old, new)]
-        said.append(_field(other, before=one))
-    return said
+    graphs = _graphs(before, dna)
+    return [] if graphs is None else [*_computed(before, dna, graphs), _field(*graphs)]
 
 
 def step_changes(dna: DNA, before: DNA) -> list[str]:
     """`changes` of one step of a lineage, without a receptive field that is as it was."""
-    *said, field = changes(dna, before) or [""]
-    return [*said, field] if " instead of " in field else said
+    graphs = _graphs(before, dna)
+    if graphs is None:
+        return []
+    old, new = map(receptive_field, graphs)
+    return [*_computed(before, dna, graphs), *([_field(*graphs)] if old != new else [])]
+
+
+def _graphs(before: DNA, dna: DNA) -> tuple[Graph, Graph] | None:
+    """Those of both programs; None where one does not type-check."""
+    old, new = (build(each, bidirectional=True) for each in (before, dna))
+    return (old, new) if isinstance(old, Graph) and isinstance(new, Graph) else None
+
+
+def _computed(before: DNA, dna: DNA, graphs: tuple[Graph, Graph]) -> list[str]:
+    """A phrase for each change in what is computed."""
+    old, new = graphs
+    if old.hash == new.hash:
+        return []
+    bodies = _bodies(before), _bodies(dna)
+    return [*_attention(old, new), *_every(before, dna), *_all(*bodies)]
 
 
 def changes_of_texts(after: str, before: str) -> list[str]:
@@ -311,9 +321,9 @@ def _width(dim: int | None) -> str:
     return "d_model" if part == 1 else f"{part} d_model"
 
 
-def _field(graph: Graph, before: Graph) -> str:
+def _field(before: Graph, graph: Graph) -> str:
     """The receptive field of a block, and what it was where that differs."""
-    own, other = (_positions(receptive_field(each)) for each in (graph, before))
+    other, own = (_positions(receptive_field(each)) for each in (before, graph))
     return f"receptive field of a block: {own}" + ("" if own == other else f" instead of {other}")
 
 
