@@ -3,7 +3,8 @@
 Prints one JSON object: for 1, 2, 16, 256 and 1,000 simulated workers, `of_ideal`, the candidates
 that ended over `workers` a second. An evaluation takes 1 s, whatever the program; everything else
 is real: the controller proposes mutants through its gates, that on behaviour left out, and commits
-each step to a SQLite file.
+each step to a SQLite file. `ungated` leaves out that on divergence, too, the last one that runs
+programs.
 What the worker pool and Ray take is another benchmark: tests.benchmarks.pool.
 
 candidates, seconds: counted from the end of the seed program, which all others wait for, until ten
@@ -116,15 +117,22 @@ def main() -> None:
         clock = RealClock() if workers in REAL else VirtualClock()
         results[str(workers)] = {"clock": kind, **campaign(workers, clock)}
         print(f"{workers} workers: {results[str(workers)]}", file=sys.stderr)
+    for workers in VIRTUAL:
+        results[f"{workers} ungated"] = {
+            "clock": "virtual", **campaign(workers, VirtualClock(), divergence=False)
+        }  # fmt: skip
     print(json.dumps(results))
 
 
-def campaign(workers: int, clock: Clock) -> dict[str, float]:
+def campaign(workers: int, clock: Clock, divergence: bool = True) -> dict[str, float]:
     """A campaign that is drained once its workers have ended `ROUNDS` candidates each."""
     count = ROUNDS * workers
     evaluator = SleepingEvaluator(workers, count, clock)
     with tempfile.TemporaryDirectory() as folder, Store.open(f"sqlite:///{folder}/db") as store:
-        row = launch(store, candidates=10 * count, population=100, tournament=10, behaviour=False)
+        row = launch(
+            store, candidates=10 * count, population=100, tournament=10,
+            behaviour=False, divergence=divergence,
+        )  # fmt: skip
         controller = Controller(store, row, evaluator, clock=clock.now)
         evaluator.enough = controller.drain
         controller.run()

@@ -27,11 +27,6 @@ from workers.model.model import model_layers
 from workers.model.parameters import Packing
 from workers.spec.task import Task
 
-CPU_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 1}
-"""XLA's options on CPUs. With less work by LLVM the two functions of a candidate compile in 11 to
-21 % less CPU time (3.5 instead of 4.4 s at the sizes of configs/quickstart.yaml). Steps take as
-long, there and with 5 million parameters, and give the same losses."""
-
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -97,9 +92,7 @@ def compile_steps(graph: Graph, shapes: Sequence[tuple[int, ...]], task: Task) -
     count = shape((), jnp.int32)
     train = jax.jit(source.many_steps, donate_argnums=0).lower(state, windows, count)
     score = jax.jit(source.many_scores).lower(state, windows, count)
-    options = CPU_OPTIONS if jax.default_backend() == "cpu" else None
-    train_steps, scores = (each.compile(compiler_options=options) for each in (train, score))
-    return Steps(source.packing, source.slots, train_steps, scores)
+    return Steps(source.packing, source.slots, train.compile(), score.compile())
 
 
 def calibration_steps(
